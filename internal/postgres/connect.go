@@ -1,0 +1,173 @@
+// Package postgres opens connections to PostgreSQL with the session settings that Syncline's correctness rests on, and
+// holds the one way to quote identifiers. Every session prints values the same way, so text read from one server means
+// the same on another.
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// connectTimeout bounds one attempt to connect when the URL sets no connect_timeout.
+const connectTimeout = 10 * time.Second
+
+// SessionSettings make a value's text independent of the server's configuration: printed by one server it is read
+// with the same meaning by another. An empty search_path makes every printed name qualified.
+func SessionSettings() map[string]string {
+	return map[string]string{
+		"DateStyle":                           "ISO, YMD",
+		"IntervalStyle":                       "postgres",
+		"extra_float_digits":                  "3",
+		"client_encoding":                     "UTF8",
+		"lc_monetary":                         "C",
+		"TimeZone":                            "UTC",
+		"bytea_output":                        "hex",
+		"xmloption":                           "content",
+		"search_path":                         "",
+		"statement_timeout":                   "0",
+		"lock_timeout":                        "0",
+		"idle_session_timeout":                "0",
+		"standard_conforming_strings":         "on",
+		"quote_all_identifiers":               "off",
+		"row_security":                        "off",
+		"default_transaction_read_only":       "off",
+		"default_transaction_isolation":       "read committed",
+		"default_transaction_deferrable":      "off",
+		"idle_in_transaction_session_timeout": "0",
+	}
+}
+
+// Config parses a connection URL or key=value string and adds SessionSettings and the application name. The text of
+// an error never holds the password.
+func Config(connString, application string) (*pgx.ConnConfig, error) {
+	config, err := pgx.ParseConfig(connString)
+	if err != nil {
+		return nil, fmt.Errorf("parse connection URL %s: %s; expected postgres://USER@HOST:PORT/DATABASE", Redact(connString), withoutSecrets(err, connString))
+	}
+	for name, value := range SessionSettings() {
+		config.RuntimeParams[name] = value
+	}
+	config.RuntimeParams["application_name"] = application
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = connectTimeout
+	}
+	return config, nil
+}
+
+// Connect opens one session with SessionSettings.
+func Connect(ctx context.Context, connString, application string) (*pgx.Conn, error) {
+	config, err := Config(connString, application)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("connect to PostgreSQL at %s: %w", Redact(connString), err)
+	}
+	return conn, nil
+}
+
+// ConnectReplication opens a walsender session on the same database (replication=database), with SessionSettings: the
+// output plugin prints values by the walsender's own settings.
+func ConnectReplication(ctx context.Context, connString, application string) (*pgconn.PgConn, error) {
+	config, err := Config(connString, application)
+	if err != nil {
+		return nil, err
+	}
+	config.RuntimeParams["replication"] = "database"
+	conn, err := pgconn.ConnectConfig(ctx, &config.Config)
+	if err != nil {
+		return nil, fmt.Errorf("open replication connection to PostgreSQL at %s: %w", Redact(connString), err)
+	}
+	return conn, nil
+}
+
+var passwordWord = regexp.MustCompile(`(?i)\b((?:ssl)?password)\s*=\s*('(?:[^'\\]|\\.)*'|\S+)`)
+
+// Redact returns the connection string without its secrets, fit for logs, errors and answers.
+func Redact(connString string) string {
+	if strings.Contains(connString, "://") {
+		parsed, err := url.Parse(connString)
+		if err != nil {
+			return "(unreadable URL)"
+		}
+		if _, has := parsed.User.Password(); has {
+			parsed.User = url.UserPassword(parsed.User.Username(), "xxxxx")
+		}
+		query := parsed.Query()
+		for key := range query {
+			if strings.Contains(strings.ToLower(key), "password") {
+				query.Set(key, "xxxxx")
+			}
+		}
+		parsed.RawQuery = query.Encode()
+		return parsed.String()
+	}
+	return passwordWord.ReplaceAllString(connString, "$1=xxxxx")
+}
+
+func withoutSecrets(err error, connString string) string {
+	text := err.Error()
+	var parse *pgconn.ParseConfigError
+	if errors.As(err, &parse) {
+		if inner := parse.Unwrap(); inner != nil {
+			text = inner.Error()
+		}
+	}
+	if parsed, parseErr := url.Parse(connString); parseErr == nil {
+		if password, has := parsed.User.Password(); has && password != "" {
+			text = strings.ReplaceAll(text, password, "xxxxx")
+		}
+	}
+	if strings.Contains(text, connString) {
+		text = "it is not a valid URL"
+	}
+	return text
+}
+
+// Address returns the host and port that a connection string leads to, for messages.
+func Address(connString string) string {
+	config, err := pgconn.ParseConfig(connString)
+	if err != nil {
+		return Redact(connString)
+	}
+	return net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port)))
+}
+
+// Code returns the SQLSTATE of a PostgreSQL error, or "" when err is none.
+func Code(err error) string {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return pg.Code
+	}
+	return ""
+}
+
+// IsTransient tells whether the same work may succeed when it is tried again on a new connection: the connection
+// broke, the server is starting or stopping, resources were short, or a concurrent transaction interfered.
+func IsTransient(err error) bool {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return false
+	}
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		switch pg.Code[:2] {
+		case "08", "53", "57", "58", "40": // connection, resources, operator intervention, system error, rollback
+			return true
+		}
+		return pg.Code == "55P03" || pg.Code == "55006" // lock not available, object in use
+	}
+	var connectErr *pgconn.ConnectError
+	var netErr net.Error
+	return errors.As(err, &connectErr) || errors.As(err, &netErr) || pgconn.Timeout(err) || pgconn.SafeToRetry(err) || isBroken(err)
+}
