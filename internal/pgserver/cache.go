@@ -1,0 +1,31 @@
+package pgserver
+
+import (
+	"os"
+	"path/filepath"
+)
+
+// systemCache is where root keeps what it fetches: the account that runs the servers must be able to read it, and
+// root's home is closed to it.
+const systemCache = "/var/cache/syncline/postgres"
+
+// cacheDir is where Install puts the binaries it fetches, one directory for each major version.
+func cacheDir() (string, error) {
+	if os.Geteuid() == 0 {
+		return systemCache, nil
+	}
+	user, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(user, "syncline", "postgres"), nil
+}
+
+// cacheDirs are the places where Find looks for fetched binaries.
+func cacheDirs() []string {
+	dirs := []string{systemCache}
+	if own, err := cacheDir(); err == nil && own != systemCache {
+		dirs = append([]string{own}, dirs...)
+	}
+	return dirs
+}
