@@ -1,0 +1,132 @@
+package rpc
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+)
+
+// ErrAddress says that an address is not of the form HOST:PORT.
+var ErrAddress = errors.New("invalid address")
+
+// ErrPlaintext says that a connection to another machine would not be encrypted and nobody allowed that.
+var ErrPlaintext = errors.New("unencrypted connection refused")
+
+const (
+	firstRetry     = 200 * time.Millisecond
+	lastRetry      = 10 * time.Second
+	retryFactor    = 1.6
+	retryJitter    = 0.2
+	connectTimeout = 10 * time.Second
+	clientPing     = 10 * time.Second
+)
+
+type dialSettings struct {
+	plaintext bool
+	tls       *tls.Config
+	options   []grpc.DialOption
+}
+
+// DialOption changes how Dial connects.
+type DialOption func(*dialSettings)
+
+// WithPlaintext allows a connection without encryption to another machine. Connections on this machine need no leave.
+func WithPlaintext(allowed bool) DialOption {
+	return func(s *dialSettings) { s.plaintext = allowed }
+}
+
+// WithTLS encrypts the connection and verifies the server by the config.
+func WithTLS(config *tls.Config) DialOption {
+	return func(s *dialSettings) { s.tls = config }
+}
+
+// WithDialer connects by a function, as tests do; encryption is then the function's affair.
+func WithDialer(dial func(ctx context.Context, address string) (net.Conn, error)) DialOption {
+	return func(s *dialSettings) {
+		s.plaintext = true
+		s.options = append(s.options, grpc.WithContextDialer(dial))
+	}
+}
+
+// WithDialOptions adds options of gRPC itself.
+func WithDialOptions(options ...grpc.DialOption) DialOption {
+	return func(s *dialSettings) { s.options = append(s.options, options...) }
+}
+
+// Dial makes a client connection to HOST:PORT. It returns at once: the connection is made when it is first used, kept alive
+// by pings, and made again with growing pauses when it breaks. ErrAddress and ErrPlaintext are its errors.
+func Dial(address string, opts ...DialOption) (*grpc.ClientConn, error) {
+	var s dialSettings
+	for _, opt := range opts {
+		opt(&s)
+	}
+	host, err := CheckAddress(address)
+	if err != nil {
+		return nil, err
+	}
+	transport := insecure.NewCredentials()
+	switch {
+	case s.tls != nil:
+		transport = credentials.NewTLS(s.tls)
+	case !s.plaintext && !isLoopback(host):
+		return nil, fmt.Errorf("connect to %s: %w: rows would cross the network readable for anyone; allow it with --plaintext (SYNCLINE_PLAINTEXT=true) if the network is trusted", address, ErrPlaintext)
+	}
+	options := append([]grpc.DialOption{
+		grpc.WithTransportCredentials(transport),
+		grpc.WithStatsHandler(otelgrpc.NewClientHandler()),
+		grpc.WithStreamInterceptor(limitFrames),
+		grpc.WithReadBufferSize(bufferBytes),
+		grpc.WithWriteBufferSize(bufferBytes),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: clientPing, Timeout: pingTimeout, PermitWithoutStream: true}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: firstRetry, Multiplier: retryFactor, Jitter: retryJitter, MaxDelay: lastRetry},
+			MinConnectTimeout: connectTimeout,
+		}),
+	}, s.options...)
+	conn, err := grpc.NewClient("passthrough:///"+address, options...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", address, err)
+	}
+	return conn, nil
+}
+
+// LargeAnswer lets the answer of a call be up to MaxAnswerBytes, as an inventory of very many tables is.
+func LargeAnswer() grpc.CallOption { return grpc.MaxCallRecvMsgSize(MaxAnswerBytes) }
+
+// limitFrames gives streams their own limit; without streams gRPC's own default is MaxMessageBytes. An option of the call
+// itself stands after it and wins (default call options would win too, so none sets a limit).
+func limitFrames(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	return open(ctx, desc, conn, method, append([]grpc.CallOption{grpc.MaxCallRecvMsgSize(MaxFrameBytes)}, opts...)...)
+}
+
+// CheckAddress returns the host of HOST:PORT, or ErrAddress.
+func CheckAddress(address string) (host string, err error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || host == "" || strings.ContainsAny(host, "/@ ") {
+		return "", fmt.Errorf("%w %q: expected HOST:PORT, as in 127.0.0.1:7400", ErrAddress, address)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return "", fmt.Errorf("%w %q: the port must be a number from 1 to 65535", ErrAddress, address)
+	}
+	return host, nil
+}
+
+func isLoopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip := net.ParseIP(strings.SplitN(host, "%", 2)[0])
+	return ip != nil && ip.IsLoopback()
+}
