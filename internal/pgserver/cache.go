@@ -1,6 +1,7 @@
 package pgserver
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 )
@@ -28,4 +29,16 @@ func cacheDirs() []string {
 		dirs = append([]string{own}, dirs...)
 	}
 	return dirs
+}
+
+// makeCache makes cacheDir. Root's is opened to all, whatever the umask.
+func makeCache() (string, error) {
+	dir, err := cacheDir()
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil || dir != systemCache {
+		return dir, err
+	}
+	return dir, errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o755))
 }
