@@ -30,6 +30,6 @@ type child struct {
 func run(*exec.Cmd) (*child, error)           { return nil, errPlatform }
 func (*child) signal(syscall.Signal) error    { return errPlatform }
 func (*child) killAll(time.Duration) error    { return errPlatform }
-func reservePort() (int, net.Listener, error) { return 0, nil, errPlatform }
+func ReservePort() (int, net.Listener, error) { return 0, nil, errPlatform }
 func holdDir(string) (func(), error)          { return nil, errPlatform }
 func sweepStale(string, string)               {}

@@ -16,9 +16,9 @@ const (
 	lastPort  = 31000
 )
 
-// reservePort finds a free port. The listener it returns holds the port against other processes of this package also
-// while the server is down; it listens on an abstract socket name, which the kernel frees with its process.
-func reservePort() (int, net.Listener, error) {
+// ReservePort finds a free port on 127.0.0.1. The listener it returns holds the port against others who ask here, in any
+// process, also while nobody listens on it; it is an abstract socket name, which the kernel frees with its process.
+func ReservePort() (int, net.Listener, error) {
 	last := lastPort
 	if low := ephemeralLow(); low > firstPort+1000 && low <= last {
 		last = low - 1

@@ -78,7 +78,7 @@ func Create(ctx context.Context, cfg Config) (_ *Server, err error) {
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	if s.port, s.holdPort, err = reservePort(); err != nil {
+	if s.port, s.holdPort, err = ReservePort(); err != nil {
 		return nil, err
 	}
 	if err := s.initdb(ctx, cfg.NoSync); err != nil {
