@@ -1,0 +1,248 @@
+package publish
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/seed0419d559/syncline/internal/postgres"
+	"github.com/seed0419d559/syncline/internal/schema"
+)
+
+// move takes a table from one publication to another.
+type move struct {
+	table    *Table // nil when the table is no longer in the catalog's list
+	oid      uint32
+	from     []target // where it is listed now
+	to       target
+	refilter bool // it is where it belongs, but with a row filter or a column list
+}
+
+// unit is the moves of one family of tables. They are made in one transaction, so that going over from a partitioned
+// table to its partitions leaves no hole.
+type unit struct {
+	root  uint32
+	moves []move
+}
+
+// changes compares what is listed with what should be.
+func changes(c catalog, p plan, have [2]publication) []unit {
+	families := make(map[uint32][]move)
+	add := func(m move) {
+		root := m.oid
+		if m.table = c.tables[m.oid]; m.table != nil {
+			root = c.root(m.table).OID
+		}
+		families[root] = append(families[root], m)
+	}
+	listed := make(map[uint32][]target)
+	filtered := make(map[uint32]bool)
+	for i, pub := range have {
+		for oid, f := range pub.members {
+			listed[oid] = append(listed[oid], everything+target(i))
+			filtered[oid] = filtered[oid] || f
+		}
+	}
+	for oid, from := range listed {
+		to := p.listed[oid]
+		if len(from) != 1 || from[0] != to || filtered[oid] {
+			add(move{oid: oid, from: from, to: to, refilter: filtered[oid]})
+		}
+	}
+	for oid, to := range p.listed {
+		if listed[oid] == nil {
+			add(move{oid: oid, to: to})
+		}
+	}
+	units := make([]unit, 0, len(families))
+	for root, moves := range families {
+		slices.SortFunc(moves, func(a, b move) int { return cmp.Compare(a.oid, b.oid) })
+		units = append(units, unit{root: root, moves: moves})
+	}
+	slices.SortFunc(units, func(a, b unit) int { return cmp.Compare(a.root, b.root) })
+	return units
+}
+
+// urgency puts first the families in which something is taken out of the first publication: as long as it is in there
+// without an identity, statements on the primary fail.
+func urgency(units []unit) [2][]unit {
+	var order [2][]unit
+	for _, u := range units {
+		rank := 1
+		if slices.ContainsFunc(u.moves, func(m move) bool { return m.to != everything && slices.Contains(m.from, everything) }) {
+			rank = 0
+		}
+		order[rank] = append(order[rank], u)
+	}
+	return order
+}
+
+// maxUnits bounds how many tables one transaction locks at once.
+const maxUnits = 500
+
+// apply makes the changes, all in one transaction if possible and in ever smaller parts where a table stands in the way.
+func (s *State) apply(ctx context.Context, conn *pgx.Conn, cfg Config, units []unit, failed map[uint32]bool) {
+	if len(units) == 0 || conn.IsClosed() || ctx.Err() != nil {
+		return
+	}
+	var err error
+	if len(units) <= maxUnits {
+		if err = s.transact(ctx, conn, cfg, units); err == nil {
+			return
+		}
+	}
+	if half := len(units) / 2; half > 0 {
+		s.apply(ctx, conn, cfg, units[:half], failed)
+		s.apply(ctx, conn, cfg, units[half:], failed)
+		return
+	}
+	failed[units[0].root] = true
+	s.Pending = append(s.Pending, fmt.Sprintf("publishing of %s waits: %v", units[0].name(), err))
+}
+
+func (u unit) name() string {
+	for _, m := range u.moves {
+		if m.table != nil {
+			return m.table.Name.String()
+		}
+	}
+	return "table with OID " + strconv.FormatUint(uint64(u.moves[0].oid), 10)
+}
+
+// errChanged says that the catalog changed while a change was being made. The next call sees the new state.
+var errChanged = errors.New("its definition has just changed")
+
+// transact makes the changes and looks again before it commits: what was locked cannot lose its identity any more.
+func (s *State) transact(ctx context.Context, conn *pgx.Conn, cfg Config, units []unit) error {
+	var note Announcement
+	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		timeout := strconv.FormatInt(cfg.LockTimeout.Milliseconds(), 10)
+		if _, err := tx.Exec(ctx, "SELECT set_config('lock_timeout', $1, true)", timeout); err != nil {
+			return fmt.Errorf("set lock_timeout: %w", err)
+		}
+		for _, statement := range statements(cfg, units, &note) {
+			if _, err := tx.Exec(ctx, statement); err != nil {
+				return fmt.Errorf("alter publication: %w", err)
+			}
+		}
+		c, have, err := readAll(ctx, tx, cfg)
+		if err != nil {
+			return err
+		}
+		if !settled(c, c.plan(cfg), have, units) {
+			return errChanged
+		}
+		content, err := json.Marshal(note)
+		if err != nil {
+			return fmt.Errorf("write announcement: %w", err)
+		}
+		if _, err := tx.Exec(ctx, "SELECT pg_logical_emit_message(true, $1, $2::text)", MessagePrefix, string(content)); err != nil {
+			return fmt.Errorf("announce change of the publications: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	s.Listed = append(s.Listed, note.listedNames()...)
+	s.Removed = append(s.Removed, note.removedNames()...)
+	return nil
+}
+
+// settled tells whether every table of the units is where it belongs.
+func settled(c catalog, p plan, have [2]publication, units []unit) bool {
+	for _, u := range units {
+		for _, m := range u.moves {
+			_, full := have[0].members[m.oid]
+			_, inserts := have[1].members[m.oid]
+			to := p.listed[m.oid]
+			if full != (to == everything) || inserts != (to == insertOnly) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// statements lists the ALTER PUBLICATION statements of the units, at most one for each publication and direction, and
+// notes what they change. A table that left the catalog meanwhile has left the publications with it.
+func statements(cfg Config, units []unit, note *Announcement) []string {
+	var drop, add [2][]string
+	for _, u := range units {
+		for _, m := range u.moves {
+			if m.table == nil {
+				continue
+			}
+			table := m.table.Name.SQL()
+			for _, from := range m.from {
+				if from != m.to || m.refilter {
+					drop[from-everything] = append(drop[from-everything], table)
+				}
+			}
+			if m.to != nowhere && (m.refilter || !slices.Contains(m.from, m.to)) {
+				add[m.to-everything] = append(add[m.to-everything], table)
+			}
+			note.add(m)
+		}
+	}
+	var all []string
+	for i, name := range cfg.Names() {
+		if drop[i] != nil {
+			all = append(all, "ALTER PUBLICATION "+postgres.Ident(name)+" DROP TABLE ONLY "+strings.Join(drop[i], ", ONLY "))
+		}
+	}
+	for i, name := range cfg.Names() {
+		if add[i] != nil {
+			all = append(all, "ALTER PUBLICATION "+postgres.Ident(name)+" ADD TABLE ONLY "+strings.Join(add[i], ", ONLY "))
+		}
+	}
+	return all
+}
+
+// Announcement is the content of the message that tells followers of a change: from its commit on a table in Captured
+// is captured whole, one in InsertOnly without its updates and deletes, and one in Removed not at all. A partitioned table
+// stands for all its partitions, also future ones. A table that was captured before and after is in the list of what it is now.
+type Announcement struct {
+	Captured   []AnnouncedTable `json:"captured,omitempty"`
+	InsertOnly []AnnouncedTable `json:"insert_only,omitempty"`
+	Removed    []AnnouncedTable `json:"removed,omitempty"`
+}
+
+// AnnouncedTable names a table.
+type AnnouncedTable struct {
+	OID    uint32 `json:"oid"`
+	Schema string `json:"schema"`
+	Name   string `json:"name"`
+}
+
+func (a *Announcement) add(m move) {
+	table := AnnouncedTable{OID: m.oid, Schema: m.table.Name.Schema, Name: m.table.Name.Name}
+	switch m.to {
+	case everything:
+		a.Captured = append(a.Captured, table)
+	case insertOnly:
+		a.InsertOnly = append(a.InsertOnly, table)
+	case nowhere:
+		a.Removed = append(a.Removed, table)
+	}
+}
+
+func (a *Announcement) listedNames() []schema.Name {
+	return names(slices.Concat(a.Captured, a.InsertOnly))
+}
+func (a *Announcement) removedNames() []schema.Name { return names(a.Removed) }
+
+func names(tables []AnnouncedTable) []schema.Name {
+	list := make([]schema.Name, len(tables))
+	for i, t := range tables {
+		list[i] = schema.Name{Schema: t.Schema, Name: t.Name}
+	}
+	return list
+}
