@@ -86,7 +86,12 @@ func (p *planner) keys() {
 				continue // said by indexes
 			}
 			if p.partitioned(t) {
-				p.addConstraint(StatementKey, t, k, false)
+				only := "ONLY "
+				if t.Kind != KindPartitioned {
+					only = "" // the target's own partitions get it too
+				}
+				p.after(StatementKey, t.FullName(), k.Name, fmt.Sprintf("ALTER TABLE %s%s ADD CONSTRAINT %s %s",
+					only, t.FullName().SQL(), postgres.Ident(k.Name), k.Definition), false)
 				continue
 			}
 			kind := "UNIQUE"
@@ -107,15 +112,6 @@ func deferral(k Constraint) string {
 		return " DEFERRABLE"
 	}
 	return ""
-}
-
-func (p *planner) addConstraint(kind string, t Table, k Constraint, parallel bool) {
-	only := "ONLY "
-	if p.partitioned(t) && t.Kind != KindPartitioned {
-		only = "" // the target's own partitions get it too
-	}
-	p.after(kind, t.FullName(), k.Name,
-		fmt.Sprintf("ALTER TABLE %s%s ADD CONSTRAINT %s %s", only, t.FullName().SQL(), postgres.Ident(k.Name), k.Definition), parallel)
 }
 
 // checks adds those of one table in one statement, which reads the table once. What a child inherits it gets from its
@@ -152,13 +148,16 @@ func (p *planner) inheritsFromHere(t Table, k Constraint) bool {
 	return k.Inherited && !k.Local && slices.ContainsFunc(t.Parents, p.here)
 }
 
+// exclusions adds what no index of its own can become: exclusion constraints and WITHOUT OVERLAPS. A partition gets its
+// part from its parent, because no server can attach such an index (CompareIndexInfo takes any two for different).
 func (p *planner) exclusions() {
 	for _, partitioned := range []bool{false, true} {
 		for _, t := range p.tables {
 			for _, k := range t.Constraints {
 				special := k.Type == ConstraintExclusion || k.Period && k.Type != ConstraintForeign
-				if special && p.partitioned(t) == partitioned && !p.hasConstraint(t, k) {
-					p.addConstraint(StatementExclusion, t, k, !partitioned)
+				if special && p.partitioned(t) == partitioned && !p.hasConstraint(t, k) && !p.inheritsFromHere(t, k) {
+					p.after(StatementExclusion, t.FullName(), k.Name, fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT %s %s",
+						t.FullName().SQL(), postgres.Ident(k.Name), k.Definition), !partitioned)
 				}
 			}
 		}
@@ -168,7 +167,7 @@ func (p *planner) exclusions() {
 func (p *planner) indexAttach() {
 	for _, t := range p.deepestFirst() {
 		for _, x := range t.Indexes {
-			if x.Parent.IsZero() || len(t.Parents) != 1 || !x.Valid && t.HasRows() {
+			if x.Parent.IsZero() || len(t.Parents) != 1 || !x.Valid && t.HasRows() || t.special(x) {
 				continue
 			}
 			existing := p.existing[t.FullName()]

@@ -98,7 +98,8 @@ const constraintsQuery = `
 SELECT k.conrelid, k.conname::text, k.contype::text, coalesce(pg_get_constraintdef(k.oid), ''),
        ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY AS u (attnum, n)
                JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.attnum ORDER BY u.n),
-       k.condeferrable, k.condeferred, k.convalidated, {conenforced}, k.coninhcount > 0, k.conislocal, k.connoinherit,
+       k.condeferrable, k.condeferred, k.convalidated, {conenforced}, k.coninhcount > 0, k.conislocal,
+       k.connoinherit AND k.contype IN ('c', 'n'),
        {conperiod}, coalesce(rn.nspname::text, ''), coalesce(rc.relname::text, '')
   FROM pg_constraint k
   LEFT JOIN pg_class rc ON rc.oid = k.confrelid LEFT JOIN pg_namespace rn ON rn.oid = rc.relnamespace
