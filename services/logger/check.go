@@ -1,0 +1,140 @@
+package logger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/seed0419d559/syncline/internal/postgres"
+	"github.com/seed0419d559/syncline/services/logger/publish"
+)
+
+// Codes of what stands in the way of capturing. They are the state's reason_code and stable.
+const (
+	CodeVersion            = "POSTGRES_VERSION"
+	CodeRecovery           = "IN_RECOVERY"
+	CodeWALLevel           = "WAL_LEVEL"
+	CodePrivilege          = "PRIVILEGE"
+	CodeSlotsFull          = "SLOTS_FULL"
+	CodeWALSendersFull     = "WAL_SENDERS_FULL"
+	CodeSlotForeign        = "SLOT_FOREIGN"
+	CodePublicationForeign = "PUBLICATION_FOREIGN"
+	CodeTableUnknown       = "TABLE_UNKNOWN"
+	CodeTableRefused       = "TABLE_REFUSED"
+	CodeSchemaMissing      = "SCHEMA_MISSING"
+)
+
+// Problem is one thing that a person has to mend before capture can start. Its text holds the command that does so.
+type Problem struct {
+	Code string
+	Text string
+}
+
+// SetupError lists all that a person has to mend. Nothing has been created when it is returned.
+type SetupError struct{ Problems []Problem }
+
+func (e *SetupError) Error() string {
+	texts := make([]string, len(e.Problems))
+	for i, p := range e.Problems {
+		texts[i] = p.Text
+	}
+	return "capture cannot start: " + strings.Join(texts, "; ")
+}
+
+// Code is that of the first problem.
+func (e *SetupError) Code() string { return e.Problems[0].Code }
+
+const minVersion = 150000
+
+// server is what the checks have read of the server.
+type server struct {
+	version  int
+	role     string
+	database string
+	slot     slot
+}
+
+// inspect reads what capture depends on and returns a *SetupError with everything that stands in its way. fresh says that
+// there is no change log yet: then a table that cannot be captured is an error, later it is a warning, for a table that is
+// created without a key must not stop the others.
+func inspect(ctx context.Context, conn *pgx.Conn, cfg Config, pub publish.Config, emptyLog bool) (server, publish.State, error) {
+	var s server
+	var walLevel, encoding string
+	var recovery, replication, create, schemaThere bool
+	var slots, maxSlots, senders, maxSenders int
+	err := conn.QueryRow(ctx, `
+		SELECT current_setting('server_version_num')::int, current_user::text, current_database()::text,
+		       current_setting('wal_level'), current_setting('server_encoding'), pg_is_in_recovery(),
+		       (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user),
+		       has_database_privilege(current_database(), 'CREATE'),
+		       to_regclass('syncline.followers') IS NOT NULL,
+		       (SELECT count(*) FROM pg_replication_slots), current_setting('max_replication_slots')::int,
+		       (SELECT count(*) FROM pg_stat_get_wal_senders()), current_setting('max_wal_senders')::int`).
+		Scan(&s.version, &s.role, &s.database, &walLevel, &encoding, &recovery, &replication, &create, &schemaThere,
+			&slots, &maxSlots, &senders, &maxSenders)
+	if err != nil {
+		return s, publish.State{}, fmt.Errorf("check the primary's settings: %w", err)
+	}
+	var problems []Problem
+	add := func(code, format string, args ...any) {
+		problems = append(problems, Problem{Code: code, Text: fmt.Sprintf(format, args...)})
+	}
+	if s.version < minVersion {
+		add(CodeVersion, "PostgreSQL %d is too old: version 15 or newer is needed", s.version/10000)
+		return s, publish.State{}, &SetupError{Problems: problems}
+	}
+	if recovery {
+		add(CodeRecovery, "the server is a standby: connect to its primary, or promote it with SELECT pg_promote()")
+	}
+	if walLevel != "logical" {
+		add(CodeWALLevel, "wal_level is %s: run ALTER SYSTEM SET wal_level = 'logical', then restart PostgreSQL", walLevel)
+	}
+	role := postgres.Ident(s.role)
+	if !replication {
+		add(CodePrivilege, "role %s may not replicate: run ALTER ROLE %s REPLICATION as a superuser", s.role, role)
+	}
+	if !schemaThere {
+		add(CodeSchemaMissing, "schema syncline is not prepared in database %s: GRANT CREATE ON DATABASE %s TO %s and start again", s.database, postgres.Ident(s.database), role)
+	}
+	if s.slot, err = readSlot(ctx, conn, cfg.Slot); err != nil {
+		return s, publish.State{}, err
+	}
+	switch {
+	case s.slot.exists && (s.slot.kind != "logical" || s.slot.plugin != "pgoutput" || s.slot.database != s.database || s.slot.temporary):
+		add(CodeSlotForeign, "slot %s is a %s slot (plugin %q, database %q) and not ours: choose another name with --slot, or drop it with SELECT pg_drop_replication_slot('%s')",
+			cfg.Slot, s.slot.kind, s.slot.plugin, s.slot.database, cfg.Slot)
+	case !s.slot.exists && slots >= maxSlots:
+		add(CodeSlotsFull, "all %d replication slots are taken: drop one that nobody needs (SELECT slot_name, active FROM pg_replication_slots), "+
+			"or run ALTER SYSTEM SET max_replication_slots = %d, then restart PostgreSQL", maxSlots, maxSlots+10)
+	}
+	if !s.slot.active && senders >= maxSenders {
+		add(CodeWALSendersFull, "all %d walsenders are taken: run ALTER SYSTEM SET max_wal_senders = %d, then restart PostgreSQL", maxSenders, maxSenders+10)
+	}
+	tables, err := publish.Check(ctx, conn, pub)
+	var unknown *publish.UnknownTablesError
+	switch {
+	case errors.As(err, &unknown):
+		if emptyLog {
+			add(CodeTableUnknown, "%v", err)
+		}
+	case errors.Is(err, publish.ErrForeignPublication):
+		add(CodePublicationForeign, "%v", err)
+	case err != nil:
+		return s, tables, err
+	}
+	if (tables.OIDs[0] == 0 || tables.OIDs[1] == 0) && !create {
+		add(CodePrivilege, "role %s may not create a publication: run GRANT CREATE ON DATABASE %s TO %s", s.role, postgres.Ident(s.database), role)
+	}
+	if emptyLog && !s.slot.exists {
+		for _, refusal := range tables.Refused {
+			add(CodeTableRefused, "%v", refusal)
+		}
+	}
+	if problems != nil {
+		return s, tables, &SetupError{Problems: problems}
+	}
+	return s, tables, nil
+}
