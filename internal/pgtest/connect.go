@@ -29,7 +29,7 @@ func Connect(t testing.TB, url string) *pgx.Conn {
 func Exec(t testing.TB, conn *pgx.Conn, sql string, args ...any) {
 	t.Helper()
 	if _, err := conn.Exec(t.Context(), sql, args...); err != nil {
-		t.Fatalf("%v\n  in %s", err, sql)
+		t.Fatalf("%v\n  in %.500s", err, sql)
 	}
 }
 

@@ -132,7 +132,7 @@ func TestProxyFaults(t *testing.T) {
 		if err := p.Accept(); err != nil {
 			t.Fatal(err)
 		}
-		p.SetTarget("127.0.0.1:1") // nobody is there
+		p.SetTarget("127.0.0.1:1")                              // nobody is there
 		if lost, err := net.Dial("tcp", p.Addr()); err == nil { // or else it was reset already
 			if _, err := hear(lost, 1, soon); err == nil {
 				t.Error("heard from nobody")
