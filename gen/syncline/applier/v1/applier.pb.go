@@ -206,7 +206,8 @@ type Replication struct {
 	ReasonCode string `protobuf:"bytes,5,opt,name=reason_code,json=reasonCode,proto3" json:"reason_code,omitempty"`
 	// Server id of the source it is bound to.
 	SourceServerId string `protobuf:"bytes,6,opt,name=source_server_id,json=sourceServerId,proto3" json:"source_server_id,omitempty"`
-	// Durable in the target: every source transaction at or below is applied, none after it. Not set before the first copy.
+	// Every source transaction at or below is committed in the target, none after it; it moves in the same target transaction
+	// as the rows. Not set before the first copy.
 	Position *v1.Position `protobuf:"bytes,7,opt,name=position,proto3" json:"position,omitempty"`
 	// The source's head, as last heard.
 	SourcePosition *v1.Position `protobuf:"bytes,8,opt,name=source_position,json=sourcePosition,proto3" json:"source_position,omitempty"`
@@ -233,7 +234,9 @@ type Replication struct {
 	// Commit time, on the source, of the last applied transaction.
 	LastCommitTime *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=last_commit_time,json=lastCommitTime,proto3" json:"last_commit_time,omitempty"`
 	// The tables, with the state of each.
-	Tables        []*TableProgress `protobuf:"bytes,20,rep,name=tables,proto3" json:"tables,omitempty"`
+	Tables []*TableProgress `protobuf:"bytes,20,rep,name=tables,proto3" json:"tables,omitempty"`
+	// What the user should know although it runs: tables that are left out and why, differences that do no harm.
+	Warnings      []string `protobuf:"bytes,21,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -404,6 +407,13 @@ func (x *Replication) GetLastCommitTime() *timestamppb.Timestamp {
 func (x *Replication) GetTables() []*TableProgress {
 	if x != nil {
 		return x.Tables
+	}
+	return nil
+}
+
+func (x *Replication) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
 	}
 	return nil
 }
@@ -1391,7 +1401,7 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x0einclude_tables\x18\x03 \x03(\tR\rincludeTables\x12%\n" +
 	"\x0eexclude_tables\x18\x04 \x03(\tR\rexcludeTables\x12\x18\n" +
 	"\areplace\x18\x05 \x01(\bR\areplace\x12!\n" +
-	"\fcopy_workers\x18\x06 \x01(\x05R\vcopyWorkers\"\xd3\a\n" +
+	"\fcopy_workers\x18\x06 \x01(\x05R\vcopyWorkers\"\xef\a\n" +
 	"\vReplication\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationSpecR\x04spec\x120\n" +
@@ -1417,7 +1427,8 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"createTime\x12F\n" +
 	"\x11last_contact_time\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\x0flastContactTime\x12D\n" +
 	"\x10last_commit_time\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\x0elastCommitTime\x12:\n" +
-	"\x06tables\x18\x14 \x03(\v2\".syncline.applier.v1.TableProgressR\x06tablesB\x0e\n" +
+	"\x06tables\x18\x14 \x03(\v2\".syncline.applier.v1.TableProgressR\x06tables\x12\x1a\n" +
+	"\bwarnings\x18\x15 \x03(\tR\bwarningsB\x0e\n" +
 	"\f_lag_seconds\"\xd4\x02\n" +
 	"\fSyncProgress\x12\x16\n" +
 	"\x06tables\x18\x01 \x01(\x05R\x06tables\x12\x1f\n" +

@@ -1,0 +1,45 @@
+# Everything that is done with this repository, as people and CI do it. `make help` lists it.
+
+SHELL := /bin/bash
+GO ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+BUF := $(GO) tool -modfile=tools/go.mod buf
+LINT := $(GO) tool -modfile=tools/lint/go.mod golangci-lint
+PACKAGES ?= ./...
+SEED ?=
+DURATION ?= 10m
+FUZZTIME ?= 30s
+
+.PHONY: help
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.PHONY: build
+build: ## build bin/syncline
+	$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/syncline ./cmd/syncline
+
+.PHONY: postgres
+postgres: ## find PostgreSQL, or install it
+	$(GO) run ./internal/pgserver/cmd/getpg
+
+.PHONY: demo
+demo: postgres build ## replicate a live database to two replicas, on servers of its own (DEMO_FLAGS="--keep --duration 2m")
+	bin/syncline demo $(DEMO_FLAGS)
+
+.PHONY: test
+test: postgres ## all tests
+	$(GO) test -timeout 25m $(TEST_FLAGS) $(PACKAGES)
+
+.PHONY: e2e
+e2e: postgres ## the end-to-end tests alone
+	$(GO) test -timeout 25m -v ./test/...
+
+.PHONY: lint
+lint: ## go vet and golangci-lint, buf lint
+	$(GO) vet ./...
+	$(LINT) run ./...
+	$(BUF) lint
+
+.PHONY: generate
+generate: ## generate gen/ from proto/
+	$(BUF) generate
