@@ -28,7 +28,7 @@ var AllKindsLoad = allKindsRows + sampleRows()
 // AllKinds18 makes what only PostgreSQL 18 and later have. It comes after AllKinds.
 const AllKinds18 = `
 CREATE TABLE kinds.virtual (id integer PRIMARY KEY, a integer, twice integer GENERATED ALWAYS AS (a * 2) VIRTUAL, note text);
-INSERT INTO kinds.virtual SELECT n, n, 'n' || n FROM generate_series(1, 10) n;
+INSERT INTO kinds.virtual (id, a, note) SELECT n, n, 'n' || n FROM generate_series(1, 10) n;
 CREATE TABLE kinds.unenforced (id integer PRIMARY KEY, a integer CONSTRAINT promised CHECK (a > 0) NOT ENFORCED,
 	parent integer REFERENCES kinds.virtual NOT ENFORCED);
 INSERT INTO kinds.unenforced VALUES (1, -1, -1);
@@ -58,10 +58,13 @@ func sampleTables() string {
 		sql.WriteString("\n);\n")
 	}
 	for _, s := range keyTypes() {
-		fmt.Fprintf(&sql, "CREATE TABLE kinds.%s (key %s PRIMARY KEY, note text);\n", postgres.Ident("key "+s.typ), s.typ)
+		fmt.Fprintf(&sql, "CREATE TABLE kinds.%s (key %s PRIMARY KEY, note text);\n", postgres.Ident(keyTable+s.typ), s.typ)
 	}
 	return sql.String()
 }
+
+// keyTable begins the names of the tables of key types.
+const keyTable = "key "
 
 func keyTypes() []sampled {
 	return slices.DeleteFunc(slices.Concat(baseTypes, arrayTypes, userTypes), func(s sampled) bool { return !s.key })
@@ -101,7 +104,7 @@ func sampleRows() string {
 		for i, value := range s.values {
 			// Different texts can be equal as keys: 1.1 and 1.10, 1 mon and 30 days.
 			fmt.Fprintf(&sql, "INSERT INTO kinds.%s VALUES (%s, 'n%d') ON CONFLICT DO NOTHING;\n",
-				postgres.Ident("key "+s.typ), postgres.Literal(value), i)
+				postgres.Ident(keyTable+s.typ), postgres.Literal(value), i)
 		}
 	}
 	return sql.String()

@@ -119,8 +119,8 @@ CREATE TABLE public."UPPER" ("ID" integer PRIMARY KEY, "Id" integer, id integer)
 CREATE TABLE kinds.parents (id integer PRIMARY KEY, code integer UNIQUE, parent integer REFERENCES kinds.parents ON DELETE SET NULL, note text);
 CREATE TABLE kinds.children (id integer PRIMARY KEY, parent integer REFERENCES kinds.parents ON DELETE CASCADE ON UPDATE CASCADE,
 	code integer REFERENCES kinds.parents (code) ON DELETE SET NULL ON UPDATE CASCADE, note text);
-CREATE TABLE kinds.hen (id integer PRIMARY KEY, egg integer NOT NULL);
-CREATE TABLE kinds.egg (id integer PRIMARY KEY, hen integer NOT NULL REFERENCES kinds.hen DEFERRABLE INITIALLY DEFERRED);
+CREATE TABLE kinds.hen (id integer PRIMARY KEY, egg integer);
+CREATE TABLE kinds.egg (id integer PRIMARY KEY, hen integer REFERENCES kinds.hen DEFERRABLE INITIALLY DEFERRED);
 ALTER TABLE kinds.hen ADD FOREIGN KEY (egg) REFERENCES kinds.egg DEFERRABLE INITIALLY DEFERRED;
 CREATE TABLE kinds.deferrable (id integer PRIMARY KEY, place integer, UNIQUE (place) DEFERRABLE INITIALLY DEFERRED);
 CREATE TABLE kinds.one_null (id integer PRIMARY KEY, a integer, UNIQUE NULLS NOT DISTINCT (a));
