@@ -6,6 +6,7 @@ import (
 	"math"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -36,6 +37,11 @@ var goldens = []struct {
 		"commit", enc('C', byte(0), u64(0x100), u64(0x130), u64(7)), KindCommit,
 		func(d *Decoder) any { return d.Commit },
 		Commit{CommitLSN: 0x100, EndLSN: 0x130, CommitTime: 7},
+	},
+	{
+		"commit in the year 112064", enc('C', byte(0), u64(1), u64(2), u64(3473274981027680304)), KindCommit,
+		func(d *Decoder) any { return d.Commit },
+		Commit{CommitLSN: 1, EndLSN: 2, CommitTime: 3473274981027680304},
 	},
 	{
 		"origin", enc('O', u64(0x99), str("pg_16389")), KindOrigin,
@@ -177,6 +183,21 @@ func TestDecodeCutAndLengthened(t *testing.T) {
 				t.Errorf("refused messages left %+v", d)
 			}
 		})
+	}
+}
+
+// The widest row that a message can hold, and values around a megabyte.
+func TestDecodeLargeRows(t *testing.T) {
+	wide := slices.Repeat([]column{null, text("x"), unchanged, text("")}, math.MaxUint16/4)
+	long := []column{text(strings.Repeat("a", 1<<20)), text(strings.Repeat("b", 1<<20+1)), null}
+	for _, cols := range [][]column{wide, long} {
+		var d Decoder
+		if _, err := d.Decode(enc('U', u32(1), 'O', row(cols...), 'N', row(cols...))); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(columns(d.Update.Old), cols) || !slices.Equal(columns(d.Update.New), cols) {
+			t.Errorf("a row of %d columns changed", len(cols))
+		}
 	}
 }
 

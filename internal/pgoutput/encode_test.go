@@ -53,7 +53,7 @@ func row(cols ...column) []byte {
 	for _, c := range cols {
 		b = append(b, c.kind)
 		if c.kind == ValueText || c.kind == ValueBinary {
-			b = append(enc(b, u32(len(c.value))), c.value...)
+			b = append(binary.BigEndian.AppendUint32(b, uint32(len(c.value))), c.value...)
 		}
 	}
 	return b

@@ -50,8 +50,9 @@ const (
 	KindDelete
 	KindTruncate
 	KindMessage
-	// KindIgnored is a message that means nothing to a client of protocol 1 and changes nothing: a STREAM ABORT, which
-	// some PostgreSQL 18 servers send for a rolled back subtransaction although streaming was never asked for.
+	// KindIgnored is a message that means nothing to a client of protocol 1 and changes nothing: a STREAM ABORT. PostgreSQL
+	// 18 (seen with 18.4) sends one, between transactions, for each subtransaction of a rolled back transaction that was
+	// larger than logical_decoding_work_mem, although streaming was never asked for.
 	KindIgnored
 )
 
@@ -67,7 +68,7 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind %d", byte(k))
 }
 
-// Begin opens a transaction. Every message up to the next Commit belongs to it, except a Message that is not transactional.
+// Begin opens a transaction. Every message up to the next Commit belongs to it.
 type Begin struct {
 	FinalLSN   LSN   // start of the commit record: CommitLSN of the Commit that will follow
 	CommitTime int64 // microseconds since 2000-01-01 UTC, see [Time]
@@ -88,7 +89,8 @@ type Origin struct {
 	Name      string
 }
 
-// Type names a type that is not built in. It comes before the Relation that uses it.
+// Type names a type that is not built in. It comes before the Relation that uses it. A domain comes under its own OID
+// with the schema and name of the type beneath it.
 type Type struct {
 	OID    uint32
 	Schema string
@@ -130,11 +132,11 @@ type Truncate struct {
 	RelationOIDs    []uint32
 }
 
-// Message is what pg_logical_emit_message wrote. One that is not transactional stands outside of transactions and may come
-// between a Begin and its Commit without being part of that transaction.
+// Message is what pg_logical_emit_message wrote. One that is not transactional comes between transactions, whatever became
+// of the transaction that wrote it.
 type Message struct {
 	Transactional bool
-	LSN           LSN // end of the message's record
+	LSN           LSN // end of the message's record, what pg_logical_emit_message returned
 	Prefix        string
 	Content       []byte // view of the decoded data
 }

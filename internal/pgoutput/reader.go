@@ -67,8 +67,8 @@ func (r *reader) uint64() uint64 {
 }
 
 func (r *reader) lsn() LSN     { return LSN(r.uint64()) }
-func (r *reader) time() int64  { return int64(r.uint64()) } //nolint:gosec // signed on the wire
-func (r *reader) int32() int32 { return int32(r.uint32()) } //nolint:gosec // signed on the wire
+func (r *reader) time() int64  { return int64(r.uint64()) }
+func (r *reader) int32() int32 { return int32(r.uint32()) }
 
 // flags reads a byte of flags and refuses bits that protocol 1 does not define: they would change the meaning unseen.
 func (r *reader) flags(known byte) byte {
