@@ -6,9 +6,12 @@ import (
 	"strings"
 )
 
-// Mismatch is one difference that matters between a source table and the table of the target that takes its rows.
+// Mismatch is one difference that matters between a source table and the table of the target that takes its rows, or
+// between two types of one name.
 type Mismatch struct {
+	// Table is the source's table, or with Type set a type that its columns use.
 	Table Name `json:"table"`
+	Type  bool `json:"type,omitempty"`
 	// Column is empty when the difference is not one column's.
 	Column string `json:"column,omitempty"`
 	// Warning: the table can be replicated, but the user should know.
@@ -23,7 +26,11 @@ type Mismatch struct {
 // String is one line that names the table, the column and both sides.
 func (m Mismatch) String() string {
 	var b strings.Builder
-	b.WriteString("table " + m.Table.String())
+	kind := "table "
+	if m.Type {
+		kind = "type "
+	}
+	b.WriteString(kind + m.Table.String())
 	if m.Column != "" {
 		b.WriteString(" column " + display(m.Column))
 	}

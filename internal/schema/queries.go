@@ -2,14 +2,23 @@ package schema
 
 import "strings"
 
-// settings make every printed expression independent of the session (its search_path above all). lock_timeout bounds
-// the wait on a table that someone holds exclusively: some of PostgreSQL's own describing functions lock what they describe.
+// settingsQuery makes every printed expression independent of the session (its search_path above all). lock_timeout
+// bounds the wait for a table that someone holds exclusively: PostgreSQL's functions that print an index or an expression,
+// or tell a size, lock the table while they do so.
 const settingsQuery = `
 SELECT pg_catalog.set_config('search_path', '', true), pg_catalog.set_config('quote_all_identifiers', 'off', true),
        pg_catalog.set_config('DateStyle', 'ISO, YMD', true), pg_catalog.set_config('IntervalStyle', 'postgres', true),
        pg_catalog.set_config('extra_float_digits', '3', true), pg_catalog.set_config('TimeZone', 'UTC', true),
        pg_catalog.set_config('bytea_output', 'hex', true), pg_catalog.set_config('lc_monetary', 'C', true),
-       pg_catalog.set_config('lock_timeout', '15s', true)`
+       pg_catalog.set_config('lock_timeout',
+           CASE pg_catalog.current_setting('lock_timeout') WHEN '0' THEN '15s' ELSE pg_catalog.current_setting('lock_timeout') END, true)`
+
+// lockedQuery names the tables that somebody holds so that nobody else can read them.
+const lockedQuery = `
+SELECT coalesce(string_agg(quote_ident(n.nspname) || '.' || quote_ident(c.relname) || ' by process ' || l.pid, ', ' ORDER BY 1), '')
+  FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.granted AND c.relkind IN ('r', 'p')
+   AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())`
 
 const serverQuery = `
 SELECT current_setting('server_version_num')::int, current_user::text, r.rolsuper,
@@ -36,16 +45,12 @@ SELECT n.nspname::text, c.collname::text, c.collprovider::text, c.collisdetermin
  WHERE {user n} AND NOT {member pg_collation c.oid}
  ORDER BY n.nspname, c.collname`
 
-// relationsQuery finds all that has rows or could be taken for a table. Sizes come from the file system, except for a
-// table that somebody holds or wants exclusively: asking for its size would wait.
+// relationsQuery finds all that has rows or could be taken for a table. Sizes come from the file system.
 const relationsQuery = `
-WITH locked AS MATERIALIZED (
-    SELECT l.relation FROM pg_locks l WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock'
-       AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))
 SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text, c.relispartition,
        c.relreplident::text, c.relrowsecurity, c.relforcerowsecurity, c.relfilenode,
        c.reltuples::float8, c.relpages::int8,
-       coalesce(size.pages, c.relpages), coalesce(size.bytes, c.relpages * current_setting('block_size')::int8),
+       coalesce(size.pages, 0), coalesce(size.bytes, 0),
        coalesce(pg_get_partkeydef(c.oid), ''),
        CASE WHEN c.relispartition THEN coalesce(pg_get_expr(c.relpartbound, c.oid), '') ELSE '' END,
        coalesce(c.reloptions, '{}'),
@@ -56,8 +61,7 @@ SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistenc
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN LATERAL (
     SELECT pg_relation_size(c.oid) / current_setting('block_size')::int8 AS pages, pg_table_size(c.oid) AS bytes
-     WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND {user n}
-       AND c.oid NOT IN (SELECT relation FROM locked)) size ON true
+     WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND {user n}) size ON true
  WHERE c.relkind IN ('r', 'p', 'f', 'm', 'v') AND ({user n} OR c.relpersistence = 't' AND n.nspname LIKE 'pg\_temp\_%')
  ORDER BY n.nspname, c.relname`
 

@@ -4,46 +4,72 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/seed0419d559/syncline/internal/postgres"
 )
 
-// beginner is a *pgx.Conn, a *pgxpool.Pool, or a pgx.Tx, in which reading happens inside of a savepoint.
-type beginner interface {
+// session is a *pgx.Conn, a *pgxpool.Pool, or a pgx.Tx, in which reading happens inside of a savepoint.
+type session interface {
 	Begin(ctx context.Context) (pgx.Tx, error)
 }
+
+// ErrTableLocked says that a table stayed locked too long to be described. It passes when the lock does.
+var ErrTableLocked = errors.New("a table is locked exclusively")
 
 // Read describes the selected tables of a database with their types and sequences, as one consistent view: in a
 // transaction of its own, or in that of the given pgx.Tx, whose settings are as before when Read returns. A read only,
 // repeatable read transaction gives the view of its snapshot, except for sizes and sequence values, which are current.
-// Read never waits long for a locked table; it takes no lock that outlives it.
+// Read takes no lock on a table that outlives a moment, and waits for one no longer than the session's lock_timeout, or
+// 15 seconds without one; then it returns ErrTableLocked.
 //
 // A selection that matches nothing is not an error here, because a target may lack every table: see Database.Check.
-func Read(ctx context.Context, conn beginner, selection Selection) (Database, error) {
-	tx, err := begin(ctx, conn)
+func Read(ctx context.Context, conn session, selection Selection) (Database, error) {
+	tx, end, err := begin(ctx, conn)
 	if err != nil {
 		return Database{}, fmt.Errorf("read schema: begin: %w", err)
 	}
-	// Nothing is written, and rolling back is what gives the settings back.
-	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
 	r := &reader{tx: tx, selection: selection}
-	if err := r.read(ctx); err != nil {
+	err = r.read(ctx)
+	// Nothing was written, and rolling back is what gives the settings back.
+	if endErr := end(context.WithoutCancel(ctx)); err == nil && endErr != nil {
+		err = fmt.Errorf("end: %w", endErr)
+	}
+	if postgres.Code(err) == "55P03" {
+		err = fmt.Errorf("%w (%s), wait for that statement or end it and try again: %w", ErrTableLocked, cmp.Or(r.locked, "not known by whom"), err)
+	}
+	if err != nil {
 		return Database{}, fmt.Errorf("read schema: %w", err)
 	}
 	return r.db, nil
 }
 
-func begin(ctx context.Context, conn beginner) (pgx.Tx, error) {
-	type chooser interface {
-		BeginTx(ctx context.Context, options pgx.TxOptions) (pgx.Tx, error)
+// begin starts a transaction, or a savepoint in the one that is given. pgx's own nested transaction is not used because
+// its rollback leaves the savepoint standing, and inside of one a keeper cannot export its snapshot.
+func begin(ctx context.Context, conn session) (tx pgx.Tx, end func(context.Context) error, err error) {
+	if tx, nested := conn.(pgx.Tx); nested {
+		_, err := tx.Exec(ctx, "SAVEPOINT syncline_schema")
+		return tx, func(ctx context.Context) error {
+			if _, err := tx.Exec(ctx, "ROLLBACK TO SAVEPOINT syncline_schema"); err != nil {
+				return err
+			}
+			_, err := tx.Exec(ctx, "RELEASE SAVEPOINT syncline_schema")
+			return err
+		}, err
 	}
-	if c, own := conn.(chooser); own {
-		return c.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
+	tx, err = conn.Begin(ctx)
+	if err != nil {
+		return nil, nil, err
 	}
-	return conn.Begin(ctx)
+	if _, err = tx.Exec(ctx, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"); err != nil {
+		return nil, nil, errors.Join(err, tx.Rollback(context.WithoutCancel(ctx)))
+	}
+	return tx, tx.Rollback, nil
 }
 
 type reader struct {
@@ -52,11 +78,15 @@ type reader struct {
 	db        Database
 	tables    map[uint32]*Table // the selected ones, by OID
 	names     map[uint32]Name   // of every relation that was seen
+	locked    string            // the tables that were locked exclusively when reading began
 }
 
 func (r *reader) read(ctx context.Context) error {
 	if _, err := r.tx.Exec(ctx, settingsQuery); err != nil {
 		return fmt.Errorf("set session: %w", err)
+	}
+	if err := r.tx.QueryRow(ctx, lockedQuery).Scan(&r.locked); err != nil {
+		return fmt.Errorf("read locks: %w", err)
 	}
 	row := r.tx.QueryRow(ctx, serverQuery)
 	if err := row.Scan(&r.db.ServerVersion, &r.db.Role.Name, &r.db.Role.Superuser, &r.db.Role.Create); err != nil {

@@ -111,7 +111,7 @@ func compareTypes(source, target Database, names map[Name]bool) []Mismatch {
 			continue
 		}
 		add := func(source, target, problem string) {
-			found = append(found, Mismatch{Table: s.FullName(), Source: source, Target: target, Problem: "type: " + problem})
+			found = append(found, Mismatch{Table: s.FullName(), Type: true, Source: source, Target: target, Problem: problem})
 		}
 		if s.Kind != t.Kind {
 			add(describeType(s), describeType(t), "the kind of type differs")
@@ -136,8 +136,8 @@ func compareTypes(source, target Database, names map[Name]bool) []Mismatch {
 		for _, k := range t.Constraints {
 			if !slices.ContainsFunc(s.Constraints, func(c DomainConstraint) bool { return sameCheck(c.Definition, k.Definition) }) {
 				found = append(found, Mismatch{
-					Table: s.FullName(), Warning: true, Target: display(k.Name) + " " + k.Definition,
-					Problem: "type: the target's domain has a constraint that the source lacks, so it may refuse the source's rows",
+					Table: s.FullName(), Type: true, Warning: true, Target: display(k.Name) + " " + k.Definition,
+					Problem: "the target's domain has a constraint that the source lacks, so it may refuse the source's rows",
 				})
 			}
 		}

@@ -20,7 +20,12 @@ type Name struct {
 var plainIdentifier = regexp.MustCompile(`^[a-z_][a-z0-9_$]*$`)
 
 // String is the name as people write it: quoted only where a part needs it. ParsePattern reads it back.
-func (n Name) String() string { return display(n.Schema) + "." + display(n.Name) }
+func (n Name) String() string {
+	if n.IsZero() {
+		return ""
+	}
+	return display(n.Schema) + "." + display(n.Name)
+}
 
 // SQL is the name quoted for a statement.
 func (n Name) SQL() string { return postgres.Ident(n.Schema, n.Name) }

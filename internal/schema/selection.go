@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 )
 
 // ErrPattern says that a text is not a table pattern.
@@ -20,6 +21,9 @@ type part []string
 
 // ParsePattern reads schema.table, schema.* or *.*, and returns ErrPattern for anything else.
 func ParsePattern(text string) (Pattern, error) {
+	if strings.Contains(text, "\x00") || !utf8.ValidString(text) {
+		return Pattern{}, fmt.Errorf("%w %q: names are UTF-8 without NUL", ErrPattern, text)
+	}
 	parts := make([]part, 0, 2)
 	rest := text
 	for {
