@@ -1,0 +1,101 @@
+package inventory
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
+	"github.com/seed0419d559/syncline/internal/postgres"
+	"github.com/seed0419d559/syncline/internal/rpc"
+	"github.com/seed0419d559/syncline/internal/schema"
+)
+
+// maxPages is above every page number that PostgreSQL has.
+const maxPages = 1<<32 - 1
+
+// dumpPlan is what a valid request asks for.
+type dumpPlan struct {
+	name       schema.Name
+	columns    []string // empty for all
+	from, to   int64    // pages; to 0 is the end of the table
+	format     inventoryv1.DumpFormat
+	chunkBytes int
+}
+
+// planDump checks a request as far as that can be done without the database.
+func planDump(request *inventoryv1.DumpRequest) (dumpPlan, error) {
+	plan := dumpPlan{
+		name:    schema.Name{Schema: request.GetSchema(), Name: request.GetTable()},
+		columns: request.GetColumns(), from: request.GetFromPage(), to: request.GetToPage(),
+		format: request.GetFormat(), chunkBytes: int(request.GetChunkBytes()),
+	}
+	if plan.format == inventoryv1.DumpFormat_DUMP_FORMAT_UNSPECIFIED {
+		plan.format = inventoryv1.DumpFormat_DUMP_FORMAT_COPY_TEXT
+	}
+	if plan.chunkBytes == 0 {
+		plan.chunkBytes = DefaultChunkBytes
+	}
+	switch {
+	case request.GetSnapshotId() == "":
+		return plan, rpc.Invalid("snapshot_id", "is missing: open a snapshot first")
+	case plan.name.Schema == "":
+		return plan, rpc.Invalid("schema", "is missing")
+	case plan.name.Name == "":
+		return plan, rpc.Invalid("table", "is missing")
+	case schema.IsSystemSchema(plan.name.Schema):
+		return plan, fmt.Errorf("dump table %s: %w: schema %s belongs to PostgreSQL or Syncline itself", plan.name, ErrNotATable, plan.name.Schema)
+	case plan.from < 0 || plan.from >= maxPages:
+		return plan, rpc.Invalid("from_page", "must be between 0 and %d", maxPages-1)
+	case plan.to < 0 || plan.to > maxPages:
+		return plan, rpc.Invalid("to_page", "must be between 0 and %d", maxPages)
+	case plan.to != 0 && plan.to <= plan.from:
+		return plan, rpc.Invalid("to_page", "must be above from_page, or 0 to read to the end")
+	case plan.chunkBytes < 0 || plan.chunkBytes > MaxChunkBytes:
+		return plan, rpc.Invalid("chunk_bytes", "must be between 0 and %d", MaxChunkBytes)
+	}
+	for i, column := range plan.columns {
+		if slices.Contains(plan.columns[:i], column) {
+			return plan, fmt.Errorf("dump table %s: %w %q: it is asked for twice", plan.name, ErrColumn, column)
+		}
+	}
+	return plan, nil
+}
+
+// pages is the condition for the asked pages, which PostgreSQL reads with a TID range scan.
+func (p dumpPlan) pages() string {
+	var conditions []string
+	if p.from > 0 {
+		conditions = append(conditions, fmt.Sprintf("ctid >= '(%d,0)'::tid", p.from))
+	}
+	if p.to > 0 {
+		conditions = append(conditions, fmt.Sprintf("ctid < '(%d,0)'::tid", p.to))
+	}
+	if conditions == nil {
+		return ""
+	}
+	return " WHERE " + strings.Join(conditions, " AND ")
+}
+
+// copyStatement is the SQL of the dump.
+func (p dumpPlan) copyStatement(columns []column) string {
+	rows := selectColumns(p.name, columns) + p.pages()
+	switch p.format {
+	case inventoryv1.DumpFormat_DUMP_FORMAT_CSV:
+		return "COPY (" + rows + ") TO STDOUT (FORMAT csv)"
+	case inventoryv1.DumpFormat_DUMP_FORMAT_JSON_LINES:
+		// r.* is the row even where a column has the name r.
+		return "COPY (SELECT row_to_json(r.*) FROM (" + rows + ") AS r) TO STDOUT"
+	default:
+		return "COPY (" + rows + ") TO STDOUT"
+	}
+}
+
+// selectColumns reads a table's own rows, not those of tables that inherit from it.
+func selectColumns(table schema.Name, columns []column) string {
+	names := make([]string, len(columns))
+	for i, c := range columns {
+		names[i] = c.name
+	}
+	return "SELECT " + postgres.Idents(names) + " FROM ONLY " + table.SQL()
+}
