@@ -55,9 +55,10 @@ type Plan struct {
 	Skipped []Skipped
 }
 
-// CreateStatements plans the creation of the named source tables (nil means all of them, and all types and sequences)
-// with everything they rest on, as far as the target lacks it. It is pure. What exists on the target is never altered,
-// except to finish one of the named tables: name only those that Missing listed before the first plan was carried out.
+// CreateStatements plans the creation of the named source tables with everything they rest on, and of the sequences
+// that no table owns, as far as the target lacks them. With nil it plans all tables, types and sequences of the source's
+// description. It is pure. What exists on the target is never altered, except to finish one of the named tables: name
+// only those that Missing listed before the first plan was carried out.
 //
 // It returns a *MissingObjectsError when tables need extensions, functions or the like that the target lacks, and a
 // *ConflictError when a name is taken by something else or the target's version cannot hold a table.

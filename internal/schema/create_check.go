@@ -24,22 +24,28 @@ func (p *planner) missingObjects() []MissingObject {
 	for _, o := range p.target.Objects {
 		objects[o] = true
 	}
-	said := make(map[string]bool)
+	said := make(map[string]int) // index in missing: an extension once, anything else once for each that needs it
 	ask := func(owner Name, needs []Need) {
 		for _, n := range needs {
 			mend := p.lacks(n, objects)
-			key := n.Kind + n.Identity
-			if n.Extension != "" {
-				key = n.Extension
+			if mend == "" {
+				continue
 			}
-			if mend != "" && !said[key] {
-				said[key] = true
+			key := owner.String() + " " + n.Kind + " " + n.Identity
+			if n.Extension != "" {
+				key = "extension " + n.Extension
+			}
+			i, before := said[key]
+			switch {
+			case !before:
+				said[key] = len(missing)
 				missing = append(missing, MissingObject{Owner: owner, Need: n, Mend: mend})
+			case missing[i].Owner == owner && missing[i].Need.Column == "":
+				missing[i].Need = n // the use that names a column tells more
 			}
 		}
 	}
 	for _, t := range p.tables {
-		// what an existing table rests on is there, except for what is still to be added
 		ask(t.FullName(), t.Needs)
 	}
 	for _, t := range p.source.Types {
@@ -202,9 +208,9 @@ func (d Database) relationNames() map[Name]string {
 	return taken
 }
 
-// wantsSequence: an identity column brings its sequence itself.
+// wantsSequence: an identity column brings its sequence itself, and a sequence that no table owns stands for itself.
 func (p *planner) wantsSequence(s Sequence) bool {
-	return !s.Identity && (p.all || p.needs.sequences[s.FullName()])
+	return !s.Identity && (p.all || s.Owner.IsZero() || p.needs.sequences[s.FullName()])
 }
 
 func (p *planner) wantsType(name Name) bool        { return p.all || p.needs.types[name] }

@@ -9,6 +9,11 @@ import (
 )
 
 func (p *planner) schemas() {
+	for _, s := range p.source.Sequences {
+		if p.wantsSequence(s) {
+			p.needs.schemas[s.Schema] = true
+		}
+	}
 	for _, name := range p.source.Schemas {
 		if (p.all || p.needs.schemas[name] || p.extensionIn(name)) && !slices.Contains(p.target.Schemas, name) {
 			p.before(StatementSchema, Name{}, name, "CREATE SCHEMA "+postgres.Ident(name))
