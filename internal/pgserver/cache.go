@@ -37,8 +37,10 @@ func makeCache() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	//nolint:gosec // the account that runs the servers is another one and must read this
 	if err := os.MkdirAll(dir, 0o755); err != nil || dir != systemCache {
 		return dir, err
 	}
+	//nolint:gosec // likewise
 	return dir, errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o755))
 }

@@ -26,7 +26,7 @@ func holdDir(dir string) (release func(), err error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", fresh, err), f.Close())
 	}
-	return func() { f.Close() }, nil
+	return func() { _ = f.Close() }, nil
 }
 
 // sweepStale removes the directories that processes which were killed left under parent. It is a courtesy: what cannot
@@ -39,8 +39,8 @@ func sweepStale(parent, pattern string) {
 			continue
 		}
 		if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
-			os.RemoveAll(dir)
+			_ = os.RemoveAll(dir)
 		}
-		f.Close()
+		_ = f.Close()
 	}
 }

@@ -62,9 +62,11 @@ func installWithApt(ctx context.Context, major int, out io.Writer) (err error) {
 	if err := command(ctx, &answer, "", env, "apt-get", "install", "--simulate", name); err != nil {
 		return fmt.Errorf("%w: %s", err, lastLines(answer.Bytes()))
 	}
+	//nolint:gosec // the configuration of a package is for all to read
 	if err := os.MkdirAll(filepath.Dir(aptDropIn), 0o755); err != nil {
 		return err
 	}
+	//nolint:gosec // likewise
 	if err := os.WriteFile(aptDropIn, []byte("create_main_cluster = false\n"), 0o644); err != nil {
 		return err
 	}

@@ -24,17 +24,19 @@ func ReservePort() (int, net.Listener, error) {
 		last = low - 1
 	}
 	for range 1000 {
-		port := firstPort + rand.IntN(last-firstPort+1)
+		port := firstPort + rand.IntN(last-firstPort+1) //nolint:gosec // no secret
 		hold, err := net.Listen("unix", "@syncline-pgserver-port-"+strconv.Itoa(port))
 		if err != nil {
 			continue
 		}
 		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err != nil {
-			hold.Close()
+			_ = hold.Close()
 			continue
 		}
-		l.Close()
+		if err := l.Close(); err != nil {
+			return 0, nil, errors.Join(err, hold.Close())
+		}
 		return port, hold, nil
 	}
 	return 0, nil, fmt.Errorf("find a free port between %d and %d: %w", firstPort, last, errors.New("all are taken"))

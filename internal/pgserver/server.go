@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"sync"
 	"syscall"
@@ -35,18 +34,6 @@ var ErrRunning = errors.New("postgresql server runs already")
 // ErrClosed means that the server was closed and its directory is gone.
 var ErrClosed = errors.New("postgresql server is closed")
 
-// Config says what server to make. The zero value is good.
-type Config struct {
-	// Version is a major version as Find takes it.
-	Version string
-	// Dir is where the server keeps everything. It must be empty or not there. "" means a new temporary directory.
-	Dir string
-	// Settings are lines of postgresql.conf, over the package's own.
-	Settings map[string]string
-	// NoSync leaves out fsync: faster, and still safe against Kill, since the kernel keeps what was written.
-	NoSync bool
-}
-
 // Server is one PostgreSQL cluster. Its methods may be called at the same time.
 type Server struct {
 	bin      Binaries
@@ -63,114 +50,6 @@ type Server struct {
 	closed bool
 }
 
-// Create makes a cluster and does not start it. The caller must Close it, also when it never starts.
-func Create(ctx context.Context, cfg Config) (_ *Server, err error) {
-	bin, err := Find(cfg.Version)
-	if err != nil {
-		return nil, err
-	}
-	s := &Server{bin: bin, account: serverAccount()}
-	if err := s.makeDir(cfg.Dir); err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.Close())
-		}
-	}()
-	if s.port, s.holdPort, err = ReservePort(); err != nil {
-		return nil, err
-	}
-	if err := s.initdb(ctx, cfg.NoSync); err != nil {
-		return nil, err
-	}
-	if err := s.writeSettings(cfg); err != nil {
-		return nil, err
-	}
-	return s, nil
-}
-
-// makeDir makes the server's directory, its socket directory, and holds it against sweepStale.
-func (s *Server) makeDir(dir string) (err error) {
-	if dir != "" {
-		if s.dir, err = filepath.Abs(dir); err != nil {
-			return err
-		}
-		if s.emptyDir, err = makeGivenDir(s.dir); err != nil {
-			return err
-		}
-		if err := s.account.canEnter(s.dir); err != nil {
-			return err
-		}
-	} else if s.dir, err = s.makeTempDir(); err != nil {
-		return err
-	}
-	if s.release, err = holdDir(s.dir); err != nil {
-		return err
-	}
-	if err := s.account.own(s.dir); err != nil {
-		return err
-	}
-	s.socket = filepath.Join(s.dir, "socket")
-	if len(s.socket) <= longestSocketDir {
-		err = os.Mkdir(s.socket, 0o755)
-	} else if s.socket, err = os.MkdirTemp("/tmp", "syncline-socket-*"); err == nil {
-		err = os.Chmod(s.socket, 0o755)
-	}
-	if err != nil {
-		return err
-	}
-	return s.account.own(s.socket)
-}
-
-func makeGivenDir(dir string) (existed bool, err error) {
-	entries, err := os.ReadDir(dir)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return false, os.MkdirAll(dir, 0o755)
-	case err != nil:
-		return false, err
-	case len(entries) > 0:
-		return true, fmt.Errorf("make postgresql server in %s: the directory is not empty", dir)
-	}
-	return true, nil
-}
-
-func (s *Server) makeTempDir() (string, error) {
-	var failed error
-	for _, parent := range []string{os.TempDir(), "/tmp", "/var/tmp"} {
-		if err := s.account.canEnter(parent); err != nil {
-			failed = errors.Join(failed, err)
-			continue
-		}
-		sweepStale(parent, dirPattern)
-		dir, err := os.MkdirTemp(parent, dirPattern)
-		if err != nil {
-			failed = errors.Join(failed, err)
-			continue
-		}
-		return dir, os.Chmod(dir, 0o755)
-	}
-	return "", fmt.Errorf("make a temporary directory for postgresql: %w", failed)
-}
-
-func (s *Server) initdb(ctx context.Context, noSync bool) error {
-	args := []string{"-D", s.DataDir(), "-U", superuser, "-A", "trust", "-E", "UTF8", "--no-locale"}
-	if noSync {
-		args = append(args, "--no-sync")
-	}
-	cmd := exec.CommandContext(ctx, filepath.Join(s.bin.Dir, "initdb"), args...)
-	cmd.Env = childEnv()
-	cmd.Dir = s.dir
-	cmd.SysProcAttr = s.account.sysProcAttr()
-	runtime.LockOSThread() // see run
-	defer runtime.UnlockOSThread()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("run initdb of PostgreSQL %s: %w: %s", s.bin.Version, err, lastLines(out))
-	}
-	return nil
-}
-
 // Start starts the server and returns when it takes connections, after crash recovery if that is needed.
 // It matches ErrRunning when it runs already.
 func (s *Server) Start(ctx context.Context) error {
@@ -182,11 +61,11 @@ func (s *Server) Start(ctx context.Context) error {
 	if s.running() {
 		return ErrRunning
 	}
-	log, err := os.OpenFile(s.LogPath(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	log, err := os.OpenFile(s.LogPath(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }() // the server has its own copy
 	cmd := exec.Command(s.bin.Postgres(), "-D", s.DataDir())
 	cmd.Env = childEnv()
 	cmd.Dir = s.dir
@@ -286,12 +165,12 @@ func (s *Server) Close() error {
 		return err
 	}
 	s.closed = true
-	if s.holdPort != nil {
-		s.holdPort.Close()
-	}
 	err := os.RemoveAll(s.dir)
+	if s.holdPort != nil {
+		err = errors.Join(err, s.holdPort.Close())
+	}
 	if s.emptyDir {
-		err = errors.Join(err, os.MkdirAll(s.dir, 0o755))
+		err = errors.Join(err, os.MkdirAll(s.dir, 0o755)) //nolint:gosec // as it was
 	}
 	if s.socket != "" {
 		err = errors.Join(err, os.RemoveAll(s.socket))

@@ -2,6 +2,7 @@ package pgserver
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -46,7 +47,7 @@ func (s *Server) writeSettings(cfg Config) error {
 		fmt.Fprintf(&text, "%s = '%s'\n", name, strings.NewReplacer(`'`, `''`, `\`, `\\`).Replace(all[name]))
 	}
 	path := filepath.Join(s.DataDir(), settingsName)
-	if err := os.WriteFile(path, []byte(text.String()), 0o644); err != nil {
+	if err := os.WriteFile(path, []byte(text.String()), 0o600); err != nil {
 		return err
 	}
 	if err := s.account.own(path); err != nil {
@@ -56,9 +57,8 @@ func (s *Server) writeSettings(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	defer main.Close()
 	_, err = fmt.Fprintf(main, "\ninclude '%s'\n", settingsName)
-	return err
+	return errors.Join(err, main.Close())
 }
 
 // ready reads the state that the postmaster writes to line 8 of postmaster.pid, as pg_ctl does. The first line must be

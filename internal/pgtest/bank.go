@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"testing"
 	"time"
@@ -83,7 +82,7 @@ func (b *Bank) Start(t testing.TB, url string, clients int, seed uint64) {
 		b.cancel = cancel
 	}
 	for range clients {
-		c := &teller{bank: b, url: url, id: len(b.clients), r: rand.New(rand.NewPCG(seed, uint64(len(b.clients))))}
+		c := &teller{bank: b, url: url, id: len(b.clients), r: seeded(seed, len(b.clients))}
 		b.clients = append(b.clients, c)
 		b.wait.Go(func() { c.work(ctx) })
 	}

@@ -63,7 +63,7 @@ func (c *teller) session(ctx context.Context) error {
 	defer func() {
 		closing, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		conn.Close(closing)
+		_ = conn.Close(closing)
 	}()
 	c.mu.Lock()
 	c.connects++

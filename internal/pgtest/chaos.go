@@ -63,7 +63,7 @@ func (p *Proxy) StartChaos(t testing.TB, seed uint64, calm time.Duration) (stop 
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		p.Chaos(ctx, rand.New(rand.NewPCG(seed, 0)), calm)
+		p.Chaos(ctx, seeded(seed, 0), calm)
 	}()
 	t.Logf("proxy %s: chaos with seed %d", p.addr, seed)
 	stop = func() {
@@ -72,6 +72,11 @@ func (p *Proxy) StartChaos(t testing.TB, seed uint64, calm time.Duration) (stop 
 	}
 	t.Cleanup(stop)
 	return stop
+}
+
+// seeded is the random source of one of several who share a seed.
+func seeded(seed uint64, who int) *rand.Rand {
+	return rand.New(rand.NewPCG(seed, uint64(who))) //nolint:gosec // it must be repeatable
 }
 
 // wait tells whether d passed before ctx ended.

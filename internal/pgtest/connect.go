@@ -20,7 +20,7 @@ func Connect(t testing.TB, url string) *pgx.Conn {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
 		defer cancel()
-		conn.Close(ctx)
+		_ = conn.Close(ctx)
 	})
 	return conn
 }

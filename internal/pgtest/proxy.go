@@ -62,8 +62,7 @@ func NewProxy(t testing.TB, target string) *Proxy {
 	}
 	p.Resume()
 	if err := p.Accept(); err != nil {
-		hold.Close()
-		t.Fatal(err)
+		t.Fatal(errors.Join(err, hold.Close()))
 	}
 	t.Cleanup(p.Close)
 	return p
@@ -157,7 +156,7 @@ func (p *Proxy) Refuse() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.listener != nil {
-		p.listener.Close()
+		_ = p.listener.Close()
 		p.listener = nil
 	}
 }
@@ -203,12 +202,12 @@ func (p *Proxy) Close() {
 	if !p.closed {
 		p.closed = true
 		if p.listener != nil {
-			p.listener.Close()
+			_ = p.listener.Close()
 		}
 		for l := range p.links {
 			l.reset()
 		}
-		p.hold.Close()
+		_ = p.hold.Close()
 	}
 	p.mu.Unlock()
 	p.wait.Wait()

@@ -39,9 +39,9 @@ func (l *link) end(abrupt bool) {
 
 func closeConn(conn net.Conn, abrupt bool) {
 	if tcp, ok := conn.(*net.TCPConn); ok && abrupt {
-		tcp.SetLinger(0)
+		_ = tcp.SetLinger(0)
 	}
-	conn.Close()
+	_ = conn.Close()
 }
 
 // add puts a connection under the link's care, or closes it if the link has ended.

@@ -4,6 +4,7 @@ package pgtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"regexp"
@@ -76,8 +77,7 @@ func newServer(opts []Option) (*Server, error) {
 		return nil, err
 	}
 	if err := cluster.Start(ctx); err != nil {
-		cluster.Close()
-		return nil, err
+		return nil, errors.Join(err, cluster.Close())
 	}
 	return &Server{Cluster: cluster}, nil
 }
@@ -190,7 +190,7 @@ func (s *Server) Database(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close(ctx)
+	defer func() { _ = conn.Close(ctx) }()
 	if _, err := conn.Exec(ctx, "CREATE DATABASE "+postgres.Ident(name)); err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +215,7 @@ func (s *Server) drop(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close(ctx)
+	defer func() { _ = conn.Close(ctx) }()
 	ident := postgres.Ident(name)
 	// First nobody may come in any more: a client could connect again and take its slot back.
 	if _, err := conn.Exec(ctx, "ALTER DATABASE "+ident+" ALLOW_CONNECTIONS false"); err != nil {
@@ -246,7 +246,7 @@ func (s *Server) rollbackPrepared(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close(ctx)
+	defer func() { _ = conn.Close(ctx) }()
 	rows, err := conn.Query(ctx, "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()")
 	if err != nil {
 		return err
