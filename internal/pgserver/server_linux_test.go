@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -106,9 +107,18 @@ func TestServerLife(t *testing.T) {
 func TestKillIsTotal(t *testing.T) {
 	s := create(t, Config{NoSync: true})
 	start(t, s)
+	var sessions sync.WaitGroup
 	for range 5 {
-		conn := connect(t, s)
-		go conn.Exec(context.Background(), "SELECT pg_sleep(600)")
+		conn, err := pgx.Connect(t.Context(), s.URL("postgres"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sessions.Go(func() {
+			defer conn.Close(context.Background())
+			if _, err := conn.Exec(context.Background(), "SELECT pg_sleep(600)"); err == nil {
+				t.Error("a session slept on")
+			}
+		})
 	}
 	busy := func() (bool, error) {
 		pids, err := childrenOf(s.PID())
@@ -125,6 +135,7 @@ func TestKillIsTotal(t *testing.T) {
 	if err := s.Kill(); err != nil {
 		t.Fatal(err)
 	}
+	sessions.Wait()
 	for _, pid := range pids {
 		if alive(pid) {
 			t.Errorf("process %d of %d lives", pid, len(pids))

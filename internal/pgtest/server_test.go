@@ -14,6 +14,7 @@ func TestMain(m *testing.M) { os.Exit(Main(m)) }
 func TestSharedDatabases(t *testing.T) {
 	s := Shared(t)
 	var name string
+	released := make(chan struct{})
 	t.Run("messy ünder/Name", func(t *testing.T) {
 		url := s.Database(t)
 		if other := s.Database(t); other == url {
@@ -30,15 +31,19 @@ func TestSharedDatabases(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { holder.Close(context.Background()) })
 		start := `START_REPLICATION SLOT shared_databases LOGICAL 0/0 (proto_version '1', publication_names 'p')`
-		go holder.PgConn().Exec(context.Background(), start).ReadAll()
+		go func() {
+			defer close(released)
+			defer holder.Close(context.Background())
+			holder.PgConn().Exec(context.Background(), start).ReadAll()
+		}()
 		Eventually(t, 10*time.Second, func() error {
 			var pid int
 			return conn.QueryRow(t.Context(), `SELECT active_pid FROM pg_replication_slots
 				WHERE slot_name = 'shared_databases' AND active`).Scan(&pid)
 		})
 	})
+	<-released
 	conn := Connect(t, s.URL("postgres"))
 	left := QueryRow[int](t, conn, `SELECT (SELECT count(*) FROM pg_database WHERE datname = $1)
 		+ (SELECT count(*) FROM pg_replication_slots WHERE database = $1)`, name)
