@@ -1,0 +1,45 @@
+package block
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// Block is a parsed block: its header, and its records still encoded. It may be read by several goroutines at once.
+type Block struct {
+	Header
+	data    []byte
+	records []byte
+}
+
+// Parse reads the header of a block and checks its checksum. The block keeps data, which must not change afterwards. It
+// returns ErrMalformed or ErrChecksum.
+func Parse(data []byte) (*Block, error) {
+	end := len(data) - crcField
+	if end < 0 || data[end] != tagCRC {
+		return nil, fmt.Errorf("parse block: %w: its end is missing", ErrMalformed)
+	}
+	if Checksum(data[:end]) != binary.LittleEndian.Uint32(data[end+1:]) {
+		return nil, fmt.Errorf("parse block: %w", ErrChecksum)
+	}
+	c := cursor{buf: data[:end]}
+	h := c.header()
+	if c.more() && c.buf[c.off] != tagRecord {
+		c.end("block")
+	}
+	if c.err == nil {
+		c.err = h.check()
+	}
+	if c.err != nil {
+		return nil, fmt.Errorf("parse block %d: %w", h.Number, c.err)
+	}
+	return &Block{Header: h, data: data, records: data[c.off:end:end]}, nil
+}
+
+// Data returns the block's bytes, as they are stored and served. They must not be changed.
+func (b *Block) Data() []byte { return b.data }
+
+// Reader returns a reader that stands before the first record.
+func (b *Block) Reader() Reader {
+	return Reader{cur: cursor{buf: b.records}, relations: uint64(len(b.Relations))}
+}
