@@ -1,0 +1,169 @@
+// Package applier keeps this replica's copies of a primary's tables up to date. Each source transaction is applied exactly
+// once and in commit order, or, with a reason that is shown, not at all; nothing after it is applied then. A first copy
+// is exact as of a known position, and following begins there.
+package applier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"google.golang.org/grpc"
+
+	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
+	"github.com/seed0419d559/syncline/internal/postgres"
+	"github.com/seed0419d559/syncline/internal/rpc"
+	"github.com/seed0419d559/syncline/services/applier/apply"
+)
+
+const (
+	defaultCopyWorkers = 4
+	// statePoolSize bounds the connections for reading and writing replications' state; each running replication has one
+	// more, and its workers during the first copy.
+	statePoolSize = 4
+)
+
+// Config is what the service needs. DefaultConfig fills in what is not said.
+type Config struct {
+	PostgresURL string // of the replica
+	ServerID    string // of this node
+	// SystemIdentifier and Database tell this database from a source that is the same one.
+	SystemIdentifier string
+	Database         string
+	Dial             []rpc.DialOption // how sources are reached
+	Log              *slog.Logger
+	Apply            apply.Options
+	// RetryBase is the pause before the first retry; it doubles up to RetryCap. The count begins anew after a run that
+	// applied something or lasted HealthyAfter.
+	RetryBase    time.Duration
+	RetryCap     time.Duration
+	HealthyAfter time.Duration
+}
+
+// DefaultConfig returns a configuration that lacks only PostgresURL and the node's identity.
+func DefaultConfig() Config {
+	return Config{
+		Log: slog.Default(), Apply: apply.DefaultOptions(),
+		RetryBase: 250 * time.Millisecond, RetryCap: 5 * time.Minute, HealthyAfter: 2 * time.Minute,
+	}
+}
+
+// Service is the applier. New builds it, Run owns all that it does.
+type Service struct {
+	applierv1.UnimplementedApplierServiceServer
+	config Config
+	store  *store
+
+	mu      sync.Mutex
+	runCtx  context.Context //nolint:containedctx // replications live as long as Run, not as long as the call that creates them
+	runners map[string]*runner
+	ready   chan struct{} // closed when the stored replications are loaded
+}
+
+// New checks the configuration. It connects to nothing.
+func New(config Config) (*Service, error) {
+	if config.PostgresURL == "" || config.ServerID == "" {
+		return nil, errors.New("applier: PostgresURL and ServerID are needed")
+	}
+	poolConfig, err := pgxpool.ParseConfig(config.PostgresURL)
+	if err != nil {
+		return nil, fmt.Errorf("parse connection URL %s: not a PostgreSQL URL", postgres.Redact(config.PostgresURL))
+	}
+	connConfig, err := postgres.Config(config.PostgresURL, "syncline applier")
+	if err != nil {
+		return nil, err
+	}
+	poolConfig.ConnConfig, poolConfig.MaxConns, poolConfig.MinConns = connConfig, statePoolSize, 0
+	pool, err := pgxpool.NewWithConfig(context.Background(), poolConfig)
+	if err != nil {
+		return nil, fmt.Errorf("open connection pool: %w", err)
+	}
+	return &Service{
+		config: config, store: &store{pool}, runners: map[string]*runner{}, ready: make(chan struct{}),
+	}, nil
+}
+
+// Register adds the service to a gRPC server. Calls before Run has loaded the replications wait for it.
+func (s *Service) Register(r grpc.ServiceRegistrar) { applierv1.RegisterApplierServiceServer(r, s) }
+
+// Errors is the service's table from sentinels to statuses.
+func (s *Service) Errors() rpc.Table { return errorTable }
+
+// Run starts the stored replications and runs until ctx is done; then it stops all of them, each between two target
+// transactions.
+func (s *Service) Run(ctx context.Context) error {
+	defer s.store.pool.Close()
+	list, err := s.load(ctx)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.runCtx = ctx
+	for _, r := range list {
+		one := newRunner(&s.config, s.store, r)
+		s.runners[r.name] = one
+		if r.wanted == wantedRunning {
+			one.start(ctx)
+		} else {
+			one.status.setState(applierv1.State_STATE_STOPPED)
+		}
+	}
+	close(s.ready)
+	s.mu.Unlock()
+	<-ctx.Done()
+	s.mu.Lock()
+	runners := make([]*runner, 0, len(s.runners))
+	for _, r := range s.runners {
+		runners = append(runners, r)
+	}
+	s.mu.Unlock()
+	for _, r := range runners {
+		r.stop()
+	}
+	return ctx.Err()
+}
+
+// load reads the stored replications, trying again while PostgreSQL cannot be reached.
+func (s *Service) load(ctx context.Context) ([]*stored, error) {
+	pause := s.config.RetryBase
+	for {
+		list, err := s.store.list(ctx)
+		if err == nil || !postgres.IsTransient(err) || ctx.Err() != nil {
+			return list, err
+		}
+		s.config.Log.Warn("replications cannot be read yet", "error", err)
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, s.config.RetryCap)
+	}
+}
+
+// runner returns a replication's runner, or errNotFound.
+func (s *Service) runner(ctx context.Context, name string) (*runner, error) {
+	if err := s.waitReady(ctx); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.runners[name]
+	if r == nil {
+		return nil, fmt.Errorf("%w: %q; `syncline replication list` shows those that there are", errNotFound, name)
+	}
+	return r, nil
+}
+
+func (s *Service) waitReady(ctx context.Context) error {
+	select {
+	case <-s.ready:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

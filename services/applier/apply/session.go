@@ -1,0 +1,266 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/seed0419d559/syncline/internal/change"
+	"github.com/seed0419d559/syncline/internal/postgres"
+)
+
+// ErrInUse says that another session applies this replication: another applier runs on the same database, or the
+// session of one that was killed has not ended yet.
+var ErrInUse = errors.New("another session applies this replication")
+
+// ErrMoved says that somebody else moved the replication's position. The transaction that would have applied changes
+// a second time was rolled back.
+var ErrMoved = errors.New("the replication's position was moved by another session")
+
+// lockSpace keeps our advisory locks apart from an application's: "sync" in ASCII.
+const lockSpace = 0x73796e63
+
+// Session is the one target session that applies a replication. It holds the replication's lock, so between Open and
+// Close nobody else applies it.
+type Session struct {
+	conn        *pgx.Conn
+	replication string
+	Catalog     Catalog
+	// Unguarded is set when the session may not set session_replication_role: triggers and foreign keys fire.
+	Unguarded  bool
+	statements fixedStatements
+}
+
+// fixedStatements are those of every applied transaction.
+type fixedStatements struct{ begin, origin, position statement }
+
+// OpenSession connects, sets session_replication_role where the role may, takes the replication's lock and reads the catalog.
+func OpenSession(ctx context.Context, url, replication string) (*Session, error) {
+	conn, err := postgres.Connect(ctx, url, "syncline applier "+replication)
+	if err != nil {
+		return nil, err
+	}
+	s := &Session{conn: conn, replication: replication, statements: fixedStatements{
+		begin: statement{sql: beginSQL}, origin: statement{sql: originSQL}, position: statement{sql: positionSQL},
+	}}
+	if err := s.prepare(ctx); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Session) prepare(ctx context.Context) error {
+	if err := setReplicaRole(ctx, s.conn); errors.Is(err, errReplicaRole) {
+		s.Unguarded = true
+	} else if err != nil {
+		return err
+	}
+	// The position moves with the rows, so what an unflushed commit loses in a crash is simply applied again.
+	if _, err := s.conn.Exec(ctx, "SET synchronous_commit = off"); err != nil {
+		return fmt.Errorf("set up apply session: %w", err)
+	}
+	var locked bool
+	if err := s.conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1::int, hashtext($2))", lockSpace, s.replication).Scan(&locked); err != nil {
+		return fmt.Errorf("lock replication %s: %w", s.replication, err)
+	}
+	if !locked {
+		return fmt.Errorf("%w (%s); it ends by itself when that applier is gone", ErrInUse, s.replication)
+	}
+	var err error
+	s.Catalog, err = ReadCatalog(ctx, s.conn)
+	return err
+}
+
+// ConnectLoader opens a session for the first copy, with the same settings as the one that applies but without the lock.
+func ConnectLoader(ctx context.Context, url, replication string) (*pgx.Conn, error) {
+	conn, err := postgres.Connect(ctx, url, "syncline applier "+replication)
+	if err != nil {
+		return nil, err
+	}
+	s := &Session{conn: conn}
+	if err := setReplicaRole(ctx, conn); err != nil && !errors.Is(err, errReplicaRole) {
+		s.Close()
+		return nil, err
+	}
+	// Rows and the record that they are there are lost together, or not at all.
+	if _, err := conn.Exec(ctx, "SET synchronous_commit = off"); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("set up copy session: %w", err)
+	}
+	return conn, nil
+}
+
+// Reload reads the catalog again, after tables were created.
+func (s *Session) Reload(ctx context.Context) error {
+	catalog, err := ReadCatalog(ctx, s.conn)
+	if err == nil {
+		s.Catalog = catalog
+	}
+	return err
+}
+
+var errReplicaRole = errors.New("session_replication_role cannot be set")
+
+// setReplicaRole turns off ordinary triggers and foreign keys for the session.
+func setReplicaRole(ctx context.Context, conn *pgx.Conn) error {
+	_, err := conn.Exec(ctx, "SET session_replication_role = replica")
+	if postgres.Code(err) == "42501" {
+		return errReplicaRole
+	}
+	if err != nil {
+		return fmt.Errorf("set session_replication_role: %w", err)
+	}
+	return nil
+}
+
+// Conn is the session's connection, for statements outside of an applied transaction.
+func (s *Session) Conn() *pgx.Conn { return s.conn }
+
+// Close ends the session at once; an open transaction is rolled back by the server.
+func (s *Session) Close() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = s.conn.Close(ctx)
+}
+
+// ReadPosition returns the stored position: every source transaction at or below it is in the target's tables, none
+// after it. found is false before the first copy.
+func (s *Session) ReadPosition(ctx context.Context) (position change.Position, found bool, err error) {
+	var log, lsn string
+	err = s.conn.QueryRow(ctx, "SELECT log_id, lsn::text FROM syncline.positions WHERE replication = $1", s.replication).Scan(&log, &lsn)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return change.Position{}, false, nil
+	}
+	if err != nil {
+		return change.Position{}, false, fmt.Errorf("read position of replication %s: %w", s.replication, err)
+	}
+	position, err = change.ParsePosition(log + "@" + lsn)
+	return position, err == nil, err
+}
+
+// Fixed statements of every applied transaction.
+const (
+	beginSQL    = "BEGIN"
+	originSQL   = "SELECT pg_catalog.pg_logical_emit_message(true, 'syncline.origin', $1::text)"
+	positionSQL = "UPDATE syncline.positions SET lsn = $3::pg_lsn, commit_time = $4::bigint, updated_at = now() WHERE replication = $1 AND lsn = $2::pg_lsn"
+	commitSQL   = "COMMIT"
+)
+
+// pipe queues statements of the open transaction and checks each one's row count. At most one of its pipelines is open.
+type pipe struct {
+	conn     *pgx.Conn
+	pipeline *pgconn.Pipeline
+	queued   []expectation
+	bytes    int
+	prepared int          // statements prepared since the session began
+	live     []*statement // those that the server knows
+}
+
+// expectation is what a queued statement must do, and what to say when it does not.
+type expectation struct {
+	rows int64 // rows it must touch; -1 for any number
+	op   *op   // nil for our own statements
+	what string
+}
+
+// Limits of one round trip: what is sent before results are read stays well within the socket buffers' reach of both sides.
+const (
+	pipeMaxStatements = 2000
+	pipeMaxBytes      = 1 << 20
+	maxPrepared       = 2000
+)
+
+// send queues one execution. The parameters are not kept.
+func (p *pipe) send(ctx context.Context, s *statement, params [][]byte, e expectation) error {
+	if s.name == "" {
+		if err := p.prepare(ctx, s); err != nil {
+			return describe(err, e.op)
+		}
+	}
+	if p.pipeline == nil {
+		p.pipeline = p.conn.PgConn().StartPipeline(ctx)
+	}
+	p.pipeline.SendQueryPrepared(s.name, params, nil, nil)
+	p.queued = append(p.queued, e)
+	for _, v := range params {
+		p.bytes += len(v) + 8
+	}
+	if len(p.queued) >= pipeMaxStatements || p.bytes >= pipeMaxBytes {
+		return p.flush(ctx)
+	}
+	return nil
+}
+
+// prepare makes a statement known to the session. The number of prepared statements is bounded: when it is reached
+// all are dropped and those in use come back one by one.
+func (p *pipe) prepare(ctx context.Context, s *statement) error {
+	if err := p.flush(ctx); err != nil {
+		return err
+	}
+	if len(p.live) >= maxPrepared {
+		var drop strings.Builder
+		for _, old := range p.live {
+			drop.WriteString("DEALLOCATE " + old.name + ";")
+			old.name = ""
+		}
+		if _, err := p.conn.Exec(ctx, drop.String(), pgx.QueryExecModeSimpleProtocol); err != nil {
+			return fmt.Errorf("drop prepared statements: %w", err)
+		}
+		p.live = p.live[:0]
+	}
+	p.prepared++
+	name := fmt.Sprintf("syncline_%d", p.prepared)
+	if _, err := p.conn.PgConn().Prepare(ctx, name, s.sql, nil); err != nil {
+		return err
+	}
+	s.name = name
+	p.live = append(p.live, s)
+	return nil
+}
+
+// flush sends what is queued, reads every result and checks the row counts. On an error the transaction is lost.
+func (p *pipe) flush(ctx context.Context) error {
+	if p.pipeline == nil {
+		return nil
+	}
+	defer func() {
+		p.pipeline, p.queued, p.bytes = nil, p.queued[:0], 0
+	}()
+	if err := p.pipeline.Sync(); err != nil {
+		_ = p.pipeline.Close()
+		return fmt.Errorf("send changes: %w", err)
+	}
+	var first error
+	for i := range p.queued {
+		e := &p.queued[i]
+		results, err := p.pipeline.GetResults()
+		if err == nil {
+			if reader, ok := results.(*pgconn.ResultReader); ok {
+				var tag pgconn.CommandTag
+				tag, err = reader.Close()
+				if err == nil && e.rows >= 0 && tag.RowsAffected() != e.rows {
+					err = &RowCountError{Want: e.rows, Got: tag.RowsAffected()}
+				}
+			} else {
+				err = fmt.Errorf("unexpected answer %T", results)
+			}
+		}
+		if err != nil {
+			first = describe(err, e.op)
+			if e.what != "" {
+				first = fmt.Errorf("%s: %w", e.what, first)
+			}
+			break
+		}
+	}
+	if err := p.pipeline.Close(); err != nil && first == nil {
+		first = fmt.Errorf("read results: %w", err)
+	}
+	return first
+}

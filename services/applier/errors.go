@@ -1,0 +1,134 @@
+package applier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/seed0419d559/syncline/internal/changelog/block"
+	"github.com/seed0419d559/syncline/internal/postgres"
+	"github.com/seed0419d559/syncline/internal/rpc"
+	"github.com/seed0419d559/syncline/internal/schema"
+	"github.com/seed0419d559/syncline/services/applier/apply"
+)
+
+var (
+	// errNotFound says that there is no replication of that name.
+	errNotFound = errors.New("there is no such replication")
+	// errExists says that there is a replication of that name, or one of the same source with some of the same tables.
+	errExists = errors.New("there is such a replication already")
+	// errSuperseded says that a table's copy was begun anew, so an older chunk of it must not count.
+	errSuperseded = errors.New("the copy was begun anew meanwhile")
+)
+
+// The reasons that stop a replication until somebody mends what they name, and those of refusals.
+const (
+	reasonNotFound       = "REPLICATION_NOT_FOUND"
+	reasonExists         = "REPLICATION_EXISTS"
+	reasonSourceIsTarget = "SOURCE_IS_TARGET"
+	reasonSourceChanged  = "SOURCE_CHANGED"
+	reasonNoSource       = "SOURCE_UNREACHABLE"
+	reasonNotSyncline    = "NOT_A_SOURCE"
+	reasonMismatch       = "SCHEMA_MISMATCH"
+	reasonMissingObject  = "MISSING_OBJECT"
+	reasonUnknownTable   = "UNKNOWN_TABLE"
+	reasonNotEmpty       = "TABLE_NOT_EMPTY"
+	reasonPrivilege      = "MISSING_PRIVILEGE"
+	reasonRowMissing     = "ROW_MISSING"
+	reasonRowExists      = "ROW_EXISTS"
+	reasonRowRefused     = "ROW_REFUSED"
+	reasonTarget         = "TARGET_ERROR"
+	reasonInUse          = "IN_USE"
+	reasonStream         = "STREAM_ERROR"
+	reasonInternal       = "INTERNAL"
+	reasonNotReached     = "NOT_REACHED"
+	// From the logger and the inventory.
+	reasonSnapshotGone   = "SNAPSHOT_GONE"
+	reasonTableRewritten = "TABLE_REWRITTEN"
+)
+
+// errorTable maps sentinels to statuses for the whole service.
+var errorTable = rpc.Table{
+	{Sentinel: errNotFound, Code: codes.NotFound, Reason: reasonNotFound},
+	{Sentinel: errExists, Code: codes.AlreadyExists, Reason: reasonExists},
+}
+
+// failure is what a run ended with, as its state shows it.
+type failure struct {
+	code   string
+	passes bool // may pass by itself: try again
+}
+
+// classify decides whether an error passes by itself, and names it.
+func classify(err error) failure {
+	var own *rpc.Error
+	var change *apply.ChangeError
+	var rows *apply.RowCountError
+	var noPlan *apply.MismatchError
+	var mismatch *schema.MismatchError
+	var missing *schema.MissingObjectsError
+	var conflict *schema.ConflictError
+	var unknown *schema.UnknownTablesError
+	switch {
+	case errors.As(err, &own):
+		return failure{own.Reason, false}
+	case errors.As(err, &noPlan), errors.As(err, &mismatch), errors.As(err, &conflict):
+		return failure{reasonMismatch, false}
+	case errors.As(err, &missing):
+		return failure{reasonMissingObject, false}
+	case errors.As(err, &unknown):
+		return failure{reasonUnknownTable, false}
+	case errors.Is(err, apply.ErrInUse), errors.Is(err, apply.ErrMoved), errors.Is(err, errSuperseded):
+		return failure{reasonInUse, true}
+	case errors.Is(err, errSilent), errors.Is(err, block.ErrChecksum), errors.Is(err, block.ErrMalformed), errors.Is(err, block.ErrChain), errors.Is(err, apply.ErrStreamOrder):
+		return failure{reasonStream, true}
+	case errors.As(err, &change):
+		return classifyChange(err, errors.As(err, &rows))
+	}
+	if postgres.Code(err) != "" {
+		return failure{targetReason(err), postgres.IsTransient(err)}
+	}
+	switch rpc.Reason(err) {
+	case "":
+		if rpc.IsTransient(err) || rpc.Code(err) == codes.DeadlineExceeded {
+			return failure{reasonNoSource, true}
+		}
+		if postgres.IsTransient(err) || errors.Is(err, context.DeadlineExceeded) {
+			return failure{reasonTarget, true}
+		}
+		return failure{reasonInternal, true}
+	case reasonSnapshotGone:
+		return failure{reasonSnapshotGone, true}
+	}
+	return failure{rpc.Reason(err), rpc.IsTransient(err)}
+}
+
+func classifyChange(err error, rows bool) failure {
+	if rows {
+		return failure{reasonRowMissing, false}
+	}
+	code := postgres.Code(err)
+	switch {
+	case postgres.IsTransient(err):
+		return failure{reasonTarget, true}
+	case code == "23505" || code == "23P01":
+		return failure{reasonRowExists, false}
+	case code == "42501":
+		return failure{reasonPrivilege, false}
+	}
+	return failure{reasonRowRefused, false}
+}
+
+func targetReason(err error) string {
+	if postgres.Code(err) == "42501" {
+		return reasonPrivilege
+	}
+	return reasonTarget
+}
+
+// failed makes an error that stops a replication until somebody mends what it names.
+func failed(reason, format string, args ...any) error {
+	return fmt.Errorf("%w", rpc.Errorf(codes.FailedPrecondition, reason, format, args...))
+}

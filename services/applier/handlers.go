@@ -1,0 +1,341 @@
+package applier
+
+import (
+	"context"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
+	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
+	"github.com/seed0419d559/syncline/internal/rpc"
+	"github.com/seed0419d559/syncline/internal/schema"
+	"github.com/seed0419d559/syncline/services/applier/apply"
+)
+
+const (
+	maxCopyWorkers  = 64
+	defaultWatch    = time.Second
+	minWatch        = 100 * time.Millisecond
+	defaultWait     = time.Minute
+	maxNameBytes    = 63
+	maxPatternCount = 1000
+)
+
+var nameForm = regexp.MustCompile(`^[a-z][a-z0-9_-]*$`)
+
+// CreateReplication checks source and target before anything is stored.
+func (s *Service) CreateReplication(ctx context.Context, in *applierv1.CreateReplicationRequest) (*applierv1.CreateReplicationResponse, error) {
+	if err := s.waitReady(ctx); err != nil {
+		return nil, err
+	}
+	if err := validate(in.GetName(), in.GetSpec()); err != nil {
+		return nil, err
+	}
+	selection, err := schema.ParseSelection(in.GetSpec().GetIncludeTables(), in.GetSpec().GetExcludeTables())
+	if err != nil {
+		return nil, rpc.Invalid("spec.include_tables", "%v", err)
+	}
+	if err := s.unused(in.GetName()); err != nil {
+		return nil, err
+	}
+	src, err := dialSource(ctx, in.GetSpec(), s.config.Dial)
+	if err != nil {
+		return nil, err
+	}
+	defer src.close()
+	server := src.server
+	if server.GetServerId() == s.config.ServerID ||
+		server.GetSystemIdentifier() == s.config.SystemIdentifier && server.GetDatabase() == s.config.Database && s.config.SystemIdentifier != "" {
+		return nil, rpc.Errorf(codes.FailedPrecondition, reasonSourceIsTarget, "the source at %s is this replica's own database %s; a replication needs two", in.GetSpec().GetSource(), server.GetDatabase())
+	}
+	if err := s.notTwice(in, server.GetServerId()); err != nil {
+		return nil, err
+	}
+	if err := s.check(ctx, in, src, selection); err != nil {
+		return nil, err
+	}
+	err = s.store.insert(ctx, &stored{name: in.GetName(), spec: in.GetSpec(), wanted: wantedRunning, phase: phaseNew, sourceServerID: server.GetServerId()})
+	if err != nil {
+		return nil, err
+	}
+	r, err := s.store.get(ctx, in.GetName())
+	if err != nil {
+		return nil, err
+	}
+	one := newRunner(&s.config, s.store, r)
+	s.mu.Lock()
+	s.runners[r.name] = one
+	one.start(s.runCtx)
+	s.mu.Unlock()
+	return &applierv1.CreateReplicationResponse{Replication: one.status.proto(one.snapshot(), true)}, nil
+}
+
+func validate(name string, spec *applierv1.ReplicationSpec) error {
+	switch {
+	case len(name) > maxNameBytes || !nameForm.MatchString(name):
+		return rpc.Invalid("name", "%q is not a name of 1 to %d characters of a-z, 0-9, - and _ that begins with a letter", name, maxNameBytes)
+	case spec.GetSource() == "":
+		return rpc.Invalid("spec.source", "the address (HOST:PORT) of a primary is needed")
+	case spec.GetCopyWorkers() < 0 || spec.GetCopyWorkers() > maxCopyWorkers:
+		return rpc.Invalid("spec.copy_workers", "%d is not from 0 to %d", spec.GetCopyWorkers(), maxCopyWorkers)
+	case len(spec.GetIncludeTables()) > maxPatternCount:
+		return rpc.Invalid("spec.include_tables", "more than %d patterns; use schema.*", maxPatternCount)
+	case len(spec.GetExcludeTables()) > maxPatternCount:
+		return rpc.Invalid("spec.exclude_tables", "more than %d patterns; use schema.*", maxPatternCount)
+	}
+	if _, err := rpc.CheckAddress(spec.GetSource()); err != nil {
+		return rpc.Invalid("spec.source", "%v", err)
+	}
+	if spec.GetInventory() != "" {
+		if _, err := rpc.CheckAddress(spec.GetInventory()); err != nil {
+			return rpc.Invalid("spec.inventory", "%v", err)
+		}
+	}
+	return nil
+}
+
+func (s *Service) unused(name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.runners[name] != nil {
+		return rpc.Errorf(codes.AlreadyExists, reasonExists, "there is a replication named %s already; choose another name, or delete that one", name).With("replication", name)
+	}
+	return nil
+}
+
+// notTwice refuses a second replication of the same source with some of the same tables.
+func (s *Service) notTwice(in *applierv1.CreateReplicationRequest, sourceID string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, r := range s.runners {
+		other := r.snapshot()
+		if other.sourceServerID != sourceID || !sameTables(in.GetSpec(), other.spec) {
+			continue
+		}
+		return rpc.Errorf(codes.AlreadyExists, reasonExists, "replication %s carries the same tables from the same source already", name).With("replication", name)
+	}
+	return nil
+}
+
+func sameTables(a, b *applierv1.ReplicationSpec) bool {
+	sorted := func(list []string) []string { return slices.Sorted(slices.Values(list)) }
+	return slices.Equal(sorted(a.GetIncludeTables()), sorted(b.GetIncludeTables())) && slices.Equal(sorted(a.GetExcludeTables()), sorted(b.GetExcludeTables()))
+}
+
+// check finds every reason to refuse before anything is stored or touched, and tables that another replication carries.
+func (s *Service) check(ctx context.Context, in *applierv1.CreateReplicationRequest, src *source, selection schema.Selection) error {
+	session, err := apply.OpenSession(ctx, s.config.PostgresURL, in.GetName())
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	p, err := makePlan(ctx, session.Conn(), src, selection, in.GetSpec().GetReplace(), session.Unguarded, nil)
+	if err != nil {
+		f := classify(err)
+		if rpc.Reason(err) == "" && !f.passes {
+			return rpc.Errorf(codes.FailedPrecondition, f.code, "%w", err)
+		}
+		return err
+	}
+	var taken []string
+	for _, t := range p.tables {
+		var other string
+		rows, err := session.Conn().Query(ctx, "SELECT replication FROM syncline.tables WHERE target_schema = $1 AND target_table = $2", t.target.Schema, t.target.Name)
+		if err != nil {
+			return err
+		}
+		if rows.Next() {
+			if err := rows.Scan(&other); err != nil {
+				rows.Close()
+				return err
+			}
+			taken = append(taken, t.target.String()+" (by "+other+")")
+		}
+		rows.Close()
+		if err := rows.Err(); err != nil {
+			return err
+		}
+	}
+	if len(taken) > 0 {
+		return rpc.Errorf(codes.AlreadyExists, reasonExists, "tables of the replica are written by another replication already: %s; leave them out with --exclude-table", strings.Join(taken, ", "))
+	}
+	return nil
+}
+
+// GetReplication returns one replication.
+func (s *Service) GetReplication(ctx context.Context, in *applierv1.GetReplicationRequest) (*applierv1.GetReplicationResponse, error) {
+	r, err := s.runner(ctx, in.GetName())
+	if err != nil {
+		return nil, err
+	}
+	return &applierv1.GetReplicationResponse{Replication: r.status.proto(r.snapshot(), true)}, nil
+}
+
+// ListReplications returns all replications.
+func (s *Service) ListReplications(ctx context.Context, _ *applierv1.ListReplicationsRequest) (*applierv1.ListReplicationsResponse, error) {
+	if err := s.waitReady(ctx); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := &applierv1.ListReplicationsResponse{}
+	for _, r := range s.runners {
+		out.Replications = append(out.Replications, r.status.proto(r.snapshot(), false))
+	}
+	slices.SortFunc(out.Replications, func(a, b *applierv1.Replication) int { return compareText(a.GetName(), b.GetName()) })
+	return out, nil
+}
+
+// StartReplication is idempotent.
+func (s *Service) StartReplication(ctx context.Context, in *applierv1.StartReplicationRequest) (*applierv1.StartReplicationResponse, error) {
+	r, err := s.runner(ctx, in.GetName())
+	if err != nil {
+		return nil, err
+	}
+	if err := s.store.setWanted(ctx, in.GetName(), wantedRunning); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r.start(s.runCtx)
+	return &applierv1.StartReplicationResponse{Replication: r.status.proto(r.snapshot(), true)}, nil
+}
+
+// StopReplication is idempotent; the wish is durable before the replication stops.
+func (s *Service) StopReplication(ctx context.Context, in *applierv1.StopReplicationRequest) (*applierv1.StopReplicationResponse, error) {
+	r, err := s.runner(ctx, in.GetName())
+	if err != nil {
+		return nil, err
+	}
+	if err := s.store.setWanted(ctx, in.GetName(), wantedStopped); err != nil {
+		return nil, err
+	}
+	r.stop()
+	r.status.setState(applierv1.State_STATE_STOPPED)
+	return &applierv1.StopReplicationResponse{Replication: r.status.proto(r.snapshot(), true)}, nil
+}
+
+// DeleteReplication stops and forgets a replication. Its follower's entry at the source is removed where the source can be reached.
+func (s *Service) DeleteReplication(ctx context.Context, in *applierv1.DeleteReplicationRequest) (*applierv1.DeleteReplicationResponse, error) {
+	r, err := s.runner(ctx, in.GetName())
+	if err != nil {
+		return nil, err
+	}
+	r.stop()
+	if err := s.store.remove(ctx, in.GetName()); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	delete(s.runners, in.GetName())
+	s.mu.Unlock()
+	r.farewell(ctx)
+	return &applierv1.DeleteReplicationResponse{}, nil
+}
+
+// farewell tells the source that this follower will not come again.
+func (r *runner) farewell(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	src, err := dialSource(ctx, r.snapshot().spec, r.config.Dial)
+	if err == nil {
+		defer src.close()
+		_, err = src.loggerClient().DeleteFollower(ctx, &loggerv1.DeleteFollowerRequest{Follower: r.followerName()})
+	}
+	if err != nil {
+		r.log.Warn("the source still lists this replication as a follower", "follower", r.followerName(), "error", rpc.Message(err))
+	}
+}
+
+// WatchReplication streams the state until the call ends or the replication is deleted.
+func (s *Service) WatchReplication(in *applierv1.WatchReplicationRequest, stream grpc.ServerStreamingServer[applierv1.WatchReplicationResponse]) error {
+	ctx := stream.Context()
+	interval := between(in.GetInterval(), defaultWatch, minWatch)
+	for {
+		r, err := s.runner(ctx, in.GetName())
+		if err != nil {
+			return err
+		}
+		changed := r.status.watch()
+		if err := stream.Send(&applierv1.WatchReplicationResponse{Replication: r.status.proto(r.snapshot(), false)}); err != nil {
+			return err
+		}
+		// Not more often than every minWatch, however often it changes.
+		pause, longest := time.NewTimer(minWatch), time.NewTimer(interval)
+		select {
+		case <-ctx.Done():
+		case <-pause.C:
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		case <-longest.C:
+		}
+	}
+}
+
+func between(d *durationpb.Duration, byDefault, least time.Duration) time.Duration {
+	if d == nil {
+		return byDefault
+	}
+	return max(d.AsDuration(), least)
+}
+
+// WaitReplication has the source commit a message and waits until its position is applied.
+func (s *Service) WaitReplication(ctx context.Context, in *applierv1.WaitReplicationRequest) (*applierv1.WaitReplicationResponse, error) {
+	r, err := s.runner(ctx, in.GetName())
+	if err != nil {
+		return nil, err
+	}
+	if in.GetTimeout().AsDuration() < 0 {
+		return nil, rpc.Invalid("timeout", "%s is negative", in.GetTimeout().AsDuration())
+	}
+	timeout := between(in.GetTimeout(), defaultWait, time.Millisecond)
+	waiting, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	src, err := dialSource(waiting, r.snapshot().spec, s.config.Dial)
+	if err != nil {
+		return nil, err
+	}
+	defer src.close()
+	barrier, err := src.loggerClient().EmitBarrier(waiting, &loggerv1.EmitBarrierRequest{})
+	if err != nil {
+		return nil, err
+	}
+	target, err := positionOf(barrier.GetPosition())
+	if err != nil {
+		return nil, err
+	}
+	for {
+		changed := r.status.watch()
+		now := r.status.proto(r.snapshot(), false)
+		reached := now.GetPosition().GetLogId() == target.LogID.String() && now.GetPosition().GetLsn() >= uint64(target.LSN)
+		if reached && now.GetState() == applierv1.State_STATE_RUNNING {
+			return &applierv1.WaitReplicationResponse{Position: barrier.GetPosition(), Replication: now}, nil
+		}
+		if state := now.GetState(); state == applierv1.State_STATE_FAILED || state == applierv1.State_STATE_STOPPED {
+			return nil, rpc.Errorf(codes.FailedPrecondition, "REPLICATION_NOT_RUNNING", "replication %s does not run (%s) %s: %s; start it with `syncline replication start %s`",
+				in.GetName(), stateName(state), now.GetReasonCode(), now.GetReason(), in.GetName())
+		}
+		select {
+		case <-waiting.Done():
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			return nil, rpc.Errorf(codes.DeadlineExceeded, reasonNotReached, "replication %s did not reach %s within %s: it is %s at LSN %d %s", in.GetName(), target.LSN, timeout,
+				stateName(now.GetState()), now.GetPosition().GetLsn(), now.GetReason())
+		case <-changed:
+		}
+	}
+}
+
+// stateName is the state in lower case, as people read it.
+func stateName(state applierv1.State) string {
+	return strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(state.String(), "STATE_")), "_", " ")
+}

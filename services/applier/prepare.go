@@ -1,0 +1,189 @@
+package applier
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
+	"github.com/seed0419d559/syncline/internal/fault"
+	"github.com/seed0419d559/syncline/internal/schema"
+)
+
+// everything selects all tables of the target, to find those that the source's tables belong to.
+var everything = schema.Selection{}
+
+// plan is what the first copy of some tables will do, found out before anything is touched.
+type plan struct {
+	source, target schema.Database
+	tables         []*storedTable // those to copy
+	create         []schema.Name  // those to create
+	statements     schema.Plan
+	warnings       []string
+}
+
+// makePlan compares source and target and returns what is to be done for the tables that known does not hold yet. It
+// touches nothing. Every reason to refuse is an error that names the table.
+func makePlan(ctx context.Context, conn *pgx.Conn, src *source, selection schema.Selection, replace, unguarded bool, known map[schema.Name]*storedTable) (*plan, error) {
+	p := &plan{}
+	var err error
+	if p.source, err = src.describe(ctx, selection); err != nil {
+		return nil, err
+	}
+	if err := p.source.Check(selection); err != nil {
+		return nil, err
+	}
+	captured, err := capturedTables(ctx, src)
+	if err != nil {
+		return nil, err
+	}
+	if p.target, err = schema.Read(ctx, conn, everything); err != nil {
+		return nil, fmt.Errorf("read the replica's tables: %w", err)
+	}
+	if p.warnings, err = p.leaveOut(captured, selection); err != nil {
+		return nil, err
+	}
+	mismatches := schema.CompareAll(p.source, p.target)
+	if err := schema.Refusal(mismatches); err != nil {
+		return nil, err
+	}
+	for _, m := range mismatches {
+		p.warnings = append(p.warnings, m.String())
+	}
+	p.create = slices.DeleteFunc(schema.Missing(p.source, p.target), func(n schema.Name) bool { return known[n] != nil })
+	if p.statements, err = schema.CreateStatements(p.source, p.target, nonNil(p.create)); err != nil {
+		return nil, err
+	}
+	for _, s := range p.statements.Skipped {
+		p.warnings = append(p.warnings, fmt.Sprintf("%s %s: %s", s.Kind, s.Name, s.Reason))
+	}
+	if unguarded {
+		if err := p.checkUnguarded(); err != nil {
+			return nil, err
+		}
+	}
+	return p, p.chooseTables(ctx, conn, replace, known)
+}
+
+func nonNil(names []schema.Name) []schema.Name {
+	if names == nil {
+		return []schema.Name{}
+	}
+	return names
+}
+
+// capturedTables are the tables whose changes are in the change log, by their SQL name.
+func capturedTables(ctx context.Context, src *source) (map[string]bool, error) {
+	state, err := src.loggerClient().GetState(ctx, &loggerv1.GetStateRequest{})
+	if err != nil {
+		return nil, fmt.Errorf("ask the source's logger for its tables: %w", err)
+	}
+	captured := make(map[string]bool, len(state.GetTables()))
+	for _, name := range state.GetTables() {
+		captured[name] = true
+	}
+	return captured, nil
+}
+
+// leaveOut takes out of the plan what the logger does not capture: a copy of it would stand still. A table that was asked
+// for by its name is refused instead.
+func (p *plan) leaveOut(captured map[string]bool, selection schema.Selection) (warnings []string, err error) {
+	var refused []string
+	p.source.Tables = slices.DeleteFunc(p.source.Tables, func(t schema.Table) bool {
+		name := t.FullName()
+		if !t.HasRows() || captured[name.SQL()] {
+			return false
+		}
+		for _, include := range selection.Include {
+			if exact, ok := include.Exact(); ok && exact == name {
+				refused = append(refused, name.String())
+			}
+		}
+		why := t.NoIdentity
+		if why == "" {
+			why = "the logger does not capture it"
+		}
+		warnings = append(warnings, fmt.Sprintf("table %s is not replicated: %s", name, why))
+		return true
+	})
+	if len(refused) > 0 {
+		return nil, failed(reasonUnknownTable, "the logger of the source does not capture %s; see `syncline status` of the primary for why", strings.Join(refused, ", "))
+	}
+	return warnings, nil
+}
+
+// checkUnguarded refuses a target where the role may not set session_replication_role although it matters.
+func (p *plan) checkUnguarded() error {
+	for _, t := range slices.Concat(p.source.Tables, p.target.Tables) {
+		for _, c := range t.Constraints {
+			if c.Type == schema.ConstraintForeign {
+				return failed(reasonPrivilege, "table %s has a foreign key, and this role may not set session_replication_role, without which rows cannot be applied table by table; as a superuser run on the replica: GRANT SET ON PARAMETER session_replication_role TO %s", t.FullName(), schema.Name{Schema: "", Name: p.target.Role.Name}.SQL()[len(`"".`):])
+			}
+		}
+	}
+	return nil
+}
+
+// chooseTables lists the tables to copy and refuses one whose target holds rows.
+func (p *plan) chooseTables(ctx context.Context, conn *pgx.Conn, replace bool, known map[schema.Name]*storedTable) error {
+	var filled []string
+	for _, t := range p.source.Tables {
+		name := t.FullName()
+		if !t.HasRows() || known[name] != nil {
+			continue
+		}
+		target, exists := schema.Route(p.source, p.target, name)
+		if !exists {
+			target = name
+		}
+		p.tables = append(p.tables, &storedTable{
+			name: name, target: target, state: tableWaiting, estimatedRows: t.EstimatedRows, bytesExpected: t.EstimatedBytes, pages: t.Pages,
+		})
+		if !exists || replace {
+			continue
+		}
+		var rows bool
+		if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+target.SQL()+")").Scan(&rows); err != nil {
+			return fmt.Errorf("look into table %s of the replica: %w", target, err)
+		}
+		if rows && !slices.Contains(filled, target.String()) {
+			filled = append(filled, target.String())
+		}
+	}
+	if len(filled) > 0 {
+		return failed(reasonNotEmpty, "tables of the replica already hold rows: %s; empty them, leave them out with --exclude-table, or let --replace remove their rows before the copy", strings.Join(filled, ", "))
+	}
+	return nil
+}
+
+// carryOut creates what is missing and stores the tables, all or nothing.
+func (p *plan) carryOut(ctx context.Context, conn *pgx.Conn, replication string) error {
+	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		for _, s := range p.statements.Before {
+			if _, err := tx.Exec(ctx, s.SQL); err != nil {
+				return fmt.Errorf("create %s %s: %w", s.Kind, s.Name, err)
+			}
+		}
+		before, err := createdTables(ctx, tx, replication)
+		if err != nil {
+			return err
+		}
+		if err := setCreatedTables(ctx, tx, replication, append(before, p.create...)); err != nil {
+			return err
+		}
+		for _, t := range p.tables {
+			if err := addTable(ctx, tx, replication, t); err != nil {
+				return err
+			}
+		}
+		return setPhase(ctx, tx, replication, phaseSyncing)
+	})
+	if err != nil {
+		return fmt.Errorf("prepare the replica: %w", err)
+	}
+	fault.Point("copy/prepared")
+	return nil
+}

@@ -1,0 +1,503 @@
+package applier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/codes"
+
+	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
+	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
+	"github.com/seed0419d559/syncline/internal/change"
+	"github.com/seed0419d559/syncline/internal/rpc"
+	"github.com/seed0419d559/syncline/internal/schema"
+	"github.com/seed0419d559/syncline/services/applier/apply"
+)
+
+// runner runs one replication until it is stopped: it copies what is not copied, then applies the stream, and tries again
+// after faults that pass.
+type runner struct {
+	config *Config
+	store  *store
+	log    *slog.Logger
+	status *status
+
+	mu     sync.Mutex
+	stored *stored
+	cancel context.CancelFunc // nil while it does not run
+	done   chan struct{}
+
+	ignored map[schema.Name]bool // tables that appeared and were gone again; belongs to the running goroutine
+	missed  change.LSN           // position at which a row was missing, to look twice before saying so
+}
+
+func newRunner(config *Config, st *store, r *stored) *runner {
+	return &runner{
+		config: config, store: st, stored: r, status: newStatus(), ignored: map[schema.Name]bool{},
+		log: config.Log.With("replication", r.name),
+	}
+}
+
+func (r *runner) snapshot() *stored {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	copied := *r.stored
+	return &copied
+}
+
+// start runs the replication in a goroutine that ends with stop or with ctx. One that runs is left alone.
+func (r *runner) start(ctx context.Context) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.cancel != nil {
+		select {
+		case <-r.done:
+		default:
+			return
+		}
+	}
+	ctx, r.cancel = context.WithCancel(ctx)
+	r.done = make(chan struct{})
+	done := r.done
+	r.status.setState(applierv1.State_STATE_INITIALIZING)
+	go func() {
+		defer close(done)
+		r.run(ctx)
+	}()
+}
+
+// stop ends the run between two target transactions and waits for it.
+func (r *runner) stop() {
+	r.mu.Lock()
+	cancel, done := r.cancel, r.done
+	r.mu.Unlock()
+	if cancel == nil {
+		return
+	}
+	cancel()
+	<-done
+}
+
+// run tries until it is stopped or something fails that does not pass by itself.
+func (r *runner) run(ctx context.Context) {
+	for attempt := 0; ; attempt++ {
+		began := time.Now()
+		before := r.status.appliedSoFar()
+		err := r.once(ctx)
+		r.status.engineEnded()
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Since(began) > r.config.HealthyAfter || r.status.appliedSoFar() > before {
+			attempt = 0
+		}
+		f := classify(err)
+		if f.code == reasonRowMissing && r.lookTwice() {
+			f.passes = true
+		}
+		if !f.passes {
+			r.log.Error("replication stopped", "reason", f.code, "error", rpc.Message(err))
+			r.status.update(func(s *status) {
+				s.state, s.reasonCode, s.reason, s.nextRetry = applierv1.State_STATE_FAILED, f.code, rpc.Message(err), time.Time{}
+				s.errors++
+			})
+			return
+		}
+		pause := r.backoff(attempt)
+		r.log.Warn("replication is tried again", "reason", f.code, "error", rpc.Message(err), "pause", pause)
+		r.status.update(func(s *status) {
+			s.state, s.reasonCode, s.reason, s.nextRetry = applierv1.State_STATE_RETRYING, f.code, rpc.Message(err), time.Now().Add(pause)
+			s.errors++
+		})
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+// lookTwice tells whether a missing row deserves a second look from a fresh session: a concurrent update of the target can
+// hide a row from one scan.
+func (r *runner) lookTwice() bool {
+	at := r.status.positionNow()
+	if r.missed == at {
+		return false
+	}
+	r.missed = at
+	return true
+}
+
+// backoff is the pause before the next attempt: exponential, with jitter, capped.
+func (r *runner) backoff(attempt int) time.Duration {
+	pause := r.config.RetryBase << min(attempt, 20)
+	if pause <= 0 || pause > r.config.RetryCap {
+		pause = r.config.RetryCap
+	}
+	return pause/2 + rand.N(pause/2+1) //nolint:gosec // jitter needs no secrecy
+}
+
+// once is one attempt: connect, check, copy, apply.
+func (r *runner) once(ctx context.Context) error {
+	r.status.setState(applierv1.State_STATE_INITIALIZING)
+	spec := r.snapshot()
+	session, err := apply.OpenSession(ctx, r.config.PostgresURL, spec.name)
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	fresh, err := r.store.get(ctx, spec.name)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	r.stored = fresh
+	r.mu.Unlock()
+	src, err := dialSource(ctx, fresh.spec, r.config.Dial)
+	if err != nil {
+		return err
+	}
+	defer src.close()
+	if id := src.server.GetServerId(); id != fresh.sourceServerID {
+		return failed(reasonSourceChanged, "the source at %s is now another server (%s instead of %s); its rows are not a continuation of what was applied: point the address to the right server, or delete the replication and create it again", fresh.spec.GetSource(), id, fresh.sourceServerID)
+	}
+	if err := r.showTables(ctx, session.Conn()); err != nil {
+		return err
+	}
+	if fresh.phase == phaseNew {
+		if err := r.prepare(ctx, session, src, fresh.spec); err != nil {
+			return err
+		}
+	}
+	for {
+		if err := r.copyTables(ctx, session, src); err != nil {
+			return err
+		}
+		err := r.applyStream(ctx, session, src)
+		var newTable *apply.NewTableError
+		if !errors.As(err, &newTable) {
+			return err
+		}
+		// The engine has left its session inside a transaction.
+		session.Close()
+		if session, err = apply.OpenSession(ctx, r.config.PostgresURL, spec.name); err != nil {
+			return err
+		}
+		defer session.Close()
+		r.status.engineEnded()
+		r.log.Info("a new table is copied", "table", newTable.Table.String())
+		if err := r.addTable(ctx, session, src, newTable.Table); err != nil {
+			return err
+		}
+	}
+}
+
+// prepare checks both sides and creates what is missing, before the first copy.
+func (r *runner) prepare(ctx context.Context, session *apply.Session, src *source, spec *applierv1.ReplicationSpec) error {
+	p, err := r.plan(ctx, session, src, spec)
+	if err != nil {
+		return err
+	}
+	return r.carryOut(ctx, session, p)
+}
+
+func (r *runner) plan(ctx context.Context, session *apply.Session, src *source, spec *applierv1.ReplicationSpec) (*plan, error) {
+	selection, err := schema.ParseSelection(spec.GetIncludeTables(), spec.GetExcludeTables())
+	if err != nil {
+		return nil, err
+	}
+	tables, err := listTables(ctx, session.Conn(), r.stored.name)
+	if err != nil {
+		return nil, err
+	}
+	known := make(map[schema.Name]*storedTable, len(tables))
+	for _, t := range tables {
+		known[t.name] = t
+	}
+	return makePlan(ctx, session.Conn(), src, selection, spec.GetReplace(), session.Unguarded, known)
+}
+
+func (r *runner) carryOut(ctx context.Context, session *apply.Session, p *plan) error {
+	for _, w := range p.warnings {
+		r.log.Warn("note on the first copy", "note", w)
+	}
+	r.status.update(func(s *status) {
+		s.sync.phase, s.warnings = "creating tables", p.warnings
+	})
+	if err := p.carryOut(ctx, session.Conn(), r.stored.name); err != nil {
+		return err
+	}
+	if err := r.setPhase(ctx, phaseSyncing); err != nil {
+		return err
+	}
+	if err := session.Reload(ctx); err != nil {
+		return err
+	}
+	return r.showTables(ctx, session.Conn())
+}
+
+// addTable makes a table that appeared in the stream part of the replication, or ignores it if it is gone again.
+func (r *runner) addTable(ctx context.Context, session *apply.Session, src *source, name schema.Name) error {
+	p, err := r.plan(ctx, session, src, r.snapshot().spec)
+	if err != nil {
+		return err
+	}
+	if _, ok := p.source.Table(name); !ok {
+		r.ignored[name] = true
+	}
+	return r.carryOut(ctx, session, p)
+}
+
+func (r *runner) setPhase(ctx context.Context, to phase) error {
+	fresh, err := r.store.get(ctx, r.stored.name)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	r.stored = fresh
+	r.mu.Unlock()
+	if fresh.phase != to {
+		return fmt.Errorf("replication %s is in phase %s, expected %s", fresh.name, fresh.phase, to)
+	}
+	r.status.update(func(s *status) { s.sync.started, s.sync.ended = fresh.syncStarted, fresh.syncEnded })
+	return nil
+}
+
+// showTables takes the stored state of the tables over into the status.
+func (r *runner) showTables(ctx context.Context, conn *pgx.Conn) error {
+	tables, err := listTables(ctx, conn, r.stored.name)
+	if err != nil {
+		return err
+	}
+	spec := r.snapshot()
+	r.status.update(func(s *status) {
+		s.sync.started, s.sync.ended = spec.syncStarted, spec.syncEnded
+		for _, t := range tables {
+			p := s.table(t.name)
+			p.state, p.copyLSN, p.rows, p.bytes = t.state, t.position.LSN, t.rows, t.bytes
+			p.estimatedRows, p.weight = t.estimatedRows, t.bytesExpected
+		}
+	})
+	return nil
+}
+
+// copyTables copies what is not copied, finishes the tables and stores the position that following begins at.
+func (r *runner) copyTables(ctx context.Context, session *apply.Session, src *source) error {
+	spec := r.snapshot()
+	if spec.phase != phaseSyncing {
+		return nil
+	}
+	r.status.setState(applierv1.State_STATE_SYNCING)
+	database, err := src.describe(ctx, schema.Selection{})
+	if err != nil {
+		return err
+	}
+	c := &copier{
+		replication: spec.name, url: r.config.PostgresURL, workers: copyWorkers(spec.spec), conn: session.Conn(),
+		source: src, database: database, targets: session.Catalog, status: r.status,
+	}
+	if err := c.run(ctx); err != nil {
+		return err
+	}
+	if err := r.finish(ctx, session, src); err != nil {
+		return err
+	}
+	return r.setPhase(ctx, phaseCatchingUp)
+}
+
+func copyWorkers(spec *applierv1.ReplicationSpec) int {
+	if n := spec.GetCopyWorkers(); n > 0 {
+		return int(n)
+	}
+	return defaultCopyWorkers
+}
+
+// finish builds indexes and constraints, sets the sequences, and moves to the phase of catching up.
+func (r *runner) finish(ctx context.Context, session *apply.Session, src *source) error {
+	conn := session.Conn()
+	created, err := createdTables(ctx, conn, r.stored.name)
+	if err != nil {
+		return err
+	}
+	database, target, err := r.describeBoth(ctx, session, src)
+	if err != nil {
+		return err
+	}
+	steps, err := schema.CreateStatements(database, target, nonNil(created))
+	if err != nil {
+		return err
+	}
+	if err := r.build(ctx, steps.After); err != nil {
+		return err
+	}
+	if err := r.setSequences(ctx, session, src); err != nil {
+		return err
+	}
+	if err := session.Reload(ctx); err != nil {
+		return err
+	}
+	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		tables, err := listTables(ctx, tx, r.stored.name)
+		if err != nil {
+			return err
+		}
+		var first change.Position
+		for _, t := range tables {
+			if first.LogID.IsZero() || t.position.LSN < first.LSN {
+				first = t.position
+			}
+		}
+		if first.LogID.IsZero() {
+			if first, err = r.emptyStart(ctx, src); err != nil {
+				return err
+			}
+		}
+		if err := setFirstPosition(ctx, tx, r.stored.name, first); err != nil {
+			return err
+		}
+		return setPhase(ctx, tx, r.stored.name, phaseCatchingUp)
+	})
+}
+
+// emptyStart is where a replication without any table begins: now.
+func (r *runner) emptyStart(ctx context.Context, src *source) (change.Position, error) {
+	state, err := src.loggerClient().GetState(ctx, &loggerv1.GetStateRequest{})
+	if err != nil {
+		return change.Position{}, fmt.Errorf("ask the source's logger for its position: %w", err)
+	}
+	return positionOf(state.GetPosition())
+}
+
+func (r *runner) describeBoth(ctx context.Context, session *apply.Session, src *source) (source, target schema.Database, err error) {
+	if source, err = src.describe(ctx, schema.Selection{}); err != nil {
+		return source, target, err
+	}
+	if target, err = schema.Read(ctx, session.Conn(), everything); err != nil {
+		return source, target, fmt.Errorf("read the replica's tables: %w", err)
+	}
+	return source, target, nil
+}
+
+func (r *runner) setSequences(ctx context.Context, session *apply.Session, src *source) error {
+	database, target, err := r.describeBoth(ctx, session, src)
+	if err != nil {
+		return err
+	}
+	statements, err := schema.SequenceStatements(database, target)
+	if err != nil {
+		return err
+	}
+	return pgx.BeginFunc(ctx, session.Conn(), func(tx pgx.Tx) error {
+		for _, s := range statements {
+			if _, err := tx.Exec(ctx, s.SQL); err != nil {
+				return fmt.Errorf("set sequence %s: %w", s.Name, err)
+			}
+		}
+		return nil
+	})
+}
+
+// build runs the statements after the load: neighbours that may run at the same time do, on sessions of their own.
+func (r *runner) build(ctx context.Context, statements []schema.Statement) error {
+	for len(statements) > 0 {
+		n := 1
+		for statements[0].Parallel && n < len(statements) && statements[n].Parallel {
+			n++
+		}
+		group, ctx := errgroup.WithContext(ctx)
+		group.SetLimit(buildSessions)
+		for _, s := range statements[:n] {
+			group.Go(func() error { return r.buildOne(ctx, s) })
+		}
+		if err := group.Wait(); err != nil {
+			return err
+		}
+		statements = statements[n:]
+	}
+	return nil
+}
+
+const buildSessions = 2
+
+func (r *runner) buildOne(ctx context.Context, s schema.Statement) error {
+	r.status.update(func(st *status) {
+		st.sync.phase, st.sync.detail = "building indexes", fmt.Sprintf("%s %s on %s", s.Kind, s.Name, s.Table)
+	})
+	conn, err := apply.ConnectLoader(ctx, r.config.PostgresURL, r.stored.name)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = conn.Close(closing)
+	}()
+	if _, err := conn.Exec(ctx, s.SQL); err != nil {
+		return fmt.Errorf("create %s %s on table %s: %w", s.Kind, s.Name, s.Table, err)
+	}
+	return nil
+}
+
+// applyStream follows the source from the stored position until something ends it.
+func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *source) error {
+	spec := r.snapshot()
+	position, found, err := session.ReadPosition(ctx)
+	if err != nil {
+		return err
+	}
+	if !found {
+		return rpc.Errorf(codes.FailedPrecondition, reasonInternal, "replication %s has no position although its tables are copied; delete it and create it again", spec.name)
+	}
+	tables, err := listTables(ctx, session.Conn(), spec.name)
+	if err != nil {
+		return err
+	}
+	selection, err := schema.ParseSelection(spec.spec.GetIncludeTables(), spec.spec.GetExcludeTables())
+	if err != nil {
+		return err
+	}
+	routes := newRoutes(tables, selection, r.ignored)
+	catchUp := &catchUp{runner: r, session: session, source: src, until: routes.lastCopy, pending: spec.phase == phaseCatchingUp}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if catchUp.pending {
+		r.status.setState(applierv1.State_STATE_CATCHING_UP)
+	} else {
+		r.status.setState(applierv1.State_STATE_RUNNING)
+	}
+	r.status.update(func(s *status) { s.position, s.hasPosition = position, true })
+	if err := catchUp.reached(ctx, position.LSN); err != nil {
+		return err
+	}
+	var failed error
+	engine := apply.NewEngine(apply.Config{
+		Replication: spec.name, Session: session, SourceID: spec.sourceServerID, Position: position, Table: routes.table,
+		Options: r.config.Apply,
+		Applied: func(p apply.Progress) {
+			r.status.progressed(p)
+			if err := catchUp.reached(ctx, p.Position.LSN); err != nil && failed == nil {
+				failed = err
+				cancel()
+			}
+		},
+	})
+	var reporting sync.WaitGroup
+	reporting.Go(func() { r.report(ctx, src) })
+	defer reporting.Wait()
+	defer cancel()
+	err = engine.Run(ctx, follow(ctx, src.logger, r.followerName(), position, r.status.heard))
+	if failed != nil {
+		return failed
+	}
+	return err
+}
+
+// followerName is how the source's logger lists this replication.
+func (r *runner) followerName() string { return r.config.ServerID + "/" + r.stored.name }

@@ -1,0 +1,128 @@
+package applier
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+
+	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
+	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
+	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
+	serverv1 "github.com/seed0419d559/syncline/gen/syncline/server/v1"
+	"github.com/seed0419d559/syncline/internal/rpc"
+	"github.com/seed0419d559/syncline/internal/schema"
+)
+
+// handshakeTimeout bounds the first call to each service of a source.
+const handshakeTimeout = 10 * time.Second
+
+// source is the primary of a replication, reached through its services' clients.
+type source struct {
+	server    *serverv1.Server
+	logger    *grpc.ClientConn
+	inventory *grpc.ClientConn
+}
+
+// dialSource asks the service at spec.source who it is and where the primary's other services are, and connects to them.
+func dialSource(ctx context.Context, spec *applierv1.ReplicationSpec, options []rpc.DialOption) (_ *source, err error) {
+	first, err := rpc.Dial(spec.GetSource(), options...)
+	if err != nil {
+		return nil, failed(reasonNoSource, "source: %w", err)
+	}
+	defer first.Close()
+	server, err := whoIs(ctx, first, spec.GetSource())
+	if err != nil {
+		return nil, err
+	}
+	s := &source{server: server}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	inventory := spec.GetInventory()
+	if inventory == "" {
+		inventory = server.GetInventoryAddress()
+	}
+	if server.GetLoggerAddress() == "" || inventory == "" {
+		return nil, failed(reasonNotSyncline, "the Syncline server at %s is no primary: it names no logger and inventory (it serves %v); give the address of a primary", spec.GetSource(), server.GetRoles())
+	}
+	if s.logger, err = rpc.Dial(reachable(server.GetLoggerAddress(), spec.GetSource()), options...); err != nil {
+		return nil, failed(reasonNoSource, "logger of the source: %w", err)
+	}
+	if s.inventory, err = rpc.Dial(reachable(inventory, spec.GetSource()), options...); err != nil {
+		return nil, failed(reasonNoSource, "inventory of the source: %w", err)
+	}
+	return s, nil
+}
+
+// reachable replaces a host that means "every address" or "this machine" by the one that the source was reached at.
+func reachable(address, reachedAt string) string {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return address
+	}
+	ip := net.ParseIP(host)
+	if host == "" || ip != nil && ip.IsUnspecified() {
+		if through, _, err := net.SplitHostPort(reachedAt); err == nil {
+			return net.JoinHostPort(through, port)
+		}
+	}
+	return address
+}
+
+func whoIs(ctx context.Context, conn *grpc.ClientConn, address string) (*serverv1.Server, error) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	answer, err := serverv1.NewServerServiceClient(conn).GetServer(ctx, &serverv1.GetServerRequest{})
+	switch {
+	case err == nil:
+		return answer.GetServer(), nil
+	case rpc.Code(err) == codes.Unimplemented:
+		return nil, failed(reasonNotSyncline, "what listens at %s is no Syncline server; give the gRPC address of a primary (default port 7400)", address)
+	case rpc.Reason(err) != "":
+		return nil, fmt.Errorf("ask the source at %s who it is: %w", address, err)
+	}
+	return nil, fmt.Errorf("no Syncline server answers at %s; is it running, and is that its gRPC port (7400 by default, 7480 is HTTP)? %w", address, err)
+}
+
+func (s *source) close() {
+	for _, conn := range []*grpc.ClientConn{s.logger, s.inventory} {
+		if conn != nil {
+			_ = conn.Close()
+		}
+	}
+}
+
+func (s *source) loggerClient() loggerv1.LoggerServiceClient {
+	return loggerv1.NewLoggerServiceClient(s.logger)
+}
+
+func (s *source) inventoryClient() inventoryv1.InventoryServiceClient {
+	return inventoryv1.NewInventoryServiceClient(s.inventory)
+}
+
+// describe returns the primary's selected tables.
+func (s *source) describe(ctx context.Context, selection schema.Selection) (schema.Database, error) {
+	request := &inventoryv1.GetInventoryRequest{Tables: &inventoryv1.TableSelection{}}
+	for _, p := range selection.Include {
+		request.Tables.Include = append(request.Tables.Include, p.String())
+	}
+	for _, p := range selection.Exclude {
+		request.Tables.Exclude = append(request.Tables.Exclude, p.String())
+	}
+	answer, err := s.inventoryClient().GetInventory(ctx, request, rpc.LargeAnswer())
+	if err != nil {
+		return schema.Database{}, fmt.Errorf("read the source's inventory: %w", err)
+	}
+	var database schema.Database
+	if err := json.Unmarshal(answer.GetDescriptors(), &database); err != nil {
+		return schema.Database{}, fmt.Errorf("read the source's inventory: %w", err)
+	}
+	return database, nil
+}

@@ -1,0 +1,282 @@
+package applier
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
+	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
+	"github.com/seed0419d559/syncline/internal/change"
+	"github.com/seed0419d559/syncline/internal/schema"
+	"github.com/seed0419d559/syncline/services/applier/apply"
+)
+
+// status is what is known of a replication now. It is written by its runner and read by anyone.
+type status struct {
+	mu      sync.Mutex
+	changed chan struct{} // closed and replaced whenever something changes
+
+	state      applierv1.State
+	reason     string
+	reasonCode string
+	errors     int32
+	nextRetry  time.Time
+
+	position    change.Position
+	hasPosition bool
+	durable     change.Position // the part of position that the target's row says
+	commitTime  *change.Timestamp
+	applied     totals // of engines that have ended, and of the one that runs
+	engine      totals // of the engine that runs
+	rate        rate
+
+	head        change.Position
+	heads       headTimes
+	lastContact time.Time
+
+	sync     syncProgress
+	warnings []string
+	tables   map[schema.Name]*tableProgress
+}
+
+// totals counts what was applied.
+type totals struct{ transactions, changes int64 }
+
+// syncProgress is the first copy.
+type syncProgress struct {
+	phase, detail string
+	started       *time.Time
+	ended         *time.Time
+}
+
+// tableProgress is one table's copy.
+type tableProgress struct {
+	state         string
+	copyLSN       change.LSN
+	rows, bytes   int64
+	estimatedRows int64
+	weight        int64 // bytes expected
+	chunks, done  int
+}
+
+// fraction is the estimated share of the table that is copied; 1 only when all of it is.
+func (t *tableProgress) fraction() float64 {
+	const almost = 0.99
+	switch {
+	case t.state == tableCopied:
+		return 1
+	case t.state == tableWaiting:
+		return 0
+	case t.estimatedRows > 0:
+		return min(float64(t.rows)/float64(t.estimatedRows), almost)
+	case t.chunks > 0:
+		return min(float64(t.done)/float64(t.chunks), almost)
+	}
+	return 0
+}
+
+// table returns a table's progress, making it when there is none. The caller holds the lock.
+func (s *status) table(name schema.Name) *tableProgress {
+	t := s.tables[name]
+	if t == nil {
+		t = &tableProgress{state: tableWaiting}
+		s.tables[name] = t
+	}
+	return t
+}
+
+func newStatus() *status {
+	return &status{changed: make(chan struct{}), tables: map[schema.Name]*tableProgress{}, state: applierv1.State_STATE_INITIALIZING}
+}
+
+// update changes the status under its lock and wakes those who watch it.
+func (s *status) update(edit func(*status)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	edit(s)
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// quietly changes the status without waking anyone: for counters that move all the time.
+func (s *status) quietly(edit func(*status)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	edit(s)
+}
+
+// watch returns a channel that is closed at the next change.
+func (s *status) watch() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.changed
+}
+
+func (s *status) setState(state applierv1.State) {
+	s.update(func(s *status) {
+		s.state, s.reason, s.reasonCode, s.nextRetry = state, "", "", time.Time{}
+	})
+}
+
+// progressed takes over what an engine has applied.
+func (s *status) progressed(p apply.Progress) {
+	now := time.Now()
+	s.update(func(s *status) {
+		s.position, s.hasPosition = p.Position, true
+		s.durable = change.Position{LogID: p.Position.LogID, LSN: p.Stored}
+		if p.HasCommit {
+			s.commitTime = &p.CommitTime
+		}
+		s.engine = totals{p.Transactions, p.Changes}
+		s.rate.add(now, s.applied.changes+p.Changes)
+		s.errors = 0
+	})
+}
+
+func (s *status) heard(h *loggerv1.Heartbeat) {
+	head, err := positionOf(h.GetHead())
+	if err != nil {
+		return
+	}
+	now := time.Now()
+	s.quietly(func(s *status) {
+		s.head, s.lastContact = head, now
+		s.heads.add(now, head.LSN)
+	})
+}
+
+// engineEnded adds what the engine that ran has applied to the totals.
+func (s *status) engineEnded() {
+	s.quietly(func(s *status) {
+		s.applied.transactions += s.engine.transactions
+		s.applied.changes += s.engine.changes
+		s.engine = totals{}
+	})
+}
+
+func (s *status) appliedSoFar() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.applied.transactions + s.engine.transactions
+}
+
+// positionNow is zero while there is no position.
+func (s *status) positionNow() change.LSN {
+	position, _ := s.positionIfAny()
+	return position.LSN
+}
+
+// storedPosition is what the target's row says; zero while that is not known.
+func (s *status) storedPosition() change.Position {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.durable
+}
+
+func (s *status) positionIfAny() (change.Position, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.position, s.hasPosition
+}
+
+// proto returns the status as the API shows it; the tables only where they are asked for.
+func (s *status) proto(r *stored, withTables bool) *applierv1.Replication {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	out := &applierv1.Replication{
+		Name: r.name, Spec: proto.CloneOf(r.spec), State: s.state, Reason: s.reason, ReasonCode: s.reasonCode, SourceServerId: r.sourceServerID,
+		Transactions: s.applied.transactions + s.engine.transactions, Changes: s.applied.changes + s.engine.changes,
+		ChangesPerSecond: s.rate.perSecond(now), ErrorCount: s.errors, CreateTime: timestamppb.New(r.createdAt),
+		Warnings: s.warnings, NextRetryTime: timeProto(&s.nextRetry), LastContactTime: timeProto(&s.lastContact),
+	}
+	if s.hasPosition {
+		out.Position = positionProto(s.position)
+	}
+	if s.commitTime != nil {
+		out.LastCommitTime = timestamppb.New(s.commitTime.Time())
+	}
+	if !s.head.LogID.IsZero() {
+		out.SourcePosition = positionProto(s.head)
+		if s.hasPosition && s.head.LSN > s.position.LSN {
+			out.LagBytes = int64(s.head.LSN - s.position.LSN) //nolint:gosec // less than a WAL
+		}
+	}
+	if s.hasPosition {
+		if lag, known := s.heads.lag(now, s.position.LSN); known {
+			seconds := lag.Seconds()
+			out.LagSeconds = &seconds
+		}
+	}
+	out.Sync = s.syncProto()
+	if withTables {
+		out.Tables = s.tablesProto()
+	}
+	return out
+}
+
+func (s *status) syncProto() *applierv1.SyncProgress {
+	p := &applierv1.SyncProgress{
+		Tables: int32(len(s.tables)), Phase: s.sync.phase, Detail: s.sync.detail, //nolint:gosec // a number of tables
+		StartTime: timeProto(s.sync.started), EndTime: timeProto(s.sync.ended),
+	}
+	var weight, done float64
+	for _, t := range s.tables {
+		if t.state == tableCopied {
+			p.TablesDone++
+		}
+		p.Rows += t.rows
+		p.Bytes += t.bytes
+		p.EstimatedRows += max(t.estimatedRows, t.rows)
+		weight += float64(t.weight + 1)
+		done += float64(t.weight+1) * t.fraction()
+	}
+	switch {
+	case s.sync.ended != nil:
+		p.Fraction = 1
+	case weight > 0:
+		p.Fraction = min(done/weight, 0.999)
+	}
+	return p
+}
+
+func (s *status) tablesProto() []*applierv1.TableProgress {
+	names := slices.SortedFunc(maps.Keys(s.tables), func(a, b schema.Name) int {
+		if a.Schema != b.Schema {
+			return compareText(a.Schema, b.Schema)
+		}
+		return compareText(a.Name, b.Name)
+	})
+	list := make([]*applierv1.TableProgress, len(names))
+	for i, name := range names {
+		t := s.tables[name]
+		state := t.state
+		if state == tableCopied && s.hasPosition && s.position.LSN >= t.copyLSN {
+			state = "ready"
+		}
+		list[i] = &applierv1.TableProgress{Schema: name.Schema, Name: name.Name, State: state, CopyLsn: uint64(t.copyLSN), Rows: t.rows, Bytes: t.bytes}
+	}
+	return list
+}
+
+func compareText(a, b string) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+func timeProto(t *time.Time) *timestamppb.Timestamp {
+	if t == nil || t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(*t)
+}

@@ -1,0 +1,56 @@
+package e2e
+
+import (
+	"context"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
+	"github.com/seed0419d559/syncline/internal/pgtest"
+)
+
+// TestEveryKind carries every kind of type, table, key and name to two replicas, first as a copy and then as changes,
+// while it is being written.
+func TestEveryKind(t *testing.T) {
+	source, target := pgtest.New(t), pgtest.New(t)
+	primaryURL := source.Database(t)
+	conn := pgtest.Connect(t, primaryURL)
+	pgtest.LoadAllKinds(t, conn)
+
+	primary := startPrimary(t, primaryURL)
+	first := startReplica(t, target.Database(t))
+	firstURL := first.args[6]
+
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	writing := make(chan error, 1)
+	go func() {
+		r := rand.New(rand.NewPCG(seed, 1))
+		writer := pgtest.Connect(t, primaryURL)
+		for ctx.Err() == nil {
+			if _, err := pgtest.MutateAllKinds(t.Context(), writer, r, 50); err != nil {
+				writing <- err
+				return
+			}
+		}
+		writing <- pgtest.FinishPrepared(t.Context(), writer)
+	}()
+
+	first.mustCreate("all", primary.grpc)
+	first.waitState("all", 2*time.Minute, applierv1.State_STATE_RUNNING)
+	secondURL := target.Database(t)
+	second := startReplica(t, secondURL)
+	second.mustCreate("all", primary.grpc)
+	second.waitState("all", 2*time.Minute, applierv1.State_STATE_RUNNING)
+	stop()
+	if err := <-writing; err != nil {
+		t.Fatal(err)
+	}
+	first.waitApplied("all", time.Minute)
+	second.waitApplied("all", time.Minute)
+	pgtest.RequireEqual(t, primaryURL, firstURL)
+	pgtest.RequireEqual(t, primaryURL, secondURL)
+}
