@@ -61,9 +61,6 @@ func fullIdentity(t Table, serverVersion int) (columns []string, reason string) 
 			return nil, fmt.Sprintf("its REPLICA IDENTITY is FULL and column %s is generated, for which PostgreSQL 18 refuses every UPDATE and DELETE of a published table; give it a key and REPLICA IDENTITY DEFAULT", display(c.Name))
 		}
 	}
-	if columns == nil {
-		return nil, "it has no column that is shipped"
-	}
 	return columns, ""
 }
 
@@ -101,7 +98,7 @@ func (e *NoIdentityError) Error() string {
 func UsableIdentity(tables ...Table) error {
 	var e NoIdentityError
 	for _, t := range tables {
-		if t.HasRows() && len(t.IdentityColumns) == 0 {
+		if t.HasRows() && t.NoIdentity != "" {
 			e.Tables = append(e.Tables, TableWithoutIdentity{Table: t.FullName(), Reason: t.NoIdentity})
 		}
 	}

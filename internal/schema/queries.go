@@ -51,7 +51,7 @@ SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistenc
        c.relreplident::text, c.relrowsecurity, c.relforcerowsecurity, c.relfilenode,
        c.reltuples::float8, c.relpages::int8,
        coalesce(size.pages, 0), coalesce(size.bytes, 0),
-       coalesce(pg_get_partkeydef(c.oid), ''),
+       CASE WHEN c.relkind = 'p' THEN coalesce(pg_get_partkeydef(c.oid), '') ELSE '' END,
        CASE WHEN c.relispartition THEN coalesce(pg_get_expr(c.relpartbound, c.oid), '') ELSE '' END,
        coalesce(c.reloptions, '{}'),
        EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled IN ('R', 'A')),
@@ -62,8 +62,11 @@ SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistenc
   LEFT JOIN LATERAL (
     SELECT pg_relation_size(c.oid) / current_setting('block_size')::int8 AS pages, pg_table_size(c.oid) AS bytes
      WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND {user n}) size ON true
- WHERE c.relkind IN ('r', 'p', 'f', 'm', 'v') AND ({user n} OR c.relpersistence = 't' AND n.nspname LIKE 'pg\_temp\_%')
+ WHERE {alive c.oid} AND c.relkind IN ('r', 'p', 'f', 'm', 'v') AND ({user n} OR c.relpersistence = 't' AND n.nspname LIKE 'pg\_temp\_%')
  ORDER BY n.nspname, c.relname`
+
+// goneQuery finds the tables that were dropped after the snapshot was taken.
+const goneQuery = `SELECT t.oid FROM unnest($1::oid[]) AS t (oid) WHERE NOT {alive t.oid}`
 
 const inheritsQuery = `
 SELECT i.inhrelid, i.inhparent
@@ -77,7 +80,7 @@ SELECT a.attrelid, a.attname::text, a.attnum, format_type(a.atttypid, a.atttypmo
        CASE WHEN a.attcollation <> t.typcollation THEN {collation a.attcollation} ELSE '' END,
        a.attnotnull AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = a.attrelid AND k.contype = 'n'
                                        AND NOT k.convalidated AND k.conkey[1] = a.attnum),
-       coalesce(pg_get_expr(d.adbin, d.adrelid), ''), a.attidentity::text, a.attgenerated::text,
+       CASE WHEN {alive a.attrelid} THEN coalesce(pg_get_expr(d.adbin, d.adrelid), '') ELSE '' END, a.attidentity::text, a.attgenerated::text,
        CASE WHEN a.attstorage <> t.typstorage THEN a.attstorage::text ELSE '' END
   FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
   LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
@@ -85,7 +88,7 @@ SELECT a.attrelid, a.attname::text, a.attnum, format_type(a.atttypid, a.atttypmo
  ORDER BY a.attrelid, a.attnum`
 
 const indexesQuery = `
-SELECT i.indrelid, c.relname::text, coalesce(pg_get_indexdef(i.indexrelid), ''), m.amname::text,
+SELECT i.indrelid, c.relname::text, CASE WHEN {alive i.indrelid} THEN coalesce(pg_get_indexdef(i.indexrelid), '') ELSE '' END, m.amname::text,
        ARRAY(SELECT coalesce(a.attname::text, '') FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, n)
                LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum AND k.attnum <> 0
               WHERE k.n <= i.indnkeyatts ORDER BY k.n),
@@ -99,7 +102,7 @@ SELECT i.indrelid, c.relname::text, coalesce(pg_get_indexdef(i.indexrelid), ''),
  ORDER BY i.indrelid, c.relname`
 
 const constraintsQuery = `
-SELECT k.conrelid, k.conname::text, k.contype::text, coalesce(pg_get_constraintdef(k.oid), ''),
+SELECT k.conrelid, k.conname::text, k.contype::text, CASE WHEN {alive k.conrelid} THEN coalesce(pg_get_constraintdef(k.oid), '') ELSE '' END,
        ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY AS u (attnum, n)
                JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.attnum ORDER BY u.n),
        k.condeferrable, k.condeferred, k.convalidated, {conenforced}, k.coninhcount > 0, k.conislocal,
@@ -124,7 +127,7 @@ SELECT c.oid, n.nspname::text, c.relname::text, format_type(s.seqtypid, NULL), s
       JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = d.refobjsubid
      WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.objsubid = 0
        AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')) own ON true
- WHERE c.relpersistence = 'p' AND {user n} AND NOT {member pg_class c.oid}
+ WHERE {alive c.oid} AND c.relpersistence = 'p' AND {user n} AND NOT {member pg_class c.oid}
  ORDER BY n.nspname, c.relname`
 
 const typesQuery = `
@@ -212,7 +215,7 @@ WITH dep AS (
                                'pg_opfamily'::regclass, 'pg_collation'::regclass, 'pg_ts_config'::regclass, 'pg_am'::regclass))
         OR (refclassid = 'pg_class'::regclass AND EXISTS (SELECT FROM pg_class s WHERE s.oid = refobjid AND s.relkind = 'S'))
 )
-SELECT f.owner, f.col, f.used, CASE WHEN rel.relkind IN ('r', 'p', 'v', 'm', 'f') THEN 'table' ELSE o.type END,
+SELECT f.owner, f.col, f.used, CASE WHEN rel.relkind IN ('r', 'p', 'v', 'm', 'f') THEN 'table' ELSE coalesce(o.type, '') END,
        coalesce(o.identity, ''), coalesce(tn.nspname::text, ''), coalesce(t.typname::text, s.relname::text, k.collname::text, ''),
        coalesce((SELECT e.extname::text FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
                   WHERE d.classid = f.refclassid AND d.objid = f.refobjid AND d.deptype = 'e' LIMIT 1), '')
@@ -241,7 +244,7 @@ WITH own AS (
     UNION ALL
     SELECT 'pg_am'::regclass, a.oid, 'public' FROM pg_am a
 )
-SELECT o.type, o.identity
+SELECT coalesce(o.type, ''), o.identity
   FROM own CROSS JOIN LATERAL pg_identify_object(own.class, own.oid, 0) o
  WHERE own.oid >= 16384 AND {user own} AND o.identity IS NOT NULL
    AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = own.class AND d.objid = own.oid AND d.deptype = 'e')
@@ -269,6 +272,7 @@ SELECT 'sequence', quote_ident(n.nspname) || '.' || quote_ident(c.relname)
 
 // queryFor fills in what differs between servers, and the conditions that many queries share:
 // {user n}           the schema row n is neither PostgreSQL's nor Syncline's
+// {alive oid}        the relation still exists, whatever the snapshot shows: only then can its expressions be printed
 // {member pg_x oid}  an extension brought that object
 // {collation oid}, {function oid}  the qualified, quoted name
 func queryFor(query string, serverVersion int) string {
@@ -306,6 +310,8 @@ func expand(words []string) string {
 	switch words[0] {
 	case "user":
 		return "(" + words[1] + ".nspname NOT LIKE 'pg\\_%' AND " + words[1] + ".nspname NOT IN ('information_schema', 'syncline'))"
+	case "alive":
+		return "(has_table_privilege(" + words[1] + ", 'SELECT') IS NOT NULL)" // looks into the present catalog, NULL for no table
 	case "member":
 		return "EXISTS (SELECT FROM pg_depend e WHERE e.classid = '" + words[1] + "'::regclass AND e.objid = " + words[2] + " AND e.deptype = 'e')"
 	case "collation":

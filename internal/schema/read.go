@@ -3,7 +3,6 @@ package schema
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -22,17 +21,37 @@ type session interface {
 // ErrTableLocked says that a table stayed locked too long to be described. It passes when the lock does.
 var ErrTableLocked = errors.New("a table is locked exclusively")
 
-// Read describes the selected tables of a database with their types and sequences, as one consistent view: in a
-// transaction of its own, or in that of the given pgx.Tx, whose settings are as before when Read returns. A read only,
-// repeatable read transaction gives the view of its snapshot, except for sizes and sequence values, which are current.
+// ErrSchemaChanged says that a definition was changed or dropped while it was being read, or since the snapshot was
+// taken in which it should be read. Take a new snapshot and read again.
+var ErrSchemaChanged = errors.New("the schema changed while it was read")
+
+// readAttempts bounds how often Read starts again when somebody changes the schema meanwhile.
+const readAttempts = 5
+
+// Read describes the selected tables of a database with their types and sequences: in a transaction of its own, or in
+// that of the given pgx.Tx, whose settings are as before when Read returns. A repeatable read transaction gives the
+// things of its snapshot that still exist; PostgreSQL prints their expressions, sizes and sequence values as of now.
 // Read takes no lock on a table that outlives a moment, and waits for one no longer than the session's lock_timeout, or
-// 15 seconds without one; then it returns ErrTableLocked.
+// 15 seconds without one; then it returns ErrTableLocked. It returns ErrSchemaChanged when other sessions' schema
+// changes kept it from reading.
 //
 // A selection that matches nothing is not an error here, because a target may lack every table: see Database.Check.
 func Read(ctx context.Context, conn session, selection Selection) (Database, error) {
+	for attempt := 1; ; attempt++ {
+		d, err := readOnce(ctx, conn, selection)
+		if err == nil {
+			return d, nil
+		}
+		if attempt == readAttempts || !errors.Is(err, ErrSchemaChanged) {
+			return Database{}, fmt.Errorf("read schema: %w", err)
+		}
+	}
+}
+
+func readOnce(ctx context.Context, conn session, selection Selection) (Database, error) {
 	tx, end, err := begin(ctx, conn)
 	if err != nil {
-		return Database{}, fmt.Errorf("read schema: begin: %w", err)
+		return Database{}, fmt.Errorf("begin: %w", err)
 	}
 	r := &reader{tx: tx, selection: selection}
 	err = r.read(ctx)
@@ -40,13 +59,13 @@ func Read(ctx context.Context, conn session, selection Selection) (Database, err
 	if endErr := end(context.WithoutCancel(ctx)); err == nil && endErr != nil {
 		err = fmt.Errorf("end: %w", endErr)
 	}
-	if postgres.Code(err) == "55P03" {
+	switch postgres.Code(err) {
+	case "55P03": // lock_not_available
 		err = fmt.Errorf("%w (%s), wait for that statement or end it and try again: %w", ErrTableLocked, cmp.Or(r.locked, "not known by whom"), err)
+	case "XX000", "42P01", "42704", "42883": // "cache lookup failed", undefined table, object, function
+		err = fmt.Errorf("%w: %w", ErrSchemaChanged, err)
 	}
-	if err != nil {
-		return Database{}, fmt.Errorf("read schema: %w", err)
-	}
-	return r.db, nil
+	return r.db, err
 }
 
 // begin starts a transaction, or a savepoint in the one that is given. pgx's own nested transaction is not used because
@@ -113,6 +132,9 @@ func (r *reader) read(ctx context.Context) error {
 			return fmt.Errorf("read %s: %w", step.what, err)
 		}
 	}
+	if err := r.forgetGone(ctx); err != nil {
+		return fmt.Errorf("read dropped tables: %w", err)
+	}
 	r.finish()
 	return r.readSequenceValues(ctx)
 }
@@ -134,169 +156,6 @@ func (r *reader) oids() []uint32 {
 	}
 	slices.Sort(oids)
 	return oids
-}
-
-func (r *reader) readColumns(ctx context.Context) error {
-	var table uint32
-	var c Column
-	targets := []any{&table, &c.Name, &c.Number, &c.Type, &c.TypeOID, &c.Collation, &c.NotNull, &c.Default, &c.Identity, &c.Generated, &c.Storage}
-	return r.each(ctx, columnsQuery, []any{r.oids()}, targets, func() error {
-		t := r.tables[table]
-		t.Columns = append(t.Columns, c)
-		return nil
-	})
-}
-
-func (r *reader) readIndexes(ctx context.Context) error {
-	var table uint32
-	var x Index
-	targets := []any{
-		&table, &x.Name, &x.Definition, &x.Method, &x.Columns, &x.Unique, &x.Primary, &x.Valid, &x.Immediate, &x.Partial,
-		&x.NullsNotDistinct, &x.ReplicaIdentity, &x.Constraint, &x.Parent.Schema, &x.Parent.Name,
-	}
-	return r.each(ctx, indexesQuery, []any{r.oids()}, targets, func() error {
-		t := r.tables[table]
-		x.Columns = slices.Clone(x.Columns)
-		t.Indexes = append(t.Indexes, x)
-		if x.Primary {
-			t.PrimaryKey = x.Columns
-		}
-		return nil
-	})
-}
-
-func (r *reader) readConstraints(ctx context.Context) error {
-	var table uint32
-	var c Constraint
-	targets := []any{
-		&table, &c.Name, &c.Type, &c.Definition, &c.Columns, &c.Deferrable, &c.Deferred, &c.Validated, &c.Enforced,
-		&c.Inherited, &c.Local, &c.NoInherit, &c.Period, &c.References.Schema, &c.References.Name,
-	}
-	return r.each(ctx, constraintsQuery, []any{r.oids()}, targets, func() error {
-		t := r.tables[table]
-		c.Columns = nilIfEmpty(slices.Clone(c.Columns))
-		t.Constraints = append(t.Constraints, c)
-		return nil
-	})
-}
-
-func (r *reader) readSchemas(ctx context.Context) error {
-	var name string
-	return r.each(ctx, schemasQuery, nil, []any{&name}, func() error {
-		r.db.Schemas = append(r.db.Schemas, name)
-		return nil
-	})
-}
-
-func (r *reader) readExtensions(ctx context.Context) error {
-	var e Extension
-	var unused bool
-	err := r.each(ctx, extensionsQuery, nil, []any{&e.Name, &e.Schema, &e.Version, &unused}, func() error {
-		r.db.Extensions = append(r.db.Extensions, e)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	var a AvailableExtension
-	return r.each(ctx, availableQuery, nil, []any{&a.Name, &a.Version, &a.Trusted}, func() error {
-		r.db.Available = append(r.db.Available, a)
-		return nil
-	})
-}
-
-func (r *reader) readCollations(ctx context.Context) error {
-	var c Collation
-	targets := []any{&c.Schema, &c.Name, &c.Provider, &c.Deterministic, &c.Locale, &c.Collate, &c.CType, &c.Rules}
-	return r.each(ctx, collationsQuery, nil, targets, func() error {
-		r.db.Collations = append(r.db.Collations, c)
-		return nil
-	})
-}
-
-func (r *reader) readTypes(ctx context.Context) error {
-	var t Type
-	var constraints, attributes []byte
-	targets := []any{
-		&t.OID, &t.Schema, &t.Name, &t.Kind, &t.Labels, &t.Base, &t.Collation, &t.Default, &t.NotNull, &t.OperatorClass,
-		&t.Canonical, &t.Difference, &t.Multirange.Schema, &t.Multirange.Name, &constraints, &attributes,
-	}
-	return r.each(ctx, typesQuery, nil, targets, func() error {
-		found := t
-		found.Labels = nilIfEmpty(slices.Clone(t.Labels))
-		if constraints != nil {
-			if err := json.Unmarshal(constraints, &found.Constraints); err != nil {
-				return fmt.Errorf("domain %s: %w", t.FullName(), err)
-			}
-		}
-		if attributes != nil {
-			if err := json.Unmarshal(attributes, &found.Attributes); err != nil {
-				return fmt.Errorf("type %s: %w", t.FullName(), err)
-			}
-		}
-		r.db.Types = append(r.db.Types, found)
-		return nil
-	})
-}
-
-func (r *reader) readNeeds(ctx context.Context) error {
-	types := make(map[uint32]*Type, len(r.db.Types))
-	for i := range r.db.Types {
-		types[r.db.Types[i].OID] = &r.db.Types[i]
-	}
-	var owner uint32
-	var n Need
-	targets := []any{&owner, &n.Column, &n.Used, &n.Kind, &n.Identity, &n.Name.Schema, &n.Name.Name, &n.Extension}
-	err := r.each(ctx, needsQuery, []any{r.oids()}, targets, func() error {
-		if t, found := r.tables[owner]; found {
-			t.Needs = append(t.Needs, n)
-		} else if t, found := types[owner]; found {
-			t.Needs = append(t.Needs, n)
-		}
-		return nil
-	})
-	for _, t := range r.tables {
-		slices.SortFunc(t.Needs, compareNeeds)
-	}
-	for _, t := range types {
-		slices.SortFunc(t.Needs, compareNeeds)
-	}
-	return err
-}
-
-func compareNeeds(a, b Need) int {
-	return cmp.Or(cmp.Compare(a.Column, b.Column), cmp.Compare(a.Used, b.Used), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Identity, b.Identity))
-}
-
-func (r *reader) readObjects(ctx context.Context) error {
-	var o Object
-	err := r.each(ctx, objectsQuery, nil, []any{&o.Kind, &o.Identity}, func() error {
-		r.db.Objects = append(r.db.Objects, o)
-		return nil
-	})
-	slices.SortFunc(r.db.Objects, func(a, b Object) int {
-		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Identity, b.Identity))
-	})
-	return err
-}
-
-func (r *reader) readOthers(ctx context.Context) error {
-	reasons := map[string]string{
-		"large objects": "they are not decoded from the write-ahead log",
-		"role":          "roles belong to the server, not to the database",
-		"statistics":    "extended statistics are definitions without rows; create them on the target where they are wanted",
-		"sequence":      "unlogged",
-	}
-	var s Skipped
-	err := r.each(ctx, othersQuery, []any{largeObjectsCounted}, []any{&s.Kind, &s.Name}, func() error {
-		s.Reason = reasons[s.Kind]
-		r.db.NotReplicated = append(r.db.NotReplicated, s)
-		return nil
-	})
-	slices.SortFunc(r.db.NotReplicated, func(a, b Skipped) int {
-		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
-	})
-	return err
 }
 
 // finish resolves what rests on several queries, drops what the selection does not need, and sorts.
@@ -359,23 +218,6 @@ func (r *reader) readSequenceValues(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-func (r *reader) readSequences(ctx context.Context) error {
-	var s Sequence
-	var readable bool
-	targets := []any{
-		&s.OID, &s.Schema, &s.Name, &s.Type, &s.Start, &s.Min, &s.Max, &s.Increment, &s.Cache, &s.Cycle,
-		&s.Owner.Schema, &s.Owner.Name, &s.OwnerColumn, &s.Identity, &readable,
-	}
-	return r.each(ctx, sequencesQuery, nil, targets, func() error {
-		found := s
-		if readable {
-			found.Value = &SequenceValue{}
-		}
-		r.db.Sequences = append(r.db.Sequences, found)
-		return nil
-	})
 }
 
 func nilIfEmpty[T any](s []T) []T {

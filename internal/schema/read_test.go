@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -249,7 +250,7 @@ func TestReadInsideATransaction(t *testing.T) {
 	s := pgtest.Shared(t)
 	url := s.Database(t)
 	keeper, other := pgtest.Connect(t, url), pgtest.Connect(t, url)
-	exec(t, other, "CREATE TABLE before (id int PRIMARY KEY)")
+	exec(t, other, "CREATE TABLE before (id int PRIMARY KEY)", "CREATE TABLE dropped (id serial PRIMARY KEY, v text DEFAULT 'x', CHECK (v <> ''))")
 	exec(t, keeper, "SET search_path = pg_catalog, public")
 	tx, err := keeper.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
 	if err != nil {
@@ -259,7 +260,7 @@ func TestReadInsideATransaction(t *testing.T) {
 	if err := tx.QueryRow(t.Context(), "SELECT pg_export_snapshot()").Scan(&snapshot); err != nil {
 		t.Fatal(err)
 	}
-	exec(t, other, "CREATE TABLE after (id int PRIMARY KEY)", "CREATE SEQUENCE after_seq")
+	exec(t, other, "CREATE TABLE after (id int PRIMARY KEY)", "CREATE SEQUENCE after_seq", "DROP TABLE dropped")
 	d := read(t, tx)
 	if len(d.Tables) != 1 || d.Tables[0].Name != "before" || d.Sequences != nil {
 		t.Errorf("got %+v, %+v", d.Tables, d.Sequences)
@@ -334,5 +335,57 @@ func TestNumberOfQueriesIsFixed(t *testing.T) {
 	}
 	if counts[0] != counts[1] || counts[0] > 25 {
 		t.Errorf("queries: %v", counts)
+	}
+}
+
+// TestReadAmongSchemaChanges: tables, types and sequences that come and go must not break a reading of the others.
+func TestReadAmongSchemaChanges(t *testing.T) {
+	s := pgtest.Shared(t)
+	url := s.Database(t)
+	conn, other := pgtest.Connect(t, url), pgtest.Connect(t, url)
+	exec(t, conn, "CREATE TABLE stays (id serial PRIMARY KEY, v text CHECK (v <> ''))")
+	want, _ := read(t, conn).Table(Name{"public", "stays"})
+	stop, stopped := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				stopped <- nil
+				return
+			default:
+			}
+			ctx := context.WithoutCancel(t.Context())
+			_, err := other.Exec(ctx, `
+				CREATE TYPE mood AS ENUM ('a', 'b');
+				CREATE FUNCTION f(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1';
+				CREATE TABLE p (id int GENERATED ALWAYS AS IDENTITY, m mood DEFAULT 'a', g int, PRIMARY KEY (id), CHECK (g > 0)) PARTITION BY RANGE (id);
+				CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (1) TO (100);
+				CREATE INDEX ON p ((f(g)));
+				CREATE SEQUENCE sq`)
+			if err == nil {
+				_, err = other.Exec(ctx, "DROP TABLE p CASCADE; DROP TYPE mood; DROP FUNCTION f; DROP SEQUENCE sq")
+			}
+			if err != nil {
+				stopped <- err
+				return
+			}
+		}
+	}()
+	const readings = 60
+	for range readings {
+		d, err := Read(t.Context(), conn, Selection{})
+		if err != nil {
+			t.Errorf("read among changes: %v", err)
+			break
+		}
+		got, _ := d.Table(Name{"public", "stays"})
+		got.EstimatedRows, got.Pages, got.EstimatedBytes = want.EstimatedRows, want.Pages, want.EstimatedBytes
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	}
+	close(stop)
+	if err := <-stopped; err != nil {
+		t.Error(err)
 	}
 }

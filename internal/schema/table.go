@@ -27,8 +27,8 @@ type Table struct {
 	ReplicaIdentity string `json:"replica_identity"`
 	// IdentityIndex is the index behind the identity, empty when there is none.
 	IdentityIndex string `json:"identity_index,omitempty"`
-	// IdentityColumns name the row in an UPDATE or DELETE: the key's columns, or for full every column that is shipped.
-	// Empty when the table has no usable identity; NoIdentity then says why.
+	// IdentityColumns name the row in an UPDATE or DELETE: the key's columns, or for full every column that is shipped
+	// (none at all in a table without columns). Without a usable identity they are empty, and NoIdentity says why.
 	IdentityColumns []string `json:"identity_columns,omitempty"`
 	NoIdentity      string   `json:"no_identity,omitempty"`
 
