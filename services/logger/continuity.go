@@ -24,6 +24,7 @@ const (
 	newLogSlotAhead    = "SLOT_AHEAD_OF_LOG"
 	newLogPublications = "PUBLICATION_REPLACED"
 	newLogDiverged     = "HISTORY_DIVERGED"
+	newLogCorrupt      = "CHANGE_LOG_CORRUPT"
 )
 
 // lineage is what the change log's content came from, beyond what the log itself remembers. It is written before the

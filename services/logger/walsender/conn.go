@@ -58,6 +58,11 @@ func (c *Conn) PID() uint32 { return c.pg.PID() }
 // Close ends the session at once, also a Receive or SendStatus that waits. It may be called more than once.
 func (c *Conn) Close() error { return c.pg.Conn().Close() } //nolint:wrapcheck // nothing to add
 
+// Interrupt makes a Receive that waits, and every later one, fail at once. Status updates can still be sent.
+func (c *Conn) Interrupt() {
+	_ = c.pg.Conn().SetReadDeadline(time.Now()) // it fails when the connection is closed, and Receive with it
+}
+
 // System is what IDENTIFY_SYSTEM tells.
 type System struct {
 	Identifier string

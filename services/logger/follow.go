@@ -1,0 +1,263 @@
+package logger
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	changev1 "github.com/seed0419d559/syncline/gen/syncline/change/v1"
+	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
+	"github.com/seed0419d559/syncline/internal/change"
+	"github.com/seed0419d559/syncline/internal/changelog"
+	"github.com/seed0419d559/syncline/internal/changelog/block"
+	"github.com/seed0419d559/syncline/internal/rpc"
+)
+
+const (
+	defaultHeartbeat = time.Second
+	minHeartbeat     = 100 * time.Millisecond
+	maxHeartbeat     = time.Hour
+	maxFollowerName  = 200
+)
+
+// blockTag is the tag of FollowResponse.block: field 3, length-delimited.
+const blockTag = 3<<3 | 2
+
+// Follow serves the stored blocks as they are. Each follower has its own place in the log and its own goroutine: one that
+// is slow waits for itself only.
+func (s *Service) Follow(request *loggerv1.FollowRequest, stream grpc.ServerStreamingServer[loggerv1.FollowResponse]) error {
+	ctx, cancel := context.WithCancelCause(stream.Context())
+	defer cancel(nil)
+	heartbeat, err := checkFollow(request)
+	if err != nil {
+		return err
+	}
+	from, err := s.startOf(request)
+	if err != nil {
+		return err
+	}
+	first, err := s.changes.Find(ctx, from)
+	if err != nil {
+		return s.positionError(err, from)
+	}
+	address := ""
+	if p, ok := peer.FromContext(ctx); ok {
+		address = p.Addr.String()
+	}
+	entry, err := s.followers.connect(request.GetFollower(), address, from, cancel)
+	if err != nil {
+		return err
+	}
+	defer s.followers.disconnect(entry)
+	p := &pursuit{
+		service: s, stream: stream, entry: entry, sent: from, next: first, heartbeat: heartbeat,
+		known: make(map[change.RelationHash]struct{}),
+	}
+	err = p.run(ctx, change.LSN(request.GetToLsn()))
+	if cause := context.Cause(ctx); err != nil && cause != nil && stream.Context().Err() == nil {
+		err = cause // another stream of the same name has taken over
+	}
+	return s.positionError(err, p.sent)
+}
+
+func checkFollow(request *loggerv1.FollowRequest) (time.Duration, error) {
+	if (request.GetPosition() != nil) == (request.GetStart() != loggerv1.Start_START_UNSPECIFIED) {
+		return 0, rpc.Invalid("position", "exactly one of position and start has to be set")
+	}
+	if len(request.GetFollower()) > maxFollowerName {
+		return 0, rpc.Invalid("follower", "a name has at most %d bytes", maxFollowerName)
+	}
+	if request.GetHeartbeat() == nil {
+		return defaultHeartbeat, nil
+	}
+	heartbeat := request.GetHeartbeat().AsDuration()
+	if err := request.GetHeartbeat().CheckValid(); err != nil || heartbeat < minHeartbeat || heartbeat > maxHeartbeat {
+		return 0, rpc.Invalid("heartbeat", "it has to be from %v to %v", minHeartbeat, maxHeartbeat)
+	}
+	return heartbeat, nil
+}
+
+// startOf returns the position after which to begin.
+func (s *Service) startOf(request *loggerv1.FollowRequest) (change.Position, error) {
+	if err := s.ready(); err != nil {
+		return change.Position{}, err
+	}
+	switch request.GetStart() {
+	case loggerv1.Start_START_NOW:
+		return s.changes.Head().Position, nil
+	case loggerv1.Start_START_EARLIEST:
+		ranges := s.changes.Ranges()
+		return change.Position{LogID: ranges.LogID, LSN: ranges.First}, nil
+	case loggerv1.Start_START_UNSPECIFIED:
+	}
+	return parsePosition("position", request.GetPosition())
+}
+
+func parsePosition(field string, p *changev1.Position) (change.Position, error) {
+	id, err := change.ParseLogID(p.GetLogId())
+	if err != nil {
+		return change.Position{}, rpc.Invalid(field+".log_id", "%v", err)
+	}
+	if p.GetLsn() == 0 {
+		return change.Position{}, rpc.Invalid(field+".lsn", "0 is no position; use start to begin at an end of the log")
+	}
+	return change.Position{LogID: id, LSN: change.LSN(p.GetLsn())}, nil
+}
+
+// pursuit is one follower's way through the log.
+type pursuit struct {
+	service   *Service
+	stream    grpc.ServerStreamingServer[loggerv1.FollowResponse]
+	entry     *follower
+	sent      change.Position // through of the last block that was sent
+	next      uint64          // number of the block to send next
+	heartbeat time.Duration
+	beat      time.Time // when the last heartbeat was sent
+	known     map[change.RelationHash]struct{}
+	inside    bool // the last block sent ends inside a transaction
+}
+
+// run sends blocks and heartbeats until to is reached, if it is not 0, or something fails.
+func (p *pursuit) run(ctx context.Context, to change.LSN) error {
+	started := &loggerv1.Started{Position: positionProto(p.sent), ServerId: p.service.cfg.ServerID}
+	if err := p.stream.Send(&loggerv1.FollowResponse{Event: &loggerv1.FollowResponse_Started{Started: started}}); err != nil {
+		return err //nolint:wrapcheck // it is the transport's
+	}
+	for to == 0 || p.sent.LSN < to || p.inside {
+		if wait := p.heartbeat - time.Since(p.beat); wait <= 0 {
+			if err := p.sendHeartbeat(); err != nil {
+				return err
+			}
+		}
+		b, err := p.read(ctx)
+		switch {
+		case err == nil:
+		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+			continue // nothing new until the next heartbeat is due
+		default:
+			return err
+		}
+		if err := p.send(ctx, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// read returns the next block, or context.DeadlineExceeded when the next heartbeat is due first.
+func (p *pursuit) read(ctx context.Context) (*block.Block, error) {
+	ctx, cancel := context.WithDeadline(ctx, p.beat.Add(p.heartbeat))
+	defer cancel()
+	return p.service.changes.Read(ctx, p.next) //nolint:wrapcheck // it says what failed
+}
+
+// send sends a block as it is stored, after the relations in it that are new to this stream. The first one is cut when it
+// begins before the position.
+func (p *pursuit) send(ctx context.Context, b *block.Block) error {
+	if b.LogID != p.sent.LogID {
+		return changelog.ErrOtherLog
+	}
+	p.next = b.Number + 1
+	if b.Through < p.sent.LSN || b.Through == p.sent.LSN && !b.Open() && b.Transactions == 0 {
+		return nil
+	}
+	data := b.Data()
+	if b.Previous < p.sent.LSN {
+		var err error
+		if data, err = block.Trim(b, p.sent.LSN); err != nil {
+			return err //nolint:wrapcheck // it says what it cut
+		}
+	}
+	for _, hash := range b.Relations {
+		if err := p.sendRelation(ctx, hash); err != nil {
+			return err
+		}
+	}
+	prefix := binary.AppendUvarint([]byte{blockTag}, uint64(len(data)))
+	if err := p.stream.SendMsg(&rpc.Frame{Prefix: prefix, Data: data}); err != nil {
+		return err //nolint:wrapcheck // it is the transport's
+	}
+	p.inside = b.Open()
+	p.sent.LSN = b.Through
+	p.service.followers.progress(p.entry, p.sent)
+	p.service.meters.sent(ctx, len(data))
+	return nil
+}
+
+func (p *pursuit) sendRelation(ctx context.Context, hash change.RelationHash) error {
+	if _, known := p.known[hash]; known {
+		return nil
+	}
+	relation, err := p.service.changes.Relation(ctx, hash)
+	if err != nil {
+		return err //nolint:wrapcheck // it says what failed
+	}
+	answer := &loggerv1.FollowResponse{Event: &loggerv1.FollowResponse_Relation{Relation: relationProto(hash, relation)}}
+	if err := p.stream.Send(answer); err != nil {
+		return err //nolint:wrapcheck // it is the transport's
+	}
+	p.known[hash] = struct{}{}
+	return nil
+}
+
+func relationProto(hash change.RelationHash, r *change.Relation) *changev1.Relation {
+	answer := &changev1.Relation{Hash: hash[:], Oid: r.OID, Schema: r.Schema, Name: r.Name, Identity: string(r.Identity)}
+	for _, c := range r.Columns {
+		answer.Columns = append(answer.Columns, &changev1.Column{Name: c.Name, TypeOid: c.TypeOID, TypeModifier: c.TypeModifier, Key: c.Key})
+	}
+	return answer
+}
+
+func (p *pursuit) sendHeartbeat() error {
+	head := p.service.changes.Head()
+	beat := &loggerv1.Heartbeat{
+		Head: positionProto(head.Position), Time: timestamppb.Now(),
+		CurrentWalLsn: max(uint64(p.service.status.walLSN()), uint64(head.Position.LSN)),
+	}
+	if head.HasCommit {
+		beat.LastCommitTime = proto.Int64(int64(head.LastCommitTime))
+	}
+	p.beat = time.Now()
+	if err := p.stream.Send(&loggerv1.FollowResponse{Event: &loggerv1.FollowResponse_Heartbeat{Heartbeat: beat}}); err != nil {
+		return err //nolint:wrapcheck // it is the transport's
+	}
+	return nil
+}
+
+// Reasons of errors about positions. Their metadata holds log_id, first_lsn and last_lsn of the log that is served, in the
+// form in which PostgreSQL prints LSNs.
+const (
+	ReasonPositionTooOld = "POSITION_TOO_OLD"
+	ReasonPositionAhead  = "POSITION_AHEAD"
+	ReasonLogIDMismatch  = "LOG_ID_MISMATCH"
+	ReasonNotReady       = "NOT_READY"
+)
+
+// positionError gives the change log's errors about a position their status.
+func (s *Service) positionError(err error, at change.Position) error {
+	if err == nil {
+		return nil
+	}
+	ranges := s.changes.Ranges()
+	var out *rpc.Error
+	switch {
+	case errors.Is(err, changelog.ErrOtherLog), errors.Is(err, changelog.ErrPurged) && ranges.LogID != at.LogID:
+		out = rpc.Errorf(codes.OutOfRange, ReasonLogIDMismatch, "the change log is now %v, and %v is a position of another one: "+
+			"continuity with it cannot be proved, so the replica has to be copied anew", ranges.LogID, at)
+	case errors.Is(err, changelog.ErrTooOld), errors.Is(err, changelog.ErrPurged):
+		out = rpc.Errorf(codes.OutOfRange, ReasonPositionTooOld, "%v is before the start of the change log, %v: transactions in between were purged, "+
+			"so the replica has to be copied anew (and the log kept for longer, with --log-max-age and --log-max-bytes)", at, ranges.First)
+	case errors.Is(err, changelog.ErrAhead):
+		out = rpc.Errorf(codes.OutOfRange, ReasonPositionAhead, "%v is after the end of the change log, %v", at, ranges.Last)
+	default:
+		return err
+	}
+	return out.With("log_id", ranges.LogID.String()).With("first_lsn", ranges.First.String()).With("last_lsn", ranges.Last.String())
+}

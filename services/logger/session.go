@@ -1,0 +1,321 @@
+package logger
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/seed0419d559/syncline/internal/change"
+	"github.com/seed0419d559/syncline/internal/changelog"
+	"github.com/seed0419d559/syncline/internal/fault"
+	"github.com/seed0419d559/syncline/internal/postgres"
+	"github.com/seed0419d559/syncline/services/logger/publish"
+	"github.com/seed0419d559/syncline/services/logger/walsender"
+)
+
+// Names under which the sessions show in pg_stat_activity.
+const (
+	applicationCapture = "syncline logger"
+	applicationCatalog = "syncline logger catalog"
+	applicationService = "syncline logger service"
+)
+
+// Fault points, each between two durable steps. FaultReceived and FaultAppended are passed with every message.
+const (
+	FaultPublished = "logger/published" // the publications are made, the slot is not
+	FaultSlotMade  = "logger/slot-made" // the slot is made, the change log is not reset
+	FaultLogReset  = "logger/log-reset" // the change log is reset, where its content will come from is not recorded
+	FaultReceived  = "logger/received"  // a message was received, nothing is appended
+	FaultAppended  = "logger/appended"  // a message was appended, nothing needs to be durable yet
+	FaultDurable   = "logger/durable"   // something new is durable, it is not confirmed to the slot
+	FaultConfirmed = "logger/confirmed" // it is confirmed
+)
+
+// session connects to the primary, makes sure that what it delivers continues the change log, and captures until
+// something fails or ctx ends. The session's steps are durable in this order: publications, slot, log, lineage, blocks,
+// the slot's confirmed position; a crash between any two of them leaves what the next session continues from.
+func (s *Service) session(ctx context.Context) error {
+	ctx, span := tracer.Start(ctx, "logger.session", trace.WithNewRoot())
+	defer span.End()
+	conn, err := postgres.Connect(ctx, s.cfg.PostgresURL, applicationCapture)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	known, err := readLineage(s.cfg.Dir)
+	if err != nil {
+		return logError{err}
+	}
+	meta, hasLog := s.changes.Meta()
+	server, _, err := inspect(ctx, conn, s.cfg, s.pub, !hasLog)
+	if err != nil {
+		return err
+	}
+	if err := s.freeSlot(ctx, conn, server.slot); err != nil {
+		return err
+	}
+	tables, err := s.publications(ctx, conn)
+	if err != nil {
+		return err
+	}
+	fault.Point(FaultPublished)
+
+	ws, err := walsender.Open(ctx, s.cfg.PostgresURL, applicationCapture, int(s.cfg.MaxRowBytes)+messageOverhead)
+	if err != nil {
+		return err
+	}
+	defer ws.Close()
+	system, err := ws.Identify(ctx)
+	if err != nil {
+		return err
+	}
+	now := lineage{LogID: meta.LogID.String(), System: system.Identifier, Database: system.Database, Timeline: system.Timeline, Publications: tables.OIDs}
+	c := continuation{
+		empty: !hasLog, logID: meta.LogID.String(), through: s.changes.Head().Position.LSN, known: known, now: now,
+		flushed: system.Flushed, slot: server.slot,
+	}
+	if c.history, err = ws.History(ctx, system.Timeline); err != nil {
+		return err
+	}
+	broken := c.broken()
+	if s.diverged != nil {
+		broken = s.diverged
+	}
+	switch {
+	case broken != nil:
+		if err := s.newLog(ctx, conn, ws, server.slot, now, broken); err != nil {
+			return err
+		}
+	case *known != now:
+		if err := writeLineage(s.cfg.Dir, now); err != nil {
+			return logError{err}
+		}
+	}
+	appender, err := s.changes.Appender(ctx)
+	if err != nil {
+		return logError{err}
+	}
+	defer appender.Close()
+	span.SetAttributes(attribute.String("syncline.log_id", s.changes.Head().Position.LogID.String()))
+	if err := ws.Start(ctx, s.cfg.Slot, s.pub.Names(), server.version); err != nil {
+		return err
+	}
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	s.setRunning(&running{publications: tables.OIDs, end: end})
+	defer s.setRunning(nil)
+	err = s.stream(ctx, ws, appender)
+	if cause := context.Cause(ctx); errors.Is(cause, errReplaced) {
+		return cause
+	}
+	return err
+}
+
+func (s *Service) setRunning(r *running) {
+	s.publishing.Lock()
+	defer s.publishing.Unlock()
+	s.running = r
+}
+
+// freeSlot ends the walsender of this logger's last session if it still holds the slot: after a network break the server
+// may notice only after wal_sender_timeout that nobody listens.
+func (s *Service) freeSlot(ctx context.Context, conn *pgx.Conn, slot slot) error {
+	if !slot.active || s.walsender == 0 || slot.pid != s.walsender {
+		return nil
+	}
+	if _, err := conn.Exec(ctx, "SELECT pg_terminate_backend($1, 5000)", slot.pid); err != nil {
+		return fmt.Errorf("end the walsender of the last session: %w", err)
+	}
+	return nil
+}
+
+// publications creates what is missing and brings the publications in line.
+func (s *Service) publications(ctx context.Context, conn *pgx.Conn) (publish.State, error) {
+	s.publishing.Lock()
+	defer s.publishing.Unlock()
+	if err := publish.Prepare(ctx, conn, s.pub); err != nil {
+		return publish.State{}, err
+	}
+	tables, err := publish.Reconcile(ctx, conn, s.pub)
+	if err != nil {
+		return publish.State{}, err
+	}
+	s.status.setTables(tables)
+	return tables, nil
+}
+
+// newLog begins a new incarnation of the change log at a new slot. The old slot goes: what it would deliver proves nothing
+// for a log whose followers have to begin anew in any case.
+func (s *Service) newLog(ctx context.Context, conn *pgx.Conn, ws *walsender.Conn, old slot, now lineage, why *discontinuity) error {
+	if old.exists {
+		if err := ws.DropSlot(ctx, s.cfg.Slot); err != nil {
+			return err
+		}
+	}
+	watch, stop := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() { defer close(watched); s.watchCreation(watch, conn) }()
+	start, err := ws.CreateSlot(ctx, s.cfg.Slot)
+	stop()
+	<-watched
+	if err != nil {
+		return err
+	}
+	fault.Point(FaultSlotMade)
+	var id change.LogID
+	rand.Read(id[:]) //nolint:errcheck // it never fails
+	meta := changelog.Meta{
+		LogID: id, Start: start, SystemIdentifier: now.System, Timeline: now.Timeline, Database: now.Database, Slot: s.cfg.Slot,
+	}
+	if err := s.changes.Reset(ctx, meta); err != nil {
+		return logError{err}
+	}
+	fault.Point(FaultLogReset)
+	now.LogID = id.String()
+	if err := writeLineage(s.cfg.Dir, now); err != nil {
+		return logError{err}
+	}
+	s.diverged = nil
+	s.log.Warn("began a new change log", "log_id", id, "start", start, "code", why.code, "reason", why.text)
+	if why.code != newLogFirst {
+		s.status.warn(fmt.Sprintf("%s: change log %s was begun at %s because %s; every replica has to be copied anew",
+			why.code, id, time.Now().UTC().Format(time.RFC3339), why.text))
+	}
+	return nil
+}
+
+// watchCreation tells in the state for which transactions the creation of the slot waits.
+func (s *Service) watchCreation(ctx context.Context, conn *pgx.Conn) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			s.status.set(PhaseStarting, "", "")
+			return
+		case <-tick.C:
+		}
+		rows, err := conn.Query(ctx, `
+			SELECT 'pid ' || pid || ' (' || usename || ', ' || application_name || ', since ' || xact_start::timestamptz(0) || ')'
+			FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+			UNION ALL SELECT 'prepared transaction ' || gid || ' (' || owner || ', since ' || prepared::timestamptz(0) || ')' FROM pg_prepared_xacts
+			LIMIT 5`)
+		if err != nil {
+			return
+		}
+		writers, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			return
+		}
+		if len(writers) > 0 {
+			s.status.set(PhaseStarting, "WAITS_FOR_TRANSACTIONS", "the slot is made when the transactions that write now have ended: %s", strings.Join(writers, ", "))
+		}
+	}
+}
+
+// errReplaced says that the publications are no longer those with which the session began.
+var errReplaced = errors.New("the publications were dropped and made again")
+
+// stream receives until something fails or ctx ends. At the end of ctx it waits a little for what was appended to become
+// durable, and confirms it.
+func (s *Service) stream(ctx context.Context, ws *walsender.Conn, appender *changelog.Appender) error {
+	s.walsender = ws.PID()
+	tail := appender.Tail()
+	f := &feed{
+		log: s.changes, appender: appender, status: &s.status, relations: make(map[uint32]relation),
+		through: tail.Through, unfinished: tail.Open,
+	}
+	c := &confirmer{ws: ws, feed: f, appender: appender, status: &s.status, wanted: make(chan struct{}, 1)}
+	s.status.heard()
+	s.status.set(PhaseCapturing, "", "")
+	s.log.Info("capturing", "slot", s.cfg.Slot, "position", s.changes.Head().Position, "walsender", ws.PID())
+
+	g, work := errgroup.WithContext(ctx)
+	interrupt := context.AfterFunc(work, ws.Interrupt)
+	defer interrupt()
+	g.Go(func() error { return s.receive(work, ws, f, c) })
+	g.Go(func() error { return c.run(work) })
+	g.Go(func() error { return s.listen(work, ws, f) })
+	err := g.Wait()
+	if ctx.Err() != nil {
+		c.finish(context.WithoutCancel(ctx))
+	}
+	return err
+}
+
+// receive feeds the change log with what the server sends.
+func (s *Service) receive(ctx context.Context, ws *walsender.Conn, f *feed, c *confirmer) error {
+	for {
+		message, err := ws.Receive()
+		if ctx.Err() != nil {
+			return ctx.Err() //nolint:wrapcheck // the end was asked for
+		}
+		f.messages.Add(1)
+		var large *walsender.TooLargeError
+		switch {
+		case errors.As(err, &large):
+			if err := s.tooLarge(ctx, f, large); err != nil {
+				return err
+			}
+			continue
+		case err != nil:
+			return err //nolint:wrapcheck // it says what failed
+		}
+		f.received.Store(max(f.received.Load(), uint64(message.WALEnd)))
+		f.appending.Store(true)
+		if message.Data != nil {
+			fault.Point(FaultReceived)
+			err = f.data(ctx, message.Data)
+			fault.Point(FaultAppended)
+		} else {
+			err = f.keepalive(ctx, message.WALEnd, message.ReplyRequested)
+		}
+		f.appending.Store(false)
+		if err != nil {
+			return err
+		}
+		if message.ReplyRequested {
+			c.reply()
+		}
+	}
+}
+
+// tooLarge fails, naming the row, unless its table is left out by the configuration: the WAL from before the table was taken
+// out of the publication still holds it. Only the message that would not fit is passed over then, in plain sight.
+func (s *Service) tooLarge(ctx context.Context, f *feed, large *walsender.TooLargeError) error {
+	row, oid := f.describe(large.Body)
+	if oid != 0 {
+		excluded, err := publish.Excluded(ctx, s.pool, s.pub, oid)
+		if err != nil {
+			return err //nolint:wrapcheck // it says what failed
+		}
+		if excluded {
+			if _, err := io.Copy(io.Discard, large.Body); err != nil {
+				return fmt.Errorf("pass over a row: %w", err)
+			}
+			s.status.warn(fmt.Sprintf("not captured, because its table is excluded and it is larger than --max-row-bytes: %s", row))
+			return nil
+		}
+	}
+	return &RowTooLargeError{Row: row, Bytes: large.Bytes, Limit: s.cfg.MaxRowBytes}
+}
+
+// RowTooLargeError says that a row event is larger than the configured limit. Nothing of its transaction is in the log.
+type RowTooLargeError struct {
+	Row          string // what happened, table and key
+	Bytes, Limit int64
+}
+
+func (e *RowTooLargeError) Error() string {
+	return fmt.Sprintf("%s has %d bytes, more than the limit of %d: raise --max-row-bytes, or leave the table out with --exclude-table",
+		e.Row, e.Bytes, e.Limit)
+}

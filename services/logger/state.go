@@ -1,0 +1,108 @@
+package logger
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
+	"github.com/seed0419d559/syncline/internal/change"
+	"github.com/seed0419d559/syncline/services/logger/publish"
+)
+
+// Phases of capture: the state's state.
+const (
+	PhaseStarting     = "starting"
+	PhaseCapturing    = "capturing"
+	PhaseReconnecting = "reconnecting"
+	PhaseBlocked      = "blocked"
+	PhaseFailed       = "failed"
+)
+
+// status is what is known of capture. It is written by capture and its watchers, and read by the service.
+type status struct {
+	transactions atomic.Int64
+	changes      atomic.Int64
+	logBytes     atomic.Int64
+	confirmed    atomic.Uint64 // last confirmed to the slot, after the change log had it durably
+	contact      atomic.Int64  // Unix nanoseconds of the last message from the primary
+
+	mu       sync.Mutex
+	phase    string
+	reason   string
+	code     string
+	tables   publish.State
+	standing []string // warnings that hold for the process's life, such as a new change log
+	server   serverStats
+	limits   []string // warnings about the slot's limits, from serverStats
+}
+
+// serverStats is what a look at the primary tells, at most once a second.
+type serverStats struct {
+	walLSN   change.LSN
+	retained int64 // bytes of WAL that the slot keeps
+}
+
+func (s *status) set(phase, code, format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.phase, s.code, s.reason = phase, code, fmt.Sprintf(format, args...)
+}
+
+func (s *status) setTables(tables publish.State) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tables = tables
+}
+
+// warn adds a warning that stays.
+func (s *status) warn(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Contains(s.standing, text) {
+		s.standing = append(s.standing, text)
+	}
+}
+
+func (s *status) setServer(stats serverStats, limits []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.server, s.limits = stats, limits
+}
+
+func (s *status) walLSN() change.LSN {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.server.walLSN
+}
+
+// heard notes that the primary has just been heard of.
+func (s *status) heard() { s.contact.Store(time.Now().UnixNano()) }
+
+// describe fills in what the status knows.
+func (s *status) describe(answer *loggerv1.GetStateResponse) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	answer.State, answer.Reason, answer.ReasonCode = s.phase, s.reason, s.code
+	answer.ConfirmedLsn = s.confirmed.Load()
+	answer.CurrentWalLsn = uint64(s.server.walLSN)
+	answer.RetainedWalBytes = s.server.retained
+	answer.Transactions, answer.Changes, answer.LogBytes = s.transactions.Load(), s.changes.Load(), s.logBytes.Load()
+	for _, name := range s.tables.Captured {
+		answer.Tables = append(answer.Tables, name.SQL())
+	}
+	answer.Warnings = slices.Concat(s.standing, s.limits, s.tables.Pending)
+	for _, refusal := range s.tables.Refused {
+		answer.Warnings = append(answer.Warnings, refusal.String())
+	}
+	for _, name := range s.tables.InsertOnly {
+		answer.Warnings = append(answer.Warnings, fmt.Sprintf("table %s: only inserts and truncates are captured, its updates and deletes are not", name))
+	}
+	if contact := s.contact.Load(); contact != 0 {
+		answer.LastContactTime = timestamppb.New(time.Unix(0, contact))
+	}
+}
