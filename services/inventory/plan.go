@@ -43,6 +43,8 @@ func planDump(request *inventoryv1.DumpRequest) (dumpPlan, error) {
 		return plan, rpc.Invalid("schema", "is missing")
 	case plan.name.Name == "":
 		return plan, rpc.Invalid("table", "is missing")
+	case strings.ContainsRune(plan.name.Schema+plan.name.Name, 0):
+		return plan, rpc.Invalid("table", "no name in PostgreSQL holds a zero byte")
 	case schema.IsSystemSchema(plan.name.Schema):
 		return plan, fmt.Errorf("dump table %s: %w: schema %s belongs to PostgreSQL or Syncline itself", plan.name, ErrNotATable, plan.name.Schema)
 	case plan.from < 0 || plan.from >= maxPages:
