@@ -1,0 +1,137 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
+	"github.com/seed0419d559/syncline/internal/change"
+)
+
+const (
+	// The kill comes after this part of the live time, and the applier is started again a moment later.
+	killAfter = 0.4
+	deadTime  = 2 * time.Second
+	waitLimit = 3 * time.Minute
+	lineForm  = "  %-10s %-13s %-14s %10s  %6s  %10s  %14s"
+)
+
+// table is the state of the primary and of its replicas.
+func (d *demo) table() []string {
+	lines := []string{fmt.Sprintf(lineForm, "", "state", "position", "lag bytes", "lag s", "rows/s", "transactions")}
+	state, rate := d.source.now()
+	if state == nil {
+		lines = append(lines, fmt.Sprintf(lineForm, "primary", "away", "", "", "", "", ""))
+	} else {
+		lines = append(lines, fmt.Sprintf(lineForm, "primary", state.GetState(), change.LSN(state.GetPosition().GetLsn()),
+			size(state.GetLagBytes()), "", count(int64(rate)), count(state.GetTransactions())))
+	}
+	for _, w := range d.watchers {
+		r, err := w.replication()
+		lines = append(lines, replicaLine(w.node.name, r, err))
+	}
+	return lines
+}
+
+func replicaLine(name string, r *applierv1.Replication, err error) string {
+	position := change.LSN(r.GetPosition().GetLsn()).String()
+	if err != nil || r == nil {
+		return fmt.Sprintf(lineForm, name, "away", position, "", "", "", "")
+	}
+	lag := "?"
+	if r.LagSeconds != nil {
+		lag = fmt.Sprintf("%.1f", r.GetLagSeconds())
+	}
+	return fmt.Sprintf(lineForm, name, stateWord(r.GetState()), position, size(r.GetLagBytes()), lag,
+		count(int64(r.GetChangesPerSecond())), count(r.GetTransactions()))
+}
+
+// live shows the table while the primary is written to, and kills one applier on the way.
+func (d *demo) live(ctx context.Context) error {
+	began := time.Now()
+	victim := d.replicas[0]
+	killed, restarted := time.Time{}, false
+	for time.Since(began) < d.options.Duration || !restarted {
+		if err := d.check(restarted || killed.IsZero()); err != nil {
+			return err
+		}
+		d.screen.show(d.table()...)
+		switch {
+		case killed.IsZero() && time.Since(began) > time.Duration(killAfter*float64(d.options.Duration)):
+			at, _ := d.watchers[0].replication()
+			if err := victim.process.kill(); err != nil {
+				return err
+			}
+			killed = time.Now()
+			d.screen.say("  !! kill -9 of the applier of %s (pid %d) at position %s", victim.name, victim.process.pid(), change.LSN(at.GetPosition().GetLsn()))
+		case !killed.IsZero() && !restarted && time.Since(killed) > deadTime:
+			restarted = true
+			if err := victim.start(ctx); err != nil {
+				return fmt.Errorf("start the applier of %s again: %w", victim.name, err)
+			}
+			d.screen.say("  !! started it again (pid %d): it goes on after the last transaction that %s has", victim.process.pid(), victim.name)
+		}
+		if !pause(ctx, redraw) {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// check finds what does not pass by itself. all says that no process is away on purpose.
+func (d *demo) check(all bool) error {
+	select {
+	case <-d.load.done:
+		if d.load.err != nil {
+			return fmt.Errorf("write to the primary: %w", d.load.err)
+		}
+	default:
+	}
+	for _, n := range d.nodes() {
+		if n.process.ended() && (all || n != d.replicas[0]) {
+			return fmt.Errorf("%s ended: %w; it printed:\n%s", n.name, n.process.err, n.logTail())
+		}
+	}
+	for _, w := range d.watchers {
+		if r, err := w.replication(); err == nil && r.GetState() == applierv1.State_STATE_FAILED {
+			return fmt.Errorf("%s: %w: %s (%s)", w.node.name, errFailed, r.GetReason(), r.GetReasonCode())
+		}
+	}
+	return nil
+}
+
+// drain waits until every replica has what was committed before the call.
+func (d *demo) drain(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, waitLimit)
+	defer cancel()
+	results := make(chan error, len(d.replicas))
+	for _, n := range d.replicas {
+		go func() {
+			_, err := applierv1.NewApplierServiceClient(n.conn).WaitReplication(ctx,
+				&applierv1.WaitReplicationRequest{Name: replicationName, Timeout: durationpb.New(waitLimit)})
+			if err != nil {
+				err = fmt.Errorf("%s did not reach the primary's last transaction: %s", n.name, why(err))
+			}
+			results <- err
+		}()
+	}
+	for left := len(d.replicas); left > 0; {
+		select {
+		case err := <-results:
+			if err != nil {
+				return err
+			}
+			left--
+		case <-time.After(redraw):
+			if err := d.check(true); err != nil {
+				return err
+			}
+			d.screen.show(d.table()...)
+		}
+	}
+	d.screen.show(d.table()...)
+	return nil
+}
