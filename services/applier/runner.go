@@ -476,27 +476,19 @@ func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *s
 	if err := catchUp.reached(ctx, position.LSN); err != nil {
 		return err
 	}
-	var failed error
 	engine := apply.NewEngine(apply.Config{
 		Replication: spec.name, Session: session, SourceID: spec.sourceServerID, Position: position, Table: routes.table,
 		Options: r.config.Apply,
-		Applied: func(p apply.Progress) {
+		Applied: func(p apply.Progress) error {
 			r.status.progressed(p)
-			if err := catchUp.reached(ctx, p.Position.LSN); err != nil && failed == nil {
-				failed = err
-				cancel()
-			}
+			return catchUp.reached(ctx, p.Position.LSN)
 		},
 	})
 	var reporting sync.WaitGroup
 	reporting.Go(func() { r.report(ctx, src) })
 	defer reporting.Wait()
 	defer cancel()
-	err = engine.Run(ctx, follow(ctx, src.logger, r.followerName(), position, r.status.heard))
-	if failed != nil {
-		return failed
-	}
-	return err
+	return engine.Run(ctx, follow(ctx, src.logger, r.followerName(), position, r.status.heard))
 }
 
 // followerName is how the source's logger lists this replication.

@@ -8,7 +8,10 @@
 //	plan.go      how rows of a relation version map to a target table
 //	statement.go the SQL of one row operation (pure)
 //	slice.go     the row operations waiting to be written
-//	write.go     writing a slice: COPY for runs of inserts, pipelined statements for the rest
+//	net.go       their net effect on each row (pure)
+//	set.go       the SQL of many row operations at once (pure)
 //	engine.go    grouping source transactions into target transactions
+//	write.go     writing a slice: set-wise, or row by row
+//	executor.go  running what the engine has prepared, and moving the position
 //	session.go   the one target session that writes
 package apply

@@ -8,9 +8,10 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/changelog/block"
-	"github.com/seed0419d559/syncline/internal/fault"
 	"github.com/seed0419d559/syncline/internal/schema"
 )
 
@@ -47,6 +48,7 @@ type Progress struct {
 	HasCommit    bool
 	Transactions int64 // since the engine began
 	Changes      int64
+	Fallbacks    int64 // slices that were replayed row by row since the engine began
 }
 
 // Options of an engine. DefaultOptions gives the values used when nothing is said.
@@ -74,20 +76,23 @@ type Config struct {
 	Position    change.Position // as stored in the target
 	// Table says what to do with a source table; a *NewTableError stops the engine before the transaction that names it.
 	Table func(schema.Name) (Table, error)
-	// Applied is called after each commit of the target, and whenever the position moved without one.
-	Applied func(Progress)
+	// Applied is called after each commit of the target, and whenever the position moved without one. No target transaction
+	// is open then, and the session may be used until it returns. An error stops the engine.
+	Applied func(Progress) error
 	Options Options
 }
 
-// Engine applies a stream. It is used by one goroutine.
+// Engine applies a stream: Run reads and groups transactions and prepares what is written, while the executor has the target
+// write what was prepared before.
 type Engine struct {
 	config    Config
-	writer    writer
+	executor  *executor
+	tasks     chan task
+	netting   netting
 	assembler *block.Assembler
 	relations map[change.RelationHash]*change.Relation
 	routes    map[change.RelationHash]*route
-	progress  Progress
-	storedAt  time.Time
+	taken     change.LSN // end of what was handed to the executor to commit
 
 	group group
 	txn   txn
@@ -103,12 +108,11 @@ type route struct {
 
 // group is the open target transaction: whole source transactions, and perhaps the beginning of one.
 type group struct {
-	begun        bool // BEGIN was sent
 	started      time.Time
 	transactions int
 	changes      int64
 	bytes        int
-	origin       string     // server id at which all of its transactions first happened
+	origin       origin     // of its latest transaction; all of them first happened at the same server
 	end          change.LSN // of its last whole transaction; 0 when it has none
 	commitTime   change.Timestamp
 }
@@ -130,26 +134,37 @@ type origin struct {
 
 // NewEngine makes an engine that continues after config.Position.
 func NewEngine(config Config) *Engine {
-	return &Engine{
-		config: config, writer: writer{pipe: pipe{conn: config.Session.conn}},
-		assembler: block.NewAssembler(config.Position),
-		relations: map[change.RelationHash]*change.Relation{}, routes: map[change.RelationHash]*route{},
-		progress: Progress{Position: config.Position, Stored: config.Position.LSN}, storedAt: time.Now(),
+	e := &Engine{
+		config: config, tasks: make(chan task, tasksAhead), assembler: block.NewAssembler(config.Position),
+		relations: map[change.RelationHash]*change.Relation{}, routes: map[change.RelationHash]*route{}, taken: config.Position.LSN,
 	}
+	e.executor = &executor{
+		config: &e.config, writer: writer{pipe: pipe{conn: config.Session.conn}}, storedAt: time.Now(), idle: make(chan struct{}, 1),
+		progress: Progress{Position: config.Position, Stored: config.Position.LSN},
+	}
+	return e
 }
 
 // Run applies events until the stream ends, something cannot be applied, or ctx is done. What was not committed is not
 // applied; the session must be closed after an error.
 func (e *Engine) Run(ctx context.Context, events <-chan Event) error {
-	tick := time.NewTicker(e.config.Options.StoreInterval)
-	defer tick.Stop()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return e.executor.run(ctx, e.tasks) })
+	group.Go(func() error { return e.read(ctx, events) })
+	return group.Wait()
+}
+
+func (e *Engine) read(ctx context.Context, events <-chan Event) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-tick.C:
-			if err := e.storeIdle(ctx); err != nil {
-				return err
+		case <-e.executor.idle:
+			// The target waits: what is whole goes now.
+			if !e.txn.open && len(events) == 0 {
+				if err := e.commit(ctx); err != nil {
+					return err
+				}
 			}
 		case event, ok := <-events:
 			switch {
@@ -168,8 +183,9 @@ func (e *Engine) Run(ctx context.Context, events <-chan Event) error {
 	}
 }
 
-// block takes one block. idle tells that no other event waits, so that what is whole is committed at once.
-func (e *Engine) block(ctx context.Context, b *block.Block, idle bool) error {
+// block takes one block. last tells that no other event waits: then, unless the target is busy, what is whole is committed at
+// once.
+func (e *Engine) block(ctx context.Context, b *block.Block, last bool) error {
 	if b.LogID != e.config.Position.LogID {
 		return fmt.Errorf("%w: a block of log %s came, expected %s", ErrStreamOrder, b.LogID, e.config.Position.LogID)
 	}
@@ -192,14 +208,17 @@ func (e *Engine) block(ctx context.Context, b *block.Block, idle bool) error {
 	if e.txn.open {
 		return nil
 	}
-	if e.group.transactions > 0 && (idle || e.groupFull()) {
-		if err := e.commit(ctx); err != nil {
-			return err
+	if e.group.transactions > 0 {
+		// A mark behind the last transaction moves the position with it.
+		e.group.end = max(e.group.end, b.Through)
+		if e.groupFull() || last && e.executor.outstanding.Load() == 0 {
+			return e.commit(ctx)
 		}
+		return nil
 	}
-	if e.group.transactions == 0 && b.Through > e.progress.Position.LSN {
-		e.progress.Position.LSN = b.Through
-		e.config.Applied(e.progress)
+	if b.Through > e.taken {
+		e.taken = b.Through
+		return e.hand(ctx, task{commit: &commitPoint{position: b.Through}})
 	}
 	return nil
 }
@@ -209,10 +228,21 @@ func (e *Engine) groupFull() bool {
 	return e.group.bytes >= o.GroupBytes || e.group.transactions >= o.GroupTransactions || time.Since(e.group.started) >= o.GroupTime
 }
 
+// hand gives a task to the executor, waiting for a place.
+func (e *Engine) hand(ctx context.Context, t task) error {
+	e.executor.outstanding.Add(1)
+	select {
+	case e.tasks <- t:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 func (e *Engine) record(ctx context.Context, b *block.Block, rec *block.Record) error {
 	if rec.Kind == block.KindBegin {
-		if rec.Begin.CommitLSN < e.progress.Position.LSN || rec.Begin.CommitLSN < e.group.end {
-			return fmt.Errorf("%w: a transaction with commit LSN %s came after %s", ErrStreamOrder, rec.Begin.CommitLSN, max(e.progress.Position.LSN, e.group.end))
+		if before := max(e.taken, e.group.end); rec.Begin.CommitLSN < before {
+			return fmt.Errorf("%w: a transaction with commit LSN %s came after %s", ErrStreamOrder, rec.Begin.CommitLSN, before)
 		}
 		if e.group.transactions == 0 {
 			e.group.started = time.Now()
@@ -245,13 +275,13 @@ func (e *Engine) record(ctx context.Context, b *block.Block, rec *block.Record) 
 // resolveOrigin keeps transactions of different origins out of one target transaction.
 func (e *Engine) resolveOrigin(ctx context.Context) error {
 	e.txn.resolved = true
-	if e.group.transactions > 0 && e.group.origin != e.txn.origin.server {
+	if e.group.transactions > 0 && e.group.origin.server != e.txn.origin.server {
 		if err := e.commit(ctx); err != nil {
 			return err
 		}
 		e.group.started = time.Now()
 	}
-	e.group.origin = e.txn.origin.server
+	e.group.origin = e.txn.origin
 	return nil
 }
 
@@ -330,114 +360,51 @@ func (e *Engine) change(ctx context.Context, b *block.Block, c *block.Change) er
 	return nil
 }
 
-// writeSlice writes what waits into the open target transaction, beginning one if there is none.
+// writeSlice hands what waits to the executor.
 func (e *Engine) writeSlice(ctx context.Context) error {
 	if len(e.slice) == 0 {
 		return nil
 	}
-	if err := e.begin(ctx); err != nil {
+	origin, err := e.originMessage()
+	if err != nil {
 		return err
 	}
-	if err := e.writer.write(ctx, e.slice); err != nil {
-		return err
-	}
-	if err := e.writer.pipe.flush(ctx); err != nil {
-		return err
-	}
-	clear(e.slice)
-	e.slice, e.bytes = e.slice[:0], 0
-	fault.Point("apply/slice written")
-	return nil
+	w := &write{origin: origin, steps: e.netting.steps(e.slice)}
+	e.slice, e.bytes = make([]op, 0, cap(e.slice)), 0
+	return e.hand(ctx, task{write: w})
 }
 
-// begin queues BEGIN and the origin message: the message is the first thing the transaction writes.
-func (e *Engine) begin(ctx context.Context) error {
-	if e.group.begun {
-		return nil
-	}
-	e.group.begun = true
-	message, err := json.Marshal(originMessage{
-		ServerID: e.txn.origin.server, LogID: e.txn.origin.position.LogID.String(),
-		LSN: strconv.FormatUint(uint64(e.txn.origin.position.LSN), 10), CommitTime: strconv.FormatInt(int64(e.txn.origin.commitTime), 10),
+// originMessage is the content of the logical message syncline.origin for the group. Numbers are strings,
+// as in the API's JSON.
+func (e *Engine) originMessage() ([]byte, error) {
+	message, err := json.Marshal(struct {
+		ServerID   string `json:"server_id"`
+		LogID      string `json:"log_id"`
+		LSN        string `json:"lsn"`
+		CommitTime string `json:"commit_time"`
+	}{
+		e.group.origin.server, e.group.origin.position.LogID.String(),
+		strconv.FormatUint(uint64(e.group.origin.position.LSN), 10), strconv.FormatInt(int64(e.group.origin.commitTime), 10),
 	})
 	if err != nil {
-		return fmt.Errorf("write origin: %w", err)
+		return nil, fmt.Errorf("write origin: %w", err)
 	}
-	s := &e.config.Session.statements
-	if err := e.writer.pipe.send(ctx, &s.begin, nil, expectation{rows: -1, what: "begin"}); err != nil {
-		return err
-	}
-	return e.writer.pipe.send(ctx, &s.origin, [][]byte{message}, expectation{rows: -1, what: "write origin"})
+	return message, nil
 }
 
-// originMessage is the content of the logical message syncline.origin. Numbers are strings, as in the API's JSON.
-type originMessage struct {
-	ServerID   string `json:"server_id"`
-	LogID      string `json:"log_id"`
-	LSN        string `json:"lsn"`
-	CommitTime string `json:"commit_time"`
-}
-
-// commit ends the group. Afterwards its transactions are applied and the position says so, both or neither.
+// commit hands the end of the group to the executor, if it has whole transactions.
 func (e *Engine) commit(ctx context.Context) error {
-	if e.group.end == 0 {
+	if e.group.transactions == 0 {
 		return nil
 	}
 	if err := e.writeSlice(ctx); err != nil {
 		return err
 	}
-	if e.group.begun {
-		if err := e.commitTarget(ctx); err != nil {
-			return err
-		}
+	c := &commitPoint{
+		position: e.group.end, commitTime: e.group.commitTime, hasCommit: true,
+		transactions: e.group.transactions, changes: e.group.changes,
 	}
-	e.progress.Position.LSN = e.group.end
-	e.progress.CommitTime, e.progress.HasCommit = e.group.commitTime, true
-	e.progress.Transactions += int64(e.group.transactions)
-	e.progress.Changes += e.group.changes
+	e.taken = e.group.end
 	e.group = group{}
-	e.config.Applied(e.progress)
-	return nil
-}
-
-func (e *Engine) commitTarget(ctx context.Context) error {
-	if err := e.sendPosition(ctx, e.group.end, e.group.commitTime); err != nil {
-		return err
-	}
-	fault.Point("apply/before commit")
-	if _, err := e.writer.exec(ctx, commitSQL); err != nil {
-		return fmt.Errorf("commit: %w", err)
-	}
-	fault.Point("apply/after commit")
-	e.progress.Stored, e.storedAt = e.group.end, time.Now()
-	return nil
-}
-
-// sendPosition moves the stored position, provided that it still is where this engine left it.
-func (e *Engine) sendPosition(ctx context.Context, to change.LSN, commitTime change.Timestamp) error {
-	params := [][]byte{
-		[]byte(e.config.Replication), []byte(e.progress.Stored.String()), []byte(to.String()), strconv.AppendInt(nil, int64(commitTime), 10),
-	}
-	err := e.writer.pipe.send(ctx, &e.config.Session.statements.position, params, expectation{rows: 1, what: "store position"})
-	if err == nil {
-		err = e.writer.pipe.flush(ctx)
-	}
-	var count *RowCountError
-	if errors.As(err, &count) {
-		return fmt.Errorf("%w (expected %s)", ErrMoved, e.progress.Stored)
-	}
-	return err
-}
-
-// storeIdle stores a position that moved without anything to write.
-func (e *Engine) storeIdle(ctx context.Context) error {
-	if e.group.begun || e.progress.Position.LSN <= e.progress.Stored || time.Since(e.storedAt) < e.config.Options.StoreInterval {
-		return nil
-	}
-	if err := e.sendPosition(ctx, e.progress.Position.LSN, e.progress.CommitTime); err != nil {
-		return err
-	}
-	e.progress.Stored, e.storedAt = e.progress.Position.LSN, time.Now()
-	e.config.Applied(e.progress)
-	return nil
+	return e.hand(ctx, task{commit: c})
 }

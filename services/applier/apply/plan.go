@@ -2,6 +2,7 @@ package apply
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/schema"
@@ -24,9 +25,12 @@ type Plan struct {
 	// locator are the source columns that find a row, as indexes; nil when the whole row is compared.
 	locator   []int
 	inLocator []bool
+	// keyed tells that the locator finds at most one row of the target, so that changes can be netted by it.
+	keyed bool
 	// extra are the target's written columns that the source does not have.
 	extra      []string
-	statements map[string]*statement
+	statements map[string]*statement // of single operations; the executor's
+	sets       map[string]*statement // of sets; the engine's, but for their names
 	copySQL    string
 	copyFields []int // source columns of copySQL, in its order
 }
@@ -36,7 +40,7 @@ func NewPlan(relation *change.Relation, target *Target) (*Plan, error) {
 	p := &Plan{
 		Relation: relation, Target: target,
 		columns: make([]*TargetColumn, len(relation.Columns)), inLocator: make([]bool, len(relation.Columns)),
-		statements: map[string]*statement{},
+		statements: map[string]*statement{}, sets: map[string]*statement{},
 	}
 	source := make(map[string]int, len(relation.Columns))
 	for i, c := range relation.Columns {
@@ -61,6 +65,7 @@ func NewPlan(relation *change.Relation, target *Target) (*Plan, error) {
 	for _, i := range p.locator {
 		p.inLocator[i] = true
 	}
+	p.keyed = p.locatorIsKey()
 	p.copySQL = copyStatement(p)
 	return p, nil
 }
@@ -87,4 +92,18 @@ func (p *Plan) chooseLocator(source map[string]int) {
 			return
 		}
 	}
+}
+
+// locatorIsKey tells whether the target has a unique key whose columns the locator covers.
+func (p *Plan) locatorIsKey() bool {
+	for _, key := range p.Target.UniqueKeys {
+		covered := true
+		for _, name := range key {
+			covered = covered && slices.ContainsFunc(p.locator, func(i int) bool { return p.columns[i].Name == name })
+		}
+		if covered && len(p.locator) > 0 {
+			return true
+		}
+	}
+	return false
 }

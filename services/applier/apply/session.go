@@ -37,7 +37,7 @@ type Session struct {
 }
 
 // fixedStatements are those of every applied transaction.
-type fixedStatements struct{ begin, origin, position statement }
+type fixedStatements struct{ begin, origin, position, savepoint, release statement }
 
 // OpenSession connects, sets session_replication_role where the role may, takes the replication's lock and reads the catalog.
 func OpenSession(ctx context.Context, url, replication string) (*Session, error) {
@@ -47,6 +47,7 @@ func OpenSession(ctx context.Context, url, replication string) (*Session, error)
 	}
 	s := &Session{conn: conn, replication: replication, statements: fixedStatements{
 		begin: statement{sql: beginSQL}, origin: statement{sql: originSQL}, position: statement{sql: positionSQL},
+		savepoint: statement{sql: "SAVEPOINT syncline"}, release: statement{sql: "RELEASE SAVEPOINT syncline"},
 	}}
 	if err := s.prepare(ctx); err != nil {
 		s.Close()
@@ -63,6 +64,10 @@ func (s *Session) prepare(ctx context.Context) error {
 	}
 	// The position moves with the rows, so what an unflushed commit loses in a crash is simply applied again.
 	if _, err := s.conn.Exec(ctx, "SET synchronous_commit = off"); err != nil {
+		return fmt.Errorf("set up apply session: %w", err)
+	}
+	// Generic plans find rows by the key's index, whatever the statistics say, and are made once.
+	if _, err := s.conn.Exec(ctx, "SET plan_cache_mode = force_generic_plan"); err != nil {
 		return fmt.Errorf("set up apply session: %w", err)
 	}
 	var locked bool

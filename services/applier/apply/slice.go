@@ -37,20 +37,6 @@ func (o *op) size() int { return o.old.Size() + o.new.Size() + opOverheadBytes }
 
 const opOverheadBytes = 64
 
-// insertRun returns how many operations at the front of ops are inserts of one plan that COPY can write.
-func insertRun(ops []op) int {
-	plan := ops[0].plan
-	if plan.Target.RowTriggers {
-		return 0
-	}
-	for i := range ops {
-		if ops[i].operation != Insert || ops[i].plan != plan {
-			return i
-		}
-	}
-	return len(ops)
-}
-
 // appendCopyRow appends the row of an insert in COPY text format.
 func appendCopyRow(dst []byte, o *op) []byte {
 	first := true
@@ -69,6 +55,26 @@ func appendCopyRow(dst []byte, o *op) []byte {
 			continue
 		}
 		dst = appendCopyText(dst, text)
+	}
+	return append(dst, '\n')
+}
+
+// appendCopyValues appends a row whose values come from several operations.
+func appendCopyValues(dst []byte, p *Plan, values []value) []byte {
+	first := true
+	for i, v := range values {
+		if p.columns[i] == nil {
+			continue
+		}
+		if !first {
+			dst = append(dst, '\t')
+		}
+		first = false
+		if v.kind == block.ValueNull {
+			dst = append(dst, '\\', 'N')
+			continue
+		}
+		dst = appendCopyText(dst, v.text)
 	}
 	return append(dst, '\n')
 }

@@ -27,6 +27,8 @@ type TargetColumn struct {
 	IdentityAlways bool     // cannot stand in SET
 	Equality       Equality // of its type
 	Operator       string   // its type's equality operator as SQL, such as = or OPERATOR("public".=)
+	Type           string   // as SQL, without a modifier
+	HasArray       bool     // there is an array type of its type
 }
 
 // Target is a table of the target database, as its catalog says.
@@ -101,10 +103,12 @@ SELECT c.oid, n.nspname, c.relname, c.relkind = 'p',
     OR EXISTS (SELECT FROM pg_catalog.pg_rewrite w WHERE w.ev_class = c.oid AND w.ev_type <> '1' AND w.ev_enabled IN ('R', 'A')),
   a.attname, coalesce(a.attnotnull, false), coalesce(a.attgenerated <> '', false), coalesce(a.attidentity = 'a', false),
   CASE WHEN e.class = 1 AND co.collisdeterministic IS FALSE THEN 2 ELSE coalesce(e.class, 3) END,
-  CASE WHEN e.elem OR e.nspname IS NULL OR e.nspname = 'pg_catalog' THEN '=' ELSE pg_catalog.format('OPERATOR(%I.%s)', e.nspname, e.oprname) END
+  CASE WHEN e.elem OR e.nspname IS NULL OR e.nspname = 'pg_catalog' THEN '=' ELSE pg_catalog.format('OPERATOR(%I.%s)', e.nspname, e.oprname) END,
+  coalesce(pg_catalog.format_type(a.atttypid, -1), ''), coalesce(ty.typarray <> 0, false)
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+LEFT JOIN pg_catalog.pg_type ty ON ty.oid = a.atttypid
 LEFT JOIN equality e ON e.oid = a.atttypid
 LEFT JOIN pg_catalog.pg_collation co ON co.oid = a.attcollation
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
@@ -139,8 +143,10 @@ func ReadCatalog(ctx context.Context, conn *pgx.Conn) (Catalog, error) {
 		notNull, generated, identity bool
 		column                       *string
 		equality                     int
+		typ                          string
+		hasArray                     bool
 	)
-	_, err = pgx.ForEachRow(rows, []any{&oid, &schemaName, &name, &partitioned, &triggers, &column, &notNull, &generated, &identity, &equality, &operator}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&oid, &schemaName, &name, &partitioned, &triggers, &column, &notNull, &generated, &identity, &equality, &operator, &typ, &hasArray}, func() error {
 		target := byOID[oid]
 		if target == nil {
 			target = &Target{OID: oid, Schema: schemaName, Name: name, Partitioned: partitioned, RowTriggers: triggers}
@@ -150,7 +156,7 @@ func ReadCatalog(ctx context.Context, conn *pgx.Conn) (Catalog, error) {
 		if column != nil {
 			target.Columns = append(target.Columns, TargetColumn{
 				Name: *column, NotNull: notNull, Generated: generated, IdentityAlways: identity,
-				Equality: Equality(equality), Operator: operator, //nolint:gosec // 1 to 3, from the query
+				Equality: Equality(equality), Operator: operator, Type: typ, HasArray: hasArray, //nolint:gosec // 1 to 3, from the query
 			})
 		}
 		return nil

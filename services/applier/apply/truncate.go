@@ -7,11 +7,9 @@ import (
 	"strings"
 
 	"github.com/seed0419d559/syncline/internal/changelog/block"
-	"github.com/seed0419d559/syncline/internal/postgres"
 )
 
-// truncate empties the tables of one statement. PostgreSQL refuses to TRUNCATE a table that a table outside of the list
-// refers to, even while foreign keys are not enforced: then the rows are deleted instead.
+// truncate hands the truncate of one statement to the executor, after what comes before it.
 func (e *Engine) truncate(ctx context.Context, b *block.Block, t *block.Truncate) error {
 	var targets []*Target
 	for _, index := range t.Relations {
@@ -35,35 +33,12 @@ func (e *Engine) truncate(ctx context.Context, b *block.Block, t *block.Truncate
 	if err := e.writeSlice(ctx); err != nil {
 		return err
 	}
-	if err := e.begin(ctx); err != nil {
+	origin, err := e.originMessage()
+	if err != nil {
 		return err
 	}
 	e.group.changes += int64(len(targets))
-	for _, sql := range []string{"SAVEPOINT syncline_truncate", truncateSQL(targets, t.RestartIdentity)} {
-		if _, err := e.writer.exec(ctx, sql); err != nil {
-			if postgres.Code(err) != codeFeatureNotSupported {
-				return fmt.Errorf("truncate %s: %w", names(targets), err)
-			}
-			return e.deleteAll(ctx, targets)
-		}
-	}
-	_, err := e.writer.exec(ctx, "RELEASE SAVEPOINT syncline_truncate")
-	return err
-}
-
-const codeFeatureNotSupported = "0A000"
-
-func (e *Engine) deleteAll(ctx context.Context, targets []*Target) error {
-	if _, err := e.writer.exec(ctx, "ROLLBACK TO SAVEPOINT syncline_truncate"); err != nil {
-		return fmt.Errorf("truncate %s: %w", names(targets), err)
-	}
-	for _, target := range targets {
-		b := builder{plan: &Plan{Target: target}}
-		if _, err := e.writer.exec(ctx, "DELETE FROM "+b.table()); err != nil {
-			return fmt.Errorf("empty table %s: %w", nameOf(target), err)
-		}
-	}
-	return nil
+	return e.hand(ctx, task{truncate: &truncation{origin: origin, targets: targets, restartIdentity: t.RestartIdentity}})
 }
 
 func truncateSQL(targets []*Target, restartIdentity bool) string {

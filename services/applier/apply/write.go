@@ -10,10 +10,49 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/seed0419d559/syncline/internal/changelog/block"
+	"github.com/seed0419d559/syncline/internal/fault"
+	"github.com/seed0419d559/syncline/internal/postgres"
 )
 
-// copyRunRows is the shortest run of inserts into one table that is written with COPY: below it the round trip costs more.
-const copyRunRows = 16
+const (
+	// setRows is the smallest slice that is written set-wise: below it row by row is as fast, and one round trip less.
+	setRows = 64
+	// copyRows is the smallest number of inserts into one table that is written with COPY.
+	copyRows = 16
+)
+
+// step is a part of a slice: operations that are written set-wise, or one by one.
+type step struct {
+	ops  []op
+	sets *sets // nil: one by one
+}
+
+// steps cuts a slice into parts that are written set-wise, and between them what has to run in its place.
+func (n *netting) steps(ops []op) []step {
+	if len(ops) < setRows {
+		return []step{{ops: ops}}
+	}
+	var list []step
+	single := 0 // length of the run of operations at the front that are written one by one
+	for rest := ops; len(rest) > single; {
+		taken := n.take(rest[single:])
+		if taken < setRows {
+			single += max(taken, 1)
+			continue
+		}
+		if single > 0 {
+			list = append(list, step{ops: rest[:single]})
+		}
+		s := n.build()
+		list = append(list, step{ops: rest[single : single+taken], sets: &s})
+		rest, single = rest[single+taken:], 0
+		ops = rest
+	}
+	if len(ops) > 0 {
+		list = append(list, step{ops: ops})
+	}
+	return list
+}
 
 // writer writes slices in the session's open transaction.
 type writer struct {
@@ -21,25 +60,92 @@ type writer struct {
 	old, new []value
 	params   [][]byte
 	key      []byte
+	// fallbacks counts the slices that had to be replayed row by row.
+	fallbacks int64
 }
 
-// write queues or writes ops in their order. Results are checked at the latest by the next flush of the pipe.
-func (w *writer) write(ctx context.Context, ops []op) error {
-	for len(ops) > 0 {
-		if run := insertRun(ops); run >= copyRunRows {
-			if err := w.pipe.flush(ctx); err != nil {
+// write writes the parts of a slice in their order. Everything is checked when it returns.
+func (w *writer) write(ctx context.Context, steps []step, fixed *fixedStatements) error {
+	for _, s := range steps {
+		if s.sets != nil {
+			if err := w.setWise(ctx, s, fixed); err != nil {
 				return err
 			}
-			if err := w.copy(ctx, ops[:run]); err != nil {
-				return err
-			}
-			ops = ops[run:]
 			continue
 		}
-		if err := w.queue(ctx, &ops[0]); err != nil {
+		for i := range s.ops {
+			if err := w.queue(ctx, &s.ops[i]); err != nil {
+				return err
+			}
+		}
+	}
+	return w.pipe.flush(ctx)
+}
+
+// setWise writes a part set by set. If a statement fails or touches another number of rows than it should, nothing of the part
+// stands, and its operations run one by one in their order: that is what they mean, and it shows which one is wrong.
+func (w *writer) setWise(ctx context.Context, s step, fixed *fixedStatements) error {
+	if err := w.pipe.send(ctx, &fixed.savepoint, nil, expectation{rows: -1, what: "set savepoint"}); err != nil {
+		return err
+	}
+	err := w.sets(ctx, s.sets)
+	if err == nil {
+		return w.pipe.send(ctx, &fixed.release, nil, expectation{rows: -1, what: "release savepoint"})
+	}
+	if w.pipe.conn.IsClosed() || postgres.IsTransient(err) || ctx.Err() != nil {
+		return err
+	}
+	if _, rollback := w.pipe.conn.Exec(ctx, "ROLLBACK TO SAVEPOINT syncline", pgx.QueryExecModeSimpleProtocol); rollback != nil {
+		return errors.Join(err, rollback)
+	}
+	fault.Point("apply/set-wise failed")
+	w.fallbacks++
+	for i := range s.ops {
+		if err := w.queue(ctx, &s.ops[i]); err != nil {
 			return err
 		}
-		ops = ops[1:]
+	}
+	return w.pipe.flush(ctx)
+}
+
+func (w *writer) sets(ctx context.Context, s *sets) error {
+	for _, list := range [][]set{s.deletes, s.updates} {
+		for i := range list {
+			one := &list[i]
+			if err := w.pipe.send(ctx, one.sql, one.params, expectation{rows: int64(one.rows)}); err != nil {
+				return err
+			}
+		}
+	}
+	if err := w.pipe.flush(ctx); err != nil {
+		return err
+	}
+	for i := range s.inserts {
+		if err := w.inserts(ctx, &s.inserts[i]); err != nil {
+			return err
+		}
+	}
+	return w.pipe.flush(ctx)
+}
+
+func (w *writer) inserts(ctx context.Context, in *inserts) error {
+	if len(in.rows) >= copyRows {
+		if err := w.pipe.flush(ctx); err != nil {
+			return err
+		}
+		return w.copy(ctx, in)
+	}
+	for i := range in.rows {
+		row := &in.rows[i]
+		o := &in.ops[row.op]
+		values := row.merged
+		if values == nil {
+			w.new = o.decodeNew(w.new[:0])
+			values = w.new
+		}
+		if err := w.execute(ctx, o, Insert, nil, values); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -54,16 +160,20 @@ func (w *writer) queue(ctx context.Context, o *op) error {
 			}
 		}
 	}
-	s, key, err := o.plan.statementFor(o.operation, w.old, w.new, w.key)
+	return w.execute(ctx, o, o.operation, w.old, w.new)
+}
+
+func (w *writer) execute(ctx context.Context, o *op, operation Operation, oldRow, newRow []value) error {
+	s, key, err := o.plan.statementFor(operation, oldRow, newRow, w.key)
 	w.key = key
 	if err != nil {
 		return describe(err, o)
 	}
 	w.params = w.params[:0]
 	for _, p := range s.params {
-		v := w.new
+		v := newRow
 		if p.old {
-			v = w.old
+			v = oldRow
 		}
 		if v[p.column].kind == block.ValueNull {
 			w.params = append(w.params, nil)
@@ -74,56 +184,46 @@ func (w *writer) queue(ctx context.Context, o *op) error {
 	return w.pipe.send(ctx, s, w.params, expectation{rows: 1, op: o})
 }
 
-// copy writes a run of inserts of one plan with COPY.
-func (w *writer) copy(ctx context.Context, ops []op) error {
-	plan := ops[0].plan
-	tag, err := w.pipe.conn.PgConn().CopyFrom(ctx, &copyReader{ops: ops}, plan.copySQL)
-	if err == nil && tag.RowsAffected() != int64(len(ops)) {
-		err = &RowCountError{Want: int64(len(ops)), Got: tag.RowsAffected()}
+// copy writes inserts of one plan with COPY.
+func (w *writer) copy(ctx context.Context, in *inserts) error {
+	reader := &copyReader{in: in}
+	tag, err := w.pipe.conn.PgConn().CopyFrom(ctx, reader, in.plan.copySQL)
+	if err == nil && tag.RowsAffected() != int64(len(in.rows)) {
+		err = &RowCountError{Want: int64(len(in.rows)), Got: tag.RowsAffected()}
 	}
-	if err == nil {
-		return nil
-	}
-	return describe(err, failedCopyOp(err, ops))
+	return err
 }
 
-// failedCopyOp finds the row that COPY stopped at: PostgreSQL names the line in the error's context.
-func failedCopyOp(err error, ops []op) *op {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
-		var table string
-		var line int
-		if n, _ := fmt.Sscanf(pg.Where, "COPY %s line %d", &table, &line); n == 2 && line >= 1 && line <= len(ops) {
-			return &ops[line-1]
-		}
-	}
-	return &ops[0]
-}
-
-// copyReader gives a run of inserts as COPY text, one row at a time.
+// copyReader gives inserts as COPY text, some rows at a time.
 type copyReader struct {
-	ops  []op
-	row  []byte
-	rest []byte
+	in     *inserts
+	next   int
+	buffer []byte
+	rest   []byte
 }
+
+// copyChunk is about how much is encoded at once.
+const copyChunk = 64 << 10
 
 func (r *copyReader) Read(p []byte) (int, error) {
-	n := 0
-	for n < len(p) {
-		if len(r.rest) == 0 {
-			if len(r.ops) == 0 {
-				break
+	if len(r.rest) == 0 {
+		r.buffer = r.buffer[:0]
+		for len(r.buffer) < copyChunk && r.next < len(r.in.rows) {
+			row := &r.in.rows[r.next]
+			if row.merged != nil {
+				r.buffer = appendCopyValues(r.buffer, r.in.plan, row.merged)
+			} else {
+				r.buffer = appendCopyRow(r.buffer, &r.in.ops[row.op])
 			}
-			r.row = appendCopyRow(r.row[:0], &r.ops[0])
-			r.rest, r.ops = r.row, r.ops[1:]
+			r.next++
 		}
-		c := copy(p[n:], r.rest)
-		r.rest = r.rest[c:]
-		n += c
+		r.rest = r.buffer
 	}
-	if n == 0 {
+	if len(r.rest) == 0 {
 		return 0, io.EOF
 	}
+	n := copy(p, r.rest)
+	r.rest = r.rest[n:]
 	return n, nil
 }
 

@@ -1,0 +1,207 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/seed0419d559/syncline/internal/change"
+	"github.com/seed0419d559/syncline/internal/fault"
+	"github.com/seed0419d559/syncline/internal/postgres"
+)
+
+// task is what the engine hands to the executor, in order. Exactly one field is set.
+type task struct {
+	write    *write
+	truncate *truncation
+	commit   *commitPoint
+}
+
+// write is a prepared slice.
+type write struct {
+	origin []byte // of the target transaction, which begins with it if none is open
+	steps  []step
+}
+
+// truncation empties targets in the open target transaction.
+type truncation struct {
+	origin          []byte
+	targets         []*Target
+	restartIdentity bool
+}
+
+// commitPoint ends a group, or moves the position over what does not concern the target.
+type commitPoint struct {
+	position     change.LSN
+	commitTime   change.Timestamp
+	hasCommit    bool
+	transactions int
+	changes      int64
+}
+
+// tasksAhead is how many tasks wait while one runs: the next slice is prepared while the server works on this one.
+const tasksAhead = 1
+
+// executor owns the session: it runs the tasks one after the other.
+type executor struct {
+	config   *Config
+	writer   writer
+	begun    bool // BEGIN was sent
+	progress Progress
+	storedAt time.Time
+	// outstanding counts the tasks handed over and not done. idle is signalled when it falls to zero.
+	outstanding atomic.Int32
+	idle        chan struct{}
+}
+
+func (x *executor) run(ctx context.Context, tasks <-chan task) error {
+	tick := time.NewTicker(x.config.Options.StoreInterval)
+	defer tick.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+			err = x.storeIdle(ctx)
+		case t := <-tasks:
+			switch {
+			case t.write != nil:
+				err = x.write(ctx, t.write)
+			case t.truncate != nil:
+				err = x.truncate(ctx, t.truncate)
+			default:
+				err = x.commit(ctx, t.commit)
+			}
+			if x.outstanding.Add(-1) == 0 {
+				select {
+				case x.idle <- struct{}{}:
+				default:
+				}
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// begin queues BEGIN and the origin message: the message is the first thing the transaction writes.
+func (x *executor) begin(ctx context.Context, origin []byte) error {
+	if x.begun {
+		return nil
+	}
+	x.begun = true
+	s := &x.config.Session.statements
+	if err := x.writer.pipe.send(ctx, &s.begin, nil, expectation{rows: -1, what: "begin"}); err != nil {
+		return err
+	}
+	return x.writer.pipe.send(ctx, &s.origin, [][]byte{origin}, expectation{rows: -1, what: "write origin"})
+}
+
+func (x *executor) write(ctx context.Context, w *write) error {
+	if err := x.begin(ctx, w.origin); err != nil {
+		return err
+	}
+	if err := x.writer.write(ctx, w.steps, &x.config.Session.statements); err != nil {
+		return err
+	}
+	fault.Point("apply/slice written")
+	return nil
+}
+
+// commit makes a group applied: its rows and the position that says so are committed together, or neither.
+func (x *executor) commit(ctx context.Context, c *commitPoint) error {
+	if x.begun {
+		if err := x.sendPosition(ctx, c.position, c.commitTime); err != nil {
+			return err
+		}
+		fault.Point("apply/before commit")
+		if _, err := x.writer.exec(ctx, commitSQL); err != nil {
+			return fmt.Errorf("commit: %w", err)
+		}
+		fault.Point("apply/after commit")
+		x.begun = false
+		x.progress.Stored, x.storedAt = c.position, time.Now()
+	}
+	x.progress.Position.LSN = c.position
+	if c.hasCommit {
+		x.progress.CommitTime, x.progress.HasCommit = c.commitTime, true
+	}
+	x.progress.Transactions += int64(c.transactions)
+	x.progress.Changes += c.changes
+	x.progress.Fallbacks = x.writer.fallbacks
+	return x.config.Applied(x.progress)
+}
+
+// sendPosition moves the stored position, provided that it still is where this session left it.
+func (x *executor) sendPosition(ctx context.Context, to change.LSN, commitTime change.Timestamp) error {
+	params := [][]byte{
+		[]byte(x.config.Replication), []byte(x.progress.Stored.String()), []byte(to.String()), strconv.AppendInt(nil, int64(commitTime), 10),
+	}
+	err := x.writer.pipe.send(ctx, &x.config.Session.statements.position, params, expectation{rows: 1, what: "store position"})
+	if err == nil {
+		err = x.writer.pipe.flush(ctx)
+	}
+	var count *RowCountError
+	if errors.As(err, &count) {
+		return fmt.Errorf("%w (expected %s)", ErrMoved, x.progress.Stored)
+	}
+	return err
+}
+
+// storeIdle stores a position that moved without anything to write.
+func (x *executor) storeIdle(ctx context.Context) error {
+	if x.begun || x.progress.Position.LSN <= x.progress.Stored || time.Since(x.storedAt) < x.config.Options.StoreInterval {
+		return nil
+	}
+	if err := x.sendPosition(ctx, x.progress.Position.LSN, x.progress.CommitTime); err != nil {
+		return err
+	}
+	x.progress.Stored, x.storedAt = x.progress.Position.LSN, time.Now()
+	return x.config.Applied(x.progress)
+}
+
+// truncate empties the tables of one statement. PostgreSQL refuses to TRUNCATE a table that a table outside of the list
+// refers to, even while foreign keys are not enforced: then the rows are deleted instead.
+func (x *executor) truncate(ctx context.Context, t *truncation) error {
+	if err := x.begin(ctx, t.origin); err != nil {
+		return err
+	}
+	if _, err := x.writer.exec(ctx, "SAVEPOINT syncline_truncate"); err != nil {
+		return fmt.Errorf("truncate %s: %w", names(t.targets), err)
+	}
+	if _, err := x.exec(ctx, truncateSQL(t.targets, t.restartIdentity)); err != nil {
+		if postgres.Code(err) != codeFeatureNotSupported {
+			return fmt.Errorf("truncate %s: %w", names(t.targets), err)
+		}
+		return x.deleteAll(ctx, t.targets)
+	}
+	_, err := x.exec(ctx, "RELEASE SAVEPOINT syncline_truncate")
+	return err
+}
+
+const codeFeatureNotSupported = "0A000"
+
+func (x *executor) deleteAll(ctx context.Context, targets []*Target) error {
+	if _, err := x.exec(ctx, "ROLLBACK TO SAVEPOINT syncline_truncate"); err != nil {
+		return fmt.Errorf("truncate %s: %w", names(targets), err)
+	}
+	for _, target := range targets {
+		b := builder{plan: &Plan{Target: target}}
+		if _, err := x.exec(ctx, "DELETE FROM "+b.table()); err != nil {
+			return fmt.Errorf("empty table %s: %w", nameOf(target), err)
+		}
+	}
+	return nil
+}
+
+func (x *executor) exec(ctx context.Context, sql string) (pgconn.CommandTag, error) {
+	return x.writer.pipe.conn.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol)
+}
