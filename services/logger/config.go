@@ -56,7 +56,7 @@ func DefaultConfig() Config {
 		MaxAge:          7 * 24 * time.Hour,
 		MaxBytes:        64 << 30,
 		MaxFollowers:    1000,
-		CatalogInterval: time.Second,
+		CatalogInterval: 500 * time.Millisecond,
 		LockTimeout:     3 * time.Second,
 		RetryMax:        5 * time.Second,
 		FailedRetry:     30 * time.Second,

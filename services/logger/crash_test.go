@@ -201,14 +201,15 @@ func startLoad(t testing.TB, url string, random *rand.Rand, bulkRows int) *load 
 	var writers sync.WaitGroup
 	l := &load{stop: func() { cancel(); writers.Wait() }}
 	t.Cleanup(l.stop)
+	const smallEvery, bulkEvery = 5 * time.Millisecond, 500 * time.Millisecond
 	for n := range 4 {
 		r := rand.New(rand.NewPCG(random.Uint64(), 0))
 		writers.Go(func() {
-			write(ctx, t, url, func(conn *pgx.Conn, round int) error { return small(ctx, conn, r, fmt.Sprintf("load_%d_%d", n, round)) })
+			write(ctx, t, url, smallEvery, func(conn *pgx.Conn, round int) error { return small(ctx, conn, r, fmt.Sprintf("load_%d_%d", n, round)) })
 		})
 	}
 	writers.Go(func() {
-		write(ctx, t, url, func(conn *pgx.Conn, round int) error {
+		write(ctx, t, url, bulkEvery, func(conn *pgx.Conn, round int) error {
 			_, err := conn.Exec(ctx, "INSERT INTO bulk SELECT i, $1, repeat(md5(i::text), 4) FROM generate_series(1, $2) i", time.Now().UnixMicro()%2e9, bulkRows)
 			if err == nil && round%3 == 2 {
 				_, err = conn.Exec(ctx, "DELETE FROM bulk")
@@ -220,9 +221,12 @@ func startLoad(t testing.TB, url string, random *rand.Rand, bulkRows int) *load 
 }
 
 // write repeats a piece of work over connections that may break; any other error fails the test.
-func write(ctx context.Context, t testing.TB, url string, work func(*pgx.Conn, int) error) {
+func write(ctx context.Context, t testing.TB, url string, every time.Duration, work func(*pgx.Conn, int) error) {
 	var conn *pgx.Conn
+	pace := time.NewTicker(every)
+	defer pace.Stop()
 	for round := 0; ctx.Err() == nil; round++ {
+		<-pace.C
 		if conn == nil || conn.IsClosed() {
 			var err error
 			if conn, err = pgx.Connect(ctx, url); err != nil {
@@ -395,10 +399,8 @@ func TestReconnects(t *testing.T) {
 	} {
 		t.Log(name)
 		breakIt()
-		at := i.barrier(t)
-		i.waitFor(t, "past the barrier after "+name, func(s *loggerv1.GetStateResponse) bool {
-			return s.GetState() == PhaseCapturing && s.GetPosition().GetLsn() >= at.GetLsn()
-		})
+		i.barrier(t)
+		i.waitCapturing(t)
 	}
 	load.stop()
 	to := i.barrier(t)

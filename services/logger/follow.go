@@ -6,6 +6,7 @@ import (
 	"errors"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
@@ -25,6 +26,7 @@ const (
 	minHeartbeat     = 100 * time.Millisecond
 	maxHeartbeat     = time.Hour
 	maxFollowerName  = 200
+	maxLogWait       = 5 * time.Second
 )
 
 // blockTag is the tag of FollowResponse.block: field 3, length-delimited.
@@ -61,10 +63,32 @@ func (s *Service) Follow(request *loggerv1.FollowRequest, stream grpc.ServerStre
 		known: make(map[change.RelationHash]struct{}),
 	}
 	err = p.run(ctx, change.LSN(request.GetToLsn()))
-	if cause := context.Cause(ctx); err != nil && cause != nil && stream.Context().Err() == nil {
-		err = cause // another stream of the same name has taken over
+	switch {
+	case err == nil:
+		return nil
+	case stream.Context().Err() != nil:
+		return stream.Context().Err() //nolint:wrapcheck // the client or the server ends the stream
+	case ctx.Err() != nil:
+		return context.Cause(ctx) //nolint:wrapcheck // another stream of the same name has taken over
+	case errors.Is(err, changelog.ErrNoLog):
+		s.awaitLog(ctx) // it is being begun anew: the error tells the new id
 	}
 	return s.positionError(err, p.sent)
+}
+
+// awaitLog waits a little until the log has an id.
+func (s *Service) awaitLog(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, maxLogWait)
+	defer cancel()
+	tick := time.NewTicker(maxLogWait / 100)
+	defer tick.Stop()
+	for s.changes.Ranges().LogID.IsZero() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 func checkFollow(request *loggerv1.FollowRequest) (time.Duration, error) {
@@ -180,6 +204,11 @@ func (p *pursuit) send(ctx context.Context, b *block.Block) error {
 			return err
 		}
 	}
+	ctx, span := tracer.Start(ctx, "logger.follow.block")
+	defer span.End()
+	if span.IsRecording() {
+		span.SetAttributes(attribute.Int64("syncline.block", int64(b.Number)), attribute.Int("syncline.bytes", len(data))) //nolint:gosec // a count
+	}
 	prefix := binary.AppendUvarint([]byte{blockTag}, uint64(len(data)))
 	if err := p.stream.SendMsg(&rpc.Frame{Prefix: prefix, Data: data}); err != nil {
 		return err //nolint:wrapcheck // it is the transport's
@@ -248,7 +277,7 @@ func (s *Service) positionError(err error, at change.Position) error {
 	ranges := s.changes.Ranges()
 	var out *rpc.Error
 	switch {
-	case errors.Is(err, changelog.ErrOtherLog), errors.Is(err, changelog.ErrPurged) && ranges.LogID != at.LogID:
+	case errors.Is(err, changelog.ErrOtherLog), errors.Is(err, changelog.ErrNoLog), errors.Is(err, changelog.ErrPurged) && ranges.LogID != at.LogID:
 		out = rpc.Errorf(codes.OutOfRange, ReasonLogIDMismatch, "the change log is now %v, and %v is a position of another one: "+
 			"continuity with it cannot be proved, so the replica has to be copied anew", ranges.LogID, at)
 	case errors.Is(err, changelog.ErrTooOld), errors.Is(err, changelog.ErrPurged):

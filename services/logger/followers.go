@@ -145,7 +145,7 @@ func (r *followers) list(head change.Position) []*loggerv1.Follower {
 			Name: f.name, Connected: f.cancel != nil, Address: f.address, Sent: positionProto(f.sent), Applied: positionProto(f.applied),
 		}
 		if at.LogID == head.LogID && head.LSN > at.LSN {
-			answer[i].LagBytes = int64(head.LSN - at.LSN) //nolint:gosec // LSNs stay far below 2^63
+			answer[i].LagBytes = int64(head.LSN - at.LSN)
 		}
 		if !f.contact.IsZero() {
 			answer[i].LastContactTime = timestamppb.New(f.contact)
@@ -268,17 +268,4 @@ func (r *followers) unsave(list []follower) {
 			known.unsaved = true
 		}
 	}
-}
-
-// lowest returns the lowest LSN that a registered follower of the log has applied, 0 if there is none.
-func (r *followers) lowest(log change.LogID) change.LSN {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var low change.LSN
-	for _, f := range r.named {
-		if f.applied.LogID == log && f.applied.LSN != 0 && (low == 0 || f.applied.LSN < low) {
-			low = f.applied.LSN
-		}
-	}
-	return low
 }

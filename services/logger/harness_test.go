@@ -118,6 +118,7 @@ func (i *instance) waitCapturing(t testing.TB) *loggerv1.GetStateResponse {
 	return i.waitFor(t, "capturing", func(s *loggerv1.GetStateResponse) bool { return s.GetState() == PhaseCapturing })
 }
 
+// barrier emits a barrier and waits until the log has it.
 func (i *instance) barrier(t testing.TB) *changev1.Position {
 	t.Helper()
 	var position *changev1.Position
@@ -125,6 +126,9 @@ func (i *instance) barrier(t testing.TB) *changev1.Position {
 		answer, err := i.client.EmitBarrier(t.Context(), &loggerv1.EmitBarrierRequest{})
 		position = answer.GetPosition()
 		return err
+	})
+	i.waitFor(t, "past the barrier", func(s *loggerv1.GetStateResponse) bool {
+		return s.GetPosition().GetLogId() != position.GetLogId() || s.GetPosition().GetLsn() >= position.GetLsn()
 	})
 	return position
 }
@@ -368,6 +372,13 @@ func follow(t testing.TB, i *instance, from, to *changev1.Position) *reader {
 		t.Fatalf("follow: %v", err)
 	}
 	return r
+}
+
+// withoutBarriers leaves out the transactions of EmitBarrier. A barrier's position lies before the end of its own transaction.
+func withoutBarriers(list []transaction) []transaction {
+	return slices.DeleteFunc(slices.Clone(list), func(x transaction) bool {
+		return x.count == 1 && x.events[0] == "message "+BarrierPrefix+" "
+	})
 }
 
 // witness is a second, independent slot on the same publications. It is read with PostgreSQL's SQL functions and decoded

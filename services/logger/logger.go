@@ -37,23 +37,24 @@ type Service struct {
 	cfg       Config
 	pub       publish.Config
 	log       *slog.Logger
-	pool      *pgxpool.Pool // for the service's own short statements; connects when it is first used
+	pooled    *pgxpool.Config
 	status    status
 	followers *followers
 	meters    *meters
 
-	opened  atomic.Bool    // changes is set
-	changes *changelog.Log // set by Run before opened
+	opened  atomic.Bool   // pool and changes are set
+	pool    *pgxpool.Pool // for the service's own short statements
+	changes *changelog.Log
 
 	publishing sync.Mutex // held while the publications are changed
-	running    *running   // the session that captures now, guarded by publishing
+	running    atomic.Pointer[running]
 
 	// Used by the capture loop only.
 	walsender uint32         // process id of the last session's walsender
 	diverged  *discontinuity // the histories diverged: the next session begins a new log
 }
 
-// running is what others need of a session.
+// running is what others need of the session that captures now.
 type running struct {
 	publications [2]uint32 // OIDs
 	end          context.CancelCauseFunc
@@ -78,15 +79,11 @@ func New(cfg Config) (*Service, error) {
 	pooled.MaxConnIdleTime = time.Minute
 	// A barrier has to reach the WAL on disk, for only then is it sent; it need not wait for standbys.
 	connection.RuntimeParams["synchronous_commit"] = "local"
-	pool, err := pgxpool.NewWithConfig(context.Background(), pooled)
-	if err != nil {
-		return nil, fmt.Errorf("configure connections: %w", err)
-	}
 	log := cfg.Logger
 	if log == nil {
 		log = slog.Default()
 	}
-	s := &Service{cfg: cfg, pub: pub, log: log.With("service", "logger"), pool: pool, followers: newFollowers(cfg.MaxFollowers)}
+	s := &Service{cfg: cfg, pub: pub, log: log.With("service", "logger"), pooled: pooled, followers: newFollowers(cfg.MaxFollowers)}
 	s.status.set(PhaseStarting, "", "")
 	if s.meters, err = newMeters(s); err != nil {
 		return nil, fmt.Errorf("make metrics: %w", err)
@@ -101,7 +98,7 @@ func (s *Service) Check(ctx context.Context) error {
 	if err != nil {
 		return err //nolint:wrapcheck // it says what failed
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer disconnect(ctx, conn)
 	known, err := readLineage(s.cfg.Dir)
 	if err != nil {
 		return err
@@ -117,12 +114,16 @@ func (s *Service) Register(r grpc.ServiceRegistrar) { loggerv1.RegisterLoggerSer
 // opened: everything else is told by the state and tried again. At the end capture stops first; then what was appended
 // becomes durable, is confirmed, and the change log is closed. The gRPC server has to be stopped before that.
 func (s *Service) Run(ctx context.Context) error {
-	defer s.pool.Close()
+	pool, err := pgxpool.NewWithConfig(ctx, s.pooled) // it connects when it is first used
+	if err != nil {
+		return fmt.Errorf("configure connections: %w", err)
+	}
+	defer pool.Close()
 	changes, err := changelog.Open(ctx, changelog.Options{Dir: s.cfg.Dir, MaxAge: s.cfg.MaxAge, MaxBytes: s.cfg.MaxBytes, Logger: s.log})
 	if err != nil {
 		return fmt.Errorf("open change log in %s: %w", s.cfg.Dir, err)
 	}
-	s.changes = changes
+	s.pool, s.changes = pool, changes
 	s.opened.Store(true)
 	g, work := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.capture(work) })
@@ -161,7 +162,7 @@ func (s *Service) capture(ctx context.Context) error {
 		began := time.Now()
 		err := s.session(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the end was asked for
 		}
 		v := s.judge(ctx, err)
 		if time.Since(began) > healthyAfter {

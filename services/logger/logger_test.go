@@ -134,10 +134,10 @@ func TestPositions(t *testing.T) {
 	begin := i.barrier(t)
 	pgtest.Exec(t, conn, "INSERT INTO a VALUES (1)")
 	end := i.barrier(t)
-	if got := follow(t, i, begin, end).history.done; len(got) != 2 || got[0].events[0] != `insert public.a  t"1" ` {
+	if got := withoutBarriers(follow(t, i, begin, end).history.done); len(got) != 1 || got[0].events[0] != `insert public.a  t"1" ` {
 		t.Errorf("after a barrier: %v", got)
 	}
-	if got := follow(t, i, nil, end).history.done; len(got) < 2 {
+	if got := withoutBarriers(follow(t, i, nil, end).history.done); len(got) < 1 || got[len(got)-1].events[0] != `insert public.a  t"1" ` {
 		t.Errorf("from the start: %v", got)
 	}
 	ranges, err := i.client.GetRanges(t.Context(), &loggerv1.GetRangesRequest{})
@@ -251,7 +251,7 @@ func TestFollowers(t *testing.T) {
 		if first == nil {
 			first = got.r
 		}
-		if got.r.digest != first.digest || got.r.blocks != first.blocks || len(got.r.history.done) != 201 {
+		if got.r.digest != first.digest || got.r.blocks != first.blocks || len(withoutBarriers(got.r.history.done)) != 200 {
 			t.Errorf("%d blocks, %d transactions, first follower had %d blocks", got.r.blocks, len(got.r.history.done), first.blocks)
 		}
 	}
@@ -307,7 +307,7 @@ func TestFollowers(t *testing.T) {
 	pgtest.Eventually(t, patience, func() error {
 		list, err = i.client.ListFollowers(t.Context(), &loggerv1.ListFollowersRequest{})
 		if err != nil || len(list.GetFollowers()) != 2 || list.GetFollowers()[0].GetApplied().GetLsn() != to.GetLsn() || list.GetFollowers()[0].GetConnected() {
-			return fmt.Errorf("followers after a restart: %v, %v", list, err)
+			return fmt.Errorf("followers after a restart: %v, %w", list, err)
 		}
 		return nil
 	})
@@ -410,7 +410,6 @@ func TestCheck(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer service.pool.Close()
 		var setup *SetupError
 		if err := service.Check(t.Context()); err != nil && !errors.As(err, &setup) {
 			t.Fatal(err)

@@ -15,8 +15,8 @@ var tracer = otel.Tracer(scope)
 // meters are the metrics of a logger. What is counted per transaction or more often is kept in the status and only read
 // when somebody collects.
 type meters struct {
-	blocks metric.Int64Counter
-	bytes  metric.Int64Counter
+	sentBlocks, sentBytes       metric.Int64Counter
+	writtenBlocks, writtenBytes metric.Int64Counter
 }
 
 func newMeters(s *Service) (*meters, error) {
@@ -28,8 +28,10 @@ func newMeters(s *Service) (*meters, error) {
 		errs = append(errs, err)
 		return c
 	}
-	m.blocks = counter("syncline.logger.follow.blocks", "{block}", "Blocks sent to followers")
-	m.bytes = counter("syncline.logger.follow.bytes", "By", "Bytes of blocks sent to followers")
+	m.sentBlocks = counter("syncline.logger.follow.blocks", "{block}", "Blocks sent to followers")
+	m.sentBytes = counter("syncline.logger.follow.bytes", "By", "Bytes of blocks sent to followers")
+	m.writtenBlocks = counter("syncline.logger.log.blocks", "{block}", "Blocks written to the change log")
+	m.writtenBytes = counter("syncline.logger.log.bytes", "By", "Bytes of blocks written to the change log")
 	observed := func(name, unit, description string, read func() int64, sum bool) {
 		callback := metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error { o.Observe(read()); return nil })
 		var err error
@@ -43,13 +45,12 @@ func newMeters(s *Service) (*meters, error) {
 	st := &s.status
 	observed("syncline.logger.transactions", "{transaction}", "Transactions captured", st.transactions.Load, true)
 	observed("syncline.logger.changes", "{change}", "Row changes captured", st.changes.Load, true)
-	observed("syncline.logger.log.bytes", "By", "Bytes written to the change log", s.logBytes, true)
 	observed("syncline.logger.followers", "{follower}", "Connected followers", func() int64 { return int64(s.followers.connected()) }, false)
 	observed("syncline.logger.lag", "By", "WAL of the primary that is not in the change log", func() int64 {
 		if s.ready() != nil {
 			return 0
 		}
-		return max(0, int64(st.walLSN())-int64(s.changes.Head().Position.LSN)) //nolint:gosec // LSNs stay far below 2^63
+		return max(0, int64(st.walLSN())-int64(s.changes.Head().Position.LSN))
 	}, false)
 	observed("syncline.logger.retained_wal", "By", "WAL that the slot keeps on the primary", func() int64 {
 		st.mu.Lock()
@@ -79,9 +80,11 @@ func newMeters(s *Service) (*meters, error) {
 }
 
 func (m *meters) sent(ctx context.Context, bytes int) {
-	m.blocks.Add(ctx, 1)
-	m.bytes.Add(ctx, int64(bytes))
+	m.sentBlocks.Add(ctx, 1)
+	m.sentBytes.Add(ctx, int64(bytes))
 }
 
-// logBytes is what was appended since the process started.
-func (s *Service) logBytes() int64 { return s.status.logBytes.Load() }
+func (m *meters) written(ctx context.Context, bytes int) {
+	m.writtenBlocks.Add(ctx, 1)
+	m.writtenBytes.Add(ctx, int64(bytes))
+}

@@ -25,16 +25,16 @@ func Errors() rpc.Table {
 // GetState tells how capture and the change log are. It asks nothing of the primary.
 func (s *Service) GetState(context.Context, *loggerv1.GetStateRequest) (*loggerv1.GetStateResponse, error) {
 	answer := &loggerv1.GetStateResponse{
-		ServerId: s.cfg.ServerID, Slot: s.cfg.Slot, Publications: s.pub.Names(), Followers: int32(s.followers.connected()), //nolint:gosec // bounded by MaxFollowers
+		ServerId: s.cfg.ServerID, Slot: s.cfg.Slot, Publications: s.pub.Names(), Followers: int32(s.followers.connected()),
 	}
 	s.status.describe(answer)
 	if s.ready() != nil {
-		return answer, nil
+		return answer, nil //nolint:nilerr // the state says why
 	}
 	head := s.changes.Head()
 	answer.Position = positionProto(head.Position)
 	answer.CurrentWalLsn = max(answer.GetCurrentWalLsn(), uint64(head.Position.LSN))
-	answer.LagBytes = int64(answer.GetCurrentWalLsn() - uint64(head.Position.LSN)) //nolint:gosec // not below zero, and far below 2^63
+	answer.LagBytes = int64(answer.GetCurrentWalLsn() - uint64(head.Position.LSN))
 	if head.HasCommit {
 		answer.LastCommitTime = timestamppb.New(head.LastCommitTime.Time())
 	}
@@ -49,7 +49,7 @@ func (s *Service) GetRanges(context.Context, *loggerv1.GetRangesRequest) (*logge
 	r := s.changes.Ranges()
 	answer := &loggerv1.GetRangesResponse{
 		LogId: r.LogID.String(), FirstLsn: uint64(r.First), LastLsn: uint64(r.Last),
-		FirstBlock: r.FirstBlock, LastBlock: r.LastBlock, Bytes: int64(r.Bytes), //nolint:gosec // below 2^63
+		FirstBlock: r.FirstBlock, LastBlock: r.LastBlock, Bytes: int64(r.Bytes),
 	}
 	if !r.FirstTime.IsZero() {
 		answer.FirstTime = timestamppb.New(r.FirstTime)
@@ -93,6 +93,9 @@ func (s *Service) ListFollowers(context.Context, *loggerv1.ListFollowersRequest)
 
 // DeleteFollower forgets a registered follower.
 func (s *Service) DeleteFollower(ctx context.Context, request *loggerv1.DeleteFollowerRequest) (*loggerv1.DeleteFollowerResponse, error) {
+	if err := s.ready(); err != nil {
+		return nil, err
+	}
 	if request.GetFollower() == "" {
 		return nil, rpc.Invalid("follower", "a name is needed")
 	}
@@ -108,8 +111,10 @@ func (s *Service) EmitBarrier(ctx context.Context, _ *loggerv1.EmitBarrierReques
 		return nil, err
 	}
 	id := s.changes.Head().Position.LogID
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.SilenceLimit)
+	defer cancel()
 	var text string
-	if err := s.pool.QueryRow(ctx, "SELECT pg_logical_emit_message(true, $1, '')::text", BarrierPrefix).Scan(&text); err != nil {
+	if err := s.pool.QueryRow(ctx, "SELECT pg_logical_emit_message(true, $1, ''::text)::text", BarrierPrefix).Scan(&text); err != nil {
 		if postgres.IsTransient(err) {
 			return nil, rpc.Errorf(codes.Unavailable, CodeConnectionLost, "emit barrier: %w", err)
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -46,21 +47,20 @@ const (
 func (s *Service) session(ctx context.Context) error {
 	ctx, span := tracer.Start(ctx, "logger.session", trace.WithNewRoot())
 	defer span.End()
-	conn, err := postgres.Connect(ctx, s.cfg.PostgresURL, applicationCapture)
+	conn, err := s.connect(ctx, applicationCapture)
 	if err != nil {
 		return err
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	known, err := readLineage(s.cfg.Dir)
-	if err != nil {
-		return logError{err}
-	}
+	defer disconnect(ctx, conn)
 	meta, hasLog := s.changes.Meta()
-	server, _, err := inspect(ctx, conn, s.cfg, s.pub, !hasLog)
+	var server server
+	err = s.within(ctx, func(ctx context.Context) error {
+		if server, _, err = inspect(ctx, conn, s.cfg, s.pub, !hasLog); err != nil {
+			return err
+		}
+		return s.freeSlot(ctx, conn, server.slot)
+	})
 	if err != nil {
-		return err
-	}
-	if err := s.freeSlot(ctx, conn, server.slot); err != nil {
 		return err
 	}
 	tables, err := s.publications(ctx, conn)
@@ -69,35 +69,14 @@ func (s *Service) session(ctx context.Context) error {
 	}
 	fault.Point(FaultPublished)
 
-	ws, err := walsender.Open(ctx, s.cfg.PostgresURL, applicationCapture, int(s.cfg.MaxRowBytes)+messageOverhead)
+	ws, now, broken, err := s.compare(ctx, meta, hasLog, server.slot, tables.OIDs)
 	if err != nil {
 		return err
 	}
-	defer ws.Close()
-	system, err := ws.Identify(ctx)
-	if err != nil {
-		return err
-	}
-	now := lineage{LogID: meta.LogID.String(), System: system.Identifier, Database: system.Database, Timeline: system.Timeline, Publications: tables.OIDs}
-	c := continuation{
-		empty: !hasLog, logID: meta.LogID.String(), through: s.changes.Head().Position.LSN, known: known, now: now,
-		flushed: system.Flushed, slot: server.slot,
-	}
-	if c.history, err = ws.History(ctx, system.Timeline); err != nil {
-		return err
-	}
-	broken := c.broken()
-	if s.diverged != nil {
-		broken = s.diverged
-	}
-	switch {
-	case broken != nil:
+	defer ws.Close() //nolint:errcheck // the session is over, whatever it says
+	if broken != nil {
 		if err := s.newLog(ctx, conn, ws, server.slot, now, broken); err != nil {
 			return err
-		}
-	case *known != now:
-		if err := writeLineage(s.cfg.Dir, now); err != nil {
-			return logError{err}
 		}
 	}
 	appender, err := s.changes.Appender(ctx)
@@ -106,24 +85,83 @@ func (s *Service) session(ctx context.Context) error {
 	}
 	defer appender.Close()
 	span.SetAttributes(attribute.String("syncline.log_id", s.changes.Head().Position.LogID.String()))
-	if err := ws.Start(ctx, s.cfg.Slot, s.pub.Names(), server.version); err != nil {
+	err = s.within(ctx, func(ctx context.Context) error { return ws.Start(ctx, s.cfg.Slot, s.pub.Names(), server.version) })
+	if err != nil {
 		return err
 	}
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	s.setRunning(&running{publications: tables.OIDs, end: end})
-	defer s.setRunning(nil)
+	s.running.Store(&running{publications: tables.OIDs, end: end})
+	defer s.running.Store(nil)
 	err = s.stream(ctx, ws, appender)
 	if cause := context.Cause(ctx); errors.Is(cause, errReplaced) {
-		return cause
+		return cause //nolint:wrapcheck // our own
 	}
 	return err
 }
 
-func (s *Service) setRunning(r *running) {
-	s.publishing.Lock()
-	defer s.publishing.Unlock()
-	s.running = r
+// compare opens the walsender session and tells whether what the slot delivers continues the log; if not, why. When it
+// does, the lineage is up to date on return.
+func (s *Service) compare(ctx context.Context, meta changelog.Meta, hasLog bool, slot slot, publications [2]uint32) (ws *walsender.Conn, now lineage, broken *discontinuity, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.SilenceLimit)
+	defer cancel()
+	if ws, err = walsender.Open(ctx, s.cfg.PostgresURL, applicationCapture, int(s.cfg.MaxRowBytes)+messageOverhead); err != nil {
+		return nil, now, nil, err //nolint:wrapcheck // it says what failed
+	}
+	defer func() {
+		if err != nil {
+			_ = ws.Close()
+		}
+	}()
+	system, err := ws.Identify(ctx)
+	if err != nil {
+		return nil, now, nil, err //nolint:wrapcheck // it says what failed
+	}
+	now = lineage{LogID: meta.LogID.String(), System: system.Identifier, Database: system.Database, Timeline: system.Timeline, Publications: publications}
+	c := continuation{
+		empty: !hasLog, logID: now.LogID, through: s.changes.Head().Position.LSN, now: now, flushed: system.Flushed, slot: slot,
+	}
+	if c.history, err = ws.History(ctx, system.Timeline); err != nil {
+		return nil, now, nil, err //nolint:wrapcheck // it says what failed
+	}
+	if c.known, err = readLineage(s.cfg.Dir); err != nil {
+		return nil, now, nil, logError{err}
+	}
+	if broken = c.broken(); s.diverged != nil {
+		broken = s.diverged
+	}
+	if broken == nil && *c.known != now {
+		if err = writeLineage(s.cfg.Dir, now); err != nil {
+			return nil, now, nil, logError{err}
+		}
+	}
+	return ws, now, broken, nil
+}
+
+// within bounds a step in which the server only has to answer: a network that has gone silent must not stop us for ever.
+func (s *Service) within(ctx context.Context, step func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.SilenceLimit)
+	defer cancel()
+	return step(ctx)
+}
+
+// publicationTimeout bounds one look at the catalog with the changes that follow from it. Each change is committed by itself,
+// so what is broken off has got further than the time before.
+func (s *Service) publicationTimeout() time.Duration { return s.cfg.SilenceLimit + 5*s.cfg.LockTimeout }
+
+func (s *Service) connect(ctx context.Context, application string) (conn *pgx.Conn, err error) {
+	err = s.within(ctx, func(ctx context.Context) error {
+		conn, err = postgres.Connect(ctx, s.cfg.PostgresURL, application)
+		return err //nolint:wrapcheck // it says what failed
+	})
+	return conn, err
+}
+
+// disconnect closes a connection, also when ctx has ended. Nothing depends on how that goes.
+func disconnect(ctx context.Context, conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = conn.Close(ctx)
 }
 
 // freeSlot ends the walsender of this logger's last session if it still holds the slot: after a network break the server
@@ -142,6 +180,8 @@ func (s *Service) freeSlot(ctx context.Context, conn *pgx.Conn, slot slot) error
 func (s *Service) publications(ctx context.Context, conn *pgx.Conn) (publish.State, error) {
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, s.publicationTimeout())
+	defer cancel()
 	if err := publish.Prepare(ctx, conn, s.pub); err != nil {
 		return publish.State{}, err
 	}
@@ -157,22 +197,17 @@ func (s *Service) publications(ctx context.Context, conn *pgx.Conn) (publish.Sta
 // for a log whose followers have to begin anew in any case.
 func (s *Service) newLog(ctx context.Context, conn *pgx.Conn, ws *walsender.Conn, old slot, now lineage, why *discontinuity) error {
 	if old.exists {
-		if err := ws.DropSlot(ctx, s.cfg.Slot); err != nil {
+		if err := s.within(ctx, func(ctx context.Context) error { return ws.DropSlot(ctx, s.cfg.Slot) }); err != nil {
 			return err
 		}
 	}
-	watch, stop := context.WithCancel(ctx)
-	watched := make(chan struct{})
-	go func() { defer close(watched); s.watchCreation(watch, conn) }()
-	start, err := ws.CreateSlot(ctx, s.cfg.Slot)
-	stop()
-	<-watched
+	start, err := s.createSlot(ctx, conn, ws)
 	if err != nil {
 		return err
 	}
 	fault.Point(FaultSlotMade)
 	var id change.LogID
-	rand.Read(id[:]) //nolint:errcheck // it never fails
+	rand.Read(id[:])
 	meta := changelog.Meta{
 		LogID: id, Start: start, SystemIdentifier: now.System, Timeline: now.Timeline, Database: now.Database, Slot: s.cfg.Slot,
 	}
@@ -193,33 +228,65 @@ func (s *Service) newLog(ctx context.Context, conn *pgx.Conn, ws *walsender.Conn
 	return nil
 }
 
-// watchCreation tells in the state for which transactions the creation of the slot waits.
-func (s *Service) watchCreation(ctx context.Context, conn *pgx.Conn) {
+// createSlot waits as long as the server does; the state tells meanwhile for which transactions that is.
+func (s *Service) createSlot(ctx context.Context, conn *pgx.Conn, ws *walsender.Conn) (change.LSN, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watch, stop := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		if err := s.watchCreation(watch, conn); err != nil {
+			cancel(err) // the server does not answer any more
+		}
+	})
+	start, err := ws.CreateSlot(ctx, s.cfg.Slot)
+	stop()
+	watching.Wait()
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return 0, cause //nolint:wrapcheck // it says what failed
+	}
+	return start, err //nolint:wrapcheck // it says what failed
+}
+
+// watchCreation tells in the state for which transactions the creation of the slot waits, until ctx ends.
+func (s *Service) watchCreation(ctx context.Context, conn *pgx.Conn) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			s.status.set(PhaseStarting, "", "")
-			return
+			return nil
 		case <-tick.C:
 		}
-		rows, err := conn.Query(ctx, `
-			SELECT 'pid ' || pid || ' (' || usename || ', ' || application_name || ', since ' || xact_start::timestamptz(0) || ')'
-			FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
-			UNION ALL SELECT 'prepared transaction ' || gid || ' (' || owner || ', since ' || prepared::timestamptz(0) || ')' FROM pg_prepared_xacts
-			LIMIT 5`)
-		if err != nil {
-			return
-		}
-		writers, err := pgx.CollectRows(rows, pgx.RowTo[string])
-		if err != nil {
-			return
-		}
-		if len(writers) > 0 {
+		writers, err := s.writers(ctx, conn)
+		switch {
+		case ctx.Err() != nil:
+		case err != nil:
+			return err
+		case len(writers) > 0:
 			s.status.set(PhaseStarting, "WAITS_FOR_TRANSACTIONS", "the slot is made when the transactions that write now have ended: %s", strings.Join(writers, ", "))
 		}
 	}
+}
+
+// writers names some transactions that write.
+func (s *Service) writers(ctx context.Context, conn *pgx.Conn) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.SilenceLimit)
+	defer cancel()
+	rows, err := conn.Query(ctx, `
+		SELECT 'pid ' || pid || ' (' || usename || ', ' || application_name || ', since ' || xact_start::timestamptz(0) || ')'
+		FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+		UNION ALL SELECT 'prepared transaction ' || gid || ' (' || owner || ', since ' || prepared::timestamptz(0) || ')' FROM pg_prepared_xacts
+		LIMIT 5`)
+	if err != nil {
+		return nil, fmt.Errorf("look for running transactions: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("look for running transactions: %w", err)
+	}
+	return list, nil
 }
 
 // errReplaced says that the publications are no longer those with which the session began.
@@ -236,6 +303,7 @@ func (s *Service) stream(ctx context.Context, ws *walsender.Conn, appender *chan
 	}
 	c := &confirmer{ws: ws, feed: f, appender: appender, status: &s.status, wanted: make(chan struct{}, 1)}
 	s.status.heard()
+	s.status.confirmed.Store(0) // what the last session confirmed says nothing about this slot
 	s.status.set(PhaseCapturing, "", "")
 	s.log.Info("capturing", "slot", s.cfg.Slot, "position", s.changes.Head().Position, "walsender", ws.PID())
 
@@ -244,6 +312,7 @@ func (s *Service) stream(ctx context.Context, ws *walsender.Conn, appender *chan
 	defer interrupt()
 	g.Go(func() error { return s.receive(work, ws, f, c) })
 	g.Go(func() error { return c.run(work) })
+	g.Go(func() error { s.count(work, tail.Number+1); return nil })
 	g.Go(func() error { return s.listen(work, ws, f) })
 	err := g.Wait()
 	if ctx.Err() != nil {

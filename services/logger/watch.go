@@ -9,7 +9,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/seed0419d559/syncline/internal/change"
-	"github.com/seed0419d559/syncline/internal/postgres"
 	"github.com/seed0419d559/syncline/services/logger/publish"
 )
 
@@ -22,7 +21,7 @@ func (s *Service) keepPublications(ctx context.Context) error {
 	var conn *pgx.Conn
 	defer func() {
 		if conn != nil {
-			conn.Close(context.WithoutCancel(ctx))
+			disconnect(ctx, conn)
 		}
 	}()
 	interval := s.cfg.CatalogInterval
@@ -37,7 +36,7 @@ func (s *Service) keepPublications(ctx context.Context) error {
 		began := time.Now()
 		if conn == nil || conn.IsClosed() {
 			var err error
-			if conn, err = postgres.Connect(ctx, s.cfg.PostgresURL, applicationCatalog); err != nil {
+			if conn, err = s.connect(ctx, applicationCatalog); err != nil {
 				conn = nil
 				continue // capture tells in the state that the primary cannot be reached
 			}
@@ -51,9 +50,12 @@ func (s *Service) keepPublications(ctx context.Context) error {
 func (s *Service) look(ctx context.Context, conn *pgx.Conn) {
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
+	session := s.running.Load()
+	ctx, cancel := context.WithTimeout(ctx, s.publicationTimeout())
+	defer cancel()
 	tables, err := publish.Reconcile(ctx, conn, s.pub)
-	if s.running != nil && (errors.Is(err, publish.ErrForeignPublication) || err == nil && tables.OIDs != s.running.publications) {
-		s.running.end(errReplaced)
+	if session != nil && (errors.Is(err, publish.ErrForeignPublication) || err == nil && tables.OIDs != session.publications) {
+		session.end(errReplaced)
 	}
 	if err != nil {
 		s.log.Debug("look at the catalog", "error", err)

@@ -226,7 +226,7 @@ func (c *Conn) SendStatus(written, durable change.LSN, replyRequested bool) erro
 	buf = appendUint64(buf, uint64(written))
 	buf = appendUint64(buf, uint64(durable))
 	buf = appendUint64(buf, uint64(durable))
-	buf = appendUint64(buf, uint64(change.TimestampOf(time.Now()))) //nolint:gosec // the bits are what is sent
+	buf = appendUint64(buf, uint64(change.TimestampOf(time.Now())))
 	if replyRequested {
 		buf = append(buf, 1)
 	} else {
