@@ -91,7 +91,7 @@ func New(config Config) (*Service, error) {
 func (s *Service) Register(r grpc.ServiceRegistrar) { applierv1.RegisterApplierServiceServer(r, s) }
 
 // Errors is the service's table from sentinels to statuses.
-func (s *Service) Errors() rpc.Table { return errorTable }
+func Errors() rpc.Table { return errorTable }
 
 // Run starts the stored replications and runs until ctx is done; then it stops all of them, each between two target
 // transactions.

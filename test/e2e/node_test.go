@@ -41,6 +41,9 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	if binary = os.Getenv("SYNCLINE_E2E_BINARY"); binary != "" {
+		return pgtest.Main(m)
+	}
 	binary = filepath.Join(dir, "syncline")
 	if out, err := exec.Command("go", "build", "-o", binary, "github.com/seed0419d559/syncline/cmd/syncline").CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build syncline: %v\n%s", err, out)
@@ -162,7 +165,7 @@ func (n *node) kill9() {
 	n.mu.Lock()
 	cmd, done := n.cmd, n.done
 	n.mu.Unlock()
-	if cmd == nil {
+	if cmd == nil || cmd.Process == nil {
 		return
 	}
 	_ = cmd.Process.Kill()
@@ -280,7 +283,11 @@ func (n *node) waitState(name string, timeout time.Duration, states ...applierv1
 				return nil
 			}
 		}
-		return fmt.Errorf("replication %s is %s: %s %s (%s %s)", name, r.GetState(), r.GetReasonCode(), r.GetReason(), r.GetSync().GetPhase(), r.GetSync().GetDetail())
+		text := fmt.Sprintf("replication %s is %s: %s %s (%s %s)", name, r.GetState(), r.GetReasonCode(), r.GetReason(), r.GetSync().GetPhase(), r.GetSync().GetDetail())
+		if r.GetState() == applierv1.State_STATE_FAILED {
+			n.t.Fatal(text)
+		}
+		return errors.New(text)
 	})
 	return last
 }

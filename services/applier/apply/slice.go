@@ -24,7 +24,11 @@ func (o *op) decodeOld(dst []value) []value {
 // decodeNew appends the new row's values to dst; none for a delete.
 func (o *op) decodeNew(dst []value) []value { return decode(dst, o.new) }
 
+// decode never returns nil: a row without columns is a row.
 func decode(dst []value, row block.Row) []value {
+	if dst == nil {
+		dst = make([]value, 0, len(row.Kinds))
+	}
 	for c := row.Columns(); c.More(); {
 		kind, text := c.Next()
 		dst = append(dst, value{kind, text})
