@@ -175,7 +175,7 @@ func (a *Assembler) join(rec *Record) (bool, error) {
 	if err := parseRecord(data, uint64(len(a.block.Relations)), rec); err != nil {
 		return false, err
 	}
-	if rec.Kind == KindFragment || rec.Kind == KindBegin || rec.Kind == KindCommit {
+	if !rec.Kind.Event() {
 		return false, fmt.Errorf("%w: a fragmented %v", ErrMalformed, rec.Kind)
 	}
 	return true, nil

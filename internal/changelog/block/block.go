@@ -3,6 +3,8 @@ package block
 import (
 	"encoding/binary"
 	"fmt"
+
+	"github.com/seed0419d559/syncline/internal/change"
 )
 
 // Block is a parsed block: its header, and its records still encoded. It may be read by several goroutines at once.
@@ -34,6 +36,26 @@ func Parse(data []byte) (*Block, error) {
 		return nil, fmt.Errorf("parse block %d: %w", h.Number, c.err)
 	}
 	return &Block{Header: h, data: data, records: data[c.off:end:end]}, nil
+}
+
+// ParseHeader reads the header of a block without a look at its records and its checksum. It returns ErrMalformed.
+func ParseHeader(data []byte) (Header, error) {
+	c := cursor{buf: data}
+	h := c.header()
+	if c.err == nil {
+		c.err = h.check()
+	}
+	if c.err != nil {
+		return Header{}, fmt.Errorf("parse header of block %d: %w", h.Number, c.err)
+	}
+	return h, nil
+}
+
+// NewMark returns a block without records: nothing that concerns the log ended after previous up to through.
+func NewMark(id change.LogID, number uint64, previous, through change.LSN) *Block {
+	h := Header{Number: number, LogID: id, Previous: previous, Through: through}
+	data := encode(&h, nil)
+	return &Block{Header: h, data: data}
 }
 
 // Data returns the block's bytes, as they are stored and served. They must not be changed.

@@ -26,6 +26,9 @@ var (
 	// ErrTooManyTables says that one statement truncated more tables than a record can name.
 	ErrTooManyTables = fmt.Errorf("one statement truncated more than %d tables", MaxTruncate)
 
+	// ErrOriginSize says that an origin's names are absurdly long: they are a server id and a name of 63 bytes.
+	ErrOriginSize = errors.New("an origin is too large")
+
 	// ErrResume says that a record is not the one whose beginning is in the log already.
 	ErrResume = errors.New("a record differs from the one whose beginning is in the log")
 )
@@ -90,7 +93,6 @@ type transaction struct {
 type large struct {
 	data     []byte // what is not in the buffer yet
 	total    uint64 // stated with the first piece; 0 afterwards
-	event    bool
 	relation *change.RelationHash
 	resume   Partial // what the next record has to begin with
 }
@@ -217,8 +219,8 @@ func (b *Builder) Origin(m Origin) error {
 		return err
 	}
 	m.ServerID, m.Name = validText(m.ServerID), validText(m.Name)
-	if b.tooLarge(m.size()) {
-		return b.cut(KindOrigin, m.size(), nil, m.append)
+	if m.size() > TargetSize {
+		return fmt.Errorf("append origin of %d bytes: %w", m.size(), ErrOriginSize)
 	}
 	b.buf = m.append(b.head(b.buf, KindOrigin, m.size()))
 	return nil

@@ -2,6 +2,7 @@ package block
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/seed0419d559/syncline/internal/change"
 )
@@ -16,7 +17,7 @@ func (b *Builder) cut(kind Kind, content int, relation *change.RelationHash, enc
 	total := sizedSize(content)
 	data := encode(appendSized(make([]byte, 0, total), byte(kind)<<3|bytesType, content))
 	resume := b.large.resume
-	b.large = large{data: data, total: uint64(total), event: kind.Event()}
+	b.large = large{data: data, total: uint64(total)}
 	if relation != nil {
 		hash := *relation
 		b.large.relation = &hash
@@ -54,16 +55,14 @@ func (b *Builder) fill() {
 		l.data, l.total = l.data[len(piece.Data):], 0
 	}
 	if len(l.data) == 0 {
-		if l.event {
-			b.open.events++
-		}
+		b.open.events++   // only events are ever large
 		b.large = large{} // lets go of the record
 	}
 }
 
 // Cut takes the next block out: the whole transactions that wait, else a part of the open one. It may be called when Full
-// or Ready reports true; the header that it returns is that of the block.
-func (b *Builder) Cut() (Header, []byte) {
+// or Ready reports true.
+func (b *Builder) Cut() *Block {
 	h := Header{Number: b.number + 1, LogID: b.logID, Previous: b.previous, Through: b.previous, Relations: b.relations.list}
 	end := len(b.buf)
 	part := b.open.ended || b.whole.through == b.previous
@@ -84,8 +83,9 @@ func (b *Builder) Cut() (Header, []byte) {
 		h.LastCommitTime, h.HasCommit = b.whole.lastCommitTime, b.whole.transactions > 0
 		b.whole = boundary{through: b.whole.through}
 	}
+	h.Relations = slices.Clone(h.Relations)
 	data := encode(&h, b.buf[:end])
-	h.Relations = append([]change.RelationHash(nil), h.Relations...)
+	cut := &Block{Header: h, data: data, records: data[len(data)-crcField-end : len(data)-crcField : len(data)-crcField]}
 	b.number, b.previous = h.Number, h.Through
 	if part {
 		b.open.before = b.open.events
@@ -95,7 +95,7 @@ func (b *Builder) Cut() (Header, []byte) {
 	}
 	b.keep(end)
 	b.fill()
-	return h, data
+	return cut
 }
 
 // keep drops what was cut from the buffer. The records that stay get a relation list of their own: they are encoded anew

@@ -17,6 +17,9 @@ var ErrBinaryValue = errors.New("a row has a value that is not in text form (sta
 // errColumns says that a tuple holds another number of columns than it claims.
 var errColumns = errors.New("a row has another number of columns than it claims")
 
+// errRows says that an operation comes without a row that belongs to it, or with one that does not.
+var errRows = errors.New("the rows do not fit the operation")
+
 // size returns the number of bytes of a record's content, append appends that content. So do those of the other kinds.
 func (m *Begin) size() int {
 	return fixed64FieldSize(uint64(m.CommitLSN)) + fixed64FieldSize(uint64(m.CommitTime)) + varintFieldSize(uint64(m.XID))
@@ -132,6 +135,9 @@ type sourceSize struct {
 
 func (s *Source) size(relation uint32) (z sourceSize, err error) {
 	z.relation = relation
+	if s.Operation < Insert || s.Operation > Delete || s.HasOld && s.Operation == Insert || !s.HasOld && (s.OldIsKey || s.Operation == Delete) {
+		return z, errRows
+	}
 	z.all = 1 + 1 + varintFieldSize(uint64(relation)) + boolFieldSize(s.OldIsKey)
 	if s.HasOld {
 		if z.old, err = tupleSize(s.Old); err != nil {

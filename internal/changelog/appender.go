@@ -1,0 +1,422 @@
+package changelog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/seed0419d559/syncline/internal/change"
+	"github.com/seed0419d559/syncline/internal/changelog/block"
+	"github.com/seed0419d559/syncline/internal/fault"
+	"github.com/seed0419d559/syncline/internal/pgoutput"
+)
+
+// maxInFlight is the number of blocks that may be on their way to the store unacknowledged.
+const maxInFlight = 4
+
+// Appender is the single writer of a log. What is fed is cut into blocks: a block is sent when it is full, or when it holds
+// something whole and nothing is in flight, so that one small transaction travels at once and a busy stream travels in
+// full blocks. Its appending methods are called by one goroutine, with what a logical replication stream delivers from any
+// position at or before Tail().Through on: what is logged already is compared and dropped. They wait while too much is in
+// flight. After an error the appender takes nothing more: ErrFenced, ErrStore, ErrClosed and a context's end are mended by
+// opening another one and feeding again from what is durable; ErrDiverged and ErrOrder are not.
+type Appender struct {
+	log   *Log
+	store *store
+	tail  Tail
+	feed  *feed // of the feeding goroutine only
+
+	durable atomic.Uint64
+
+	slots  chan struct{} // holds one for each block in flight, and for one that is about to be
+	sent   chan flight   // in order; as large as slots, so that sending never waits
+	done   chan struct{} // closed when the appender failed
+	exited chan struct{} // closed when nothing is in flight any more after that
+
+	mu       sync.Mutex
+	builder  *block.Builder
+	inFlight int
+	err      error
+}
+
+// flight is a block on its way.
+type flight struct {
+	block  *block.Block
+	future jetstream.PubAckFuture
+}
+
+// Appender opens the single writer at the end of the log; one that was open before fails with ErrFenced. It restarts the store
+// if that had failed. It returns ErrNoLog before the first Reset.
+func (l *Log) Appender(ctx context.Context) (*Appender, error) {
+	l.admin.Lock()
+	defer l.admin.Unlock()
+	if err := l.prepare(ctx); err != nil {
+		return nil, fmt.Errorf("open appender: %w", err)
+	}
+	if _, ok := l.Meta(); !ok {
+		return nil, fmt.Errorf("open appender: %w", ErrNoLog)
+	}
+	s := l.store.Load()
+	if err := l.catchUp(ctx, s); err != nil {
+		return nil, fmt.Errorf("open appender: %w", err)
+	}
+	last := l.ledger.view().last
+	open, err := l.readOpen(ctx, &last)
+	if err != nil {
+		return nil, fmt.Errorf("open appender: %w", err)
+	}
+	state := block.State{LogID: last.LogID, Number: last.Number, Through: last.Through}
+	tail := Tail{Through: last.Through, Number: last.Number}
+	if open != nil {
+		state.Open = &open.Open
+		tail.Open, tail.XID, tail.Events = true, open.XID, open.Events
+	}
+	a := &Appender{
+		log: l, store: s, tail: tail, feed: &feed{log: l, through: last.Through, open: open},
+		slots: make(chan struct{}, maxInFlight), sent: make(chan flight, maxInFlight),
+		done: make(chan struct{}), exited: make(chan struct{}), builder: block.NewBuilder(state),
+	}
+	a.durable.Store(uint64(last.Through))
+	l.appender = a
+	go a.acknowledge()
+	return a, nil
+}
+
+// catchUp takes over blocks that the store has and the ledger does not: their acknowledgement was not seen.
+func (l *Log) catchUp(ctx context.Context, s *store) error {
+	b, err := s.bounds(ctx)
+	if err != nil {
+		return err
+	}
+	for number := l.ledger.view().last.Number + 1; number <= b.last; number++ {
+		next, err := s.parse(ctx, number)
+		if err != nil {
+			return err
+		}
+		if err := l.ledger.append(next, time.Now()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Tail returns where the appender went on when it was opened.
+func (a *Appender) Tail() Tail { return a.tail }
+
+// Durable returns through of the last acknowledged block: the only LSN that may be confirmed to the slot.
+func (a *Appender) Durable() change.LSN { return change.LSN(a.durable.Load()) }
+
+// DurableChanged returns a channel that is closed when Durable has moved or the appender has failed. Take it before calling
+// Durable.
+func (a *Appender) DurableChanged() <-chan struct{} { return a.log.ledger.wait() }
+
+// Err returns why the appender takes nothing more, nil while it works.
+func (a *Appender) Err() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.err
+}
+
+// Close gives the writer up. It does not wait for what is in flight, which becomes durable or not; what is not in flight yet
+// is dropped.
+func (a *Appender) Close() { a.fail(ErrClosed) }
+
+// fail lets nothing more in. What is in flight is still acknowledged.
+func (a *Appender) fail(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.failLocked(err)
+}
+
+func (a *Appender) failLocked(err error) {
+	if a.err != nil {
+		return
+	}
+	if errors.Is(err, ErrStore) {
+		a.log.broken.Store(true)
+	}
+	a.err = err
+	close(a.done)
+	a.log.ledger.wake()
+}
+
+// Begin starts a transaction.
+func (a *Appender) Begin(ctx context.Context, commitLSN change.LSN, commitTime change.Timestamp, xid uint32) error {
+	begin := block.Begin{CommitLSN: commitLSN, CommitTime: commitTime, XID: xid}
+	if drop, err := a.feed.begin(begin); drop || err != nil {
+		return a.refuse(err)
+	}
+	a.mu.Lock()
+	err := a.ready()
+	if err == nil {
+		err = a.builder.Begin(begin)
+	}
+	return a.appended(ctx, err)
+}
+
+// Change appends a row operation on a relation that was put. oldKind is pgoutput.OldNone, OldKey or OldFull. The rows are
+// copied.
+func (a *Appender) Change(ctx context.Context, operation block.Operation, relation change.RelationHash, oldKind byte, old, row pgoutput.Tuple) error {
+	if drop, err := a.feed.event(); drop || err != nil {
+		return a.refuse(err)
+	}
+	source := block.Source{
+		Operation: operation, Relation: relation, HasOld: oldKind != pgoutput.OldNone, OldIsKey: oldKind == pgoutput.OldKey, Old: old, New: row,
+	}
+	a.mu.Lock()
+	err := a.ready()
+	if err == nil {
+		err = a.builder.Change(&source)
+	}
+	return a.appended(ctx, err)
+}
+
+// Truncate appends a truncate of relations that were put.
+func (a *Appender) Truncate(ctx context.Context, tables []change.RelationHash, cascade, restartIdentity bool) error {
+	if drop, err := a.feed.event(); drop || err != nil {
+		return a.refuse(err)
+	}
+	a.mu.Lock()
+	err := a.ready()
+	if err == nil {
+		err = a.builder.Truncate(tables, cascade, restartIdentity)
+	}
+	return a.appended(ctx, err)
+}
+
+// Message appends a transactional logical message. The content is copied.
+func (a *Appender) Message(ctx context.Context, prefix string, content []byte, lsn change.LSN) error {
+	if drop, err := a.feed.event(); drop || err != nil {
+		return a.refuse(err)
+	}
+	a.mu.Lock()
+	err := a.ready()
+	if err == nil {
+		err = a.builder.Message(block.Message{Prefix: prefix, Content: content, LSN: lsn})
+	}
+	return a.appended(ctx, err)
+}
+
+// Origin appends where the transaction first happened.
+func (a *Appender) Origin(ctx context.Context, origin block.Origin) error {
+	if drop, err := a.feed.origin(); drop || err != nil {
+		return a.refuse(err)
+	}
+	a.mu.Lock()
+	err := a.ready()
+	if err == nil {
+		err = a.builder.Origin(origin)
+	}
+	return a.appended(ctx, err)
+}
+
+// Commit ends the transaction.
+func (a *Appender) Commit(ctx context.Context, commitLSN, endLSN change.LSN, commitTime change.Timestamp, xid uint32) error {
+	commit := block.Commit{CommitLSN: commitLSN, EndLSN: endLSN, CommitTime: commitTime, XID: xid}
+	if drop, err := a.feed.commit(ctx, commit); drop || err != nil {
+		return a.refuse(err)
+	}
+	a.mu.Lock()
+	err := a.ready()
+	if err == nil {
+		err = a.builder.Commit(commit)
+	}
+	return a.appended(ctx, err)
+}
+
+// Mark says that every transaction that ends at or below through was fed: nothing else that concerns the log happened up
+// to there. It stands between two transactions. One that the log has passed already is dropped, and so is one while the log
+// waits for the rest of a transaction. A mark while nothing else
+// is on its way becomes a block of its own, so it should not come often.
+func (a *Appender) Mark(ctx context.Context, through change.LSN) error {
+	if drop, err := a.feed.mark(); drop || err != nil {
+		return a.refuse(err)
+	}
+	a.mu.Lock()
+	err := a.ready()
+	if err == nil && through > a.builder.Through() {
+		err = a.builder.Mark(through)
+	}
+	return a.appended(ctx, err)
+}
+
+// Flush waits until everything whole that was fed is durable.
+func (a *Appender) Flush(ctx context.Context) error {
+	for {
+		changed := a.DurableChanged()
+		a.mu.Lock()
+		err, through := a.err, a.builder.Through()
+		a.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		if a.Durable() >= through {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the change log: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// refuse makes an error final.
+func (a *Appender) refuse(err error) error {
+	if err == nil {
+		return nil // dropped: it is in the log
+	}
+	a.fail(err)
+	return err
+}
+
+// ready is called with the lock held.
+func (a *Appender) ready() error { return a.err }
+
+// appended ends every appending method: it is called with the lock held, releases it, sends what is to be sent, and waits
+// while the builder is full.
+func (a *Appender) appended(ctx context.Context, err error) error {
+	switch {
+	case err == nil:
+	case a.err != nil:
+		err = a.err
+	case errors.Is(err, block.ErrResume):
+		err = fmt.Errorf("%w: %w", ErrDiverged, err)
+	case errors.Is(err, block.ErrOrder):
+		err = fmt.Errorf("%w: %w", ErrOrder, err)
+	}
+	if err != nil {
+		a.failLocked(err)
+		a.mu.Unlock()
+		return err
+	}
+	full := a.builder.Full()
+	if !full {
+		a.shipIdle()
+	}
+	a.mu.Unlock()
+	if full {
+		return a.drain(ctx)
+	}
+	return nil
+}
+
+// drain sends blocks until the builder has room.
+func (a *Appender) drain(ctx context.Context) error {
+	for {
+		select {
+		case a.slots <- struct{}{}:
+		case <-a.done:
+			return a.Err()
+		case <-ctx.Done():
+			err := fmt.Errorf("append to change log: %w", context.Cause(ctx))
+			a.fail(err)
+			return err
+		}
+		a.mu.Lock()
+		if a.err != nil {
+			a.mu.Unlock()
+			return a.Err()
+		}
+		full := a.builder.Full()
+		if full {
+			a.ship()
+		} else {
+			<-a.slots
+			a.shipIdle()
+		}
+		err := a.err
+		a.mu.Unlock()
+		if err != nil || !full {
+			return err
+		}
+	}
+}
+
+// shipIdle sends what is whole when nothing is in flight. The lock is held.
+func (a *Appender) shipIdle() {
+	if a.inFlight > 0 || a.err != nil || !a.builder.Ready() {
+		return
+	}
+	select {
+	case a.slots <- struct{}{}:
+		a.ship()
+	default: // the feeding goroutine is about to send
+	}
+}
+
+// ship sends the next block. The lock and a slot are held; the slot goes on to the block.
+func (a *Appender) ship() {
+	next := a.builder.Cut()
+	err := fault.Error(FaultPublish)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrStore, err)
+	}
+	var future jetstream.PubAckFuture
+	if err == nil {
+		future, err = a.store.publish(next.Number, next.Data())
+	}
+	if err != nil {
+		<-a.slots
+		a.failLocked(err)
+		return
+	}
+	fault.Point(FaultPublished)
+	a.inFlight++
+	a.sent <- flight{next, future}
+}
+
+// acknowledge takes the acknowledgements in order and announces what is durable. When the appender has failed it waits
+// for what is in flight, unless the failure is the store's.
+func (a *Appender) acknowledge() {
+	defer close(a.exited)
+	for {
+		select {
+		case f := <-a.sent:
+			if !a.settle(f) {
+				return
+			}
+			continue
+		default:
+		}
+		select {
+		case f := <-a.sent:
+			if !a.settle(f) {
+				return
+			}
+		case <-a.done:
+			// Nothing is sent after done is closed, and what was sent before is seen by the first select.
+			if len(a.sent) == 0 {
+				return
+			}
+		}
+	}
+}
+
+// settle waits for one block and announces it.
+func (a *Appender) settle(f flight) bool {
+	number, err := a.store.await(f.future, nil)
+	if err == nil && number != f.block.Number {
+		err = fmt.Errorf("%w: block %d was stored as %d", ErrFenced, f.block.Number, number)
+	}
+	if err == nil {
+		fault.Point(FaultAcknowledged)
+		a.durable.Store(uint64(f.block.Through))
+		err = a.log.ledger.append(f.block, time.Now())
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.inFlight--
+	<-a.slots
+	if err != nil {
+		a.failLocked(err)
+		return false
+	}
+	a.shipIdle()
+	return true
+}
