@@ -14,12 +14,7 @@ import (
 	"github.com/seed0419d559/syncline/internal/pgtest"
 )
 
-func TestMain(m *testing.M) {
-	if os.Getenv(childVariable) != "" {
-		os.Exit(runChild())
-	}
-	os.Exit(pgtest.Main(m))
-}
+func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
 // asIsValue in a row stands for a large value that an update did not touch; nil stands for NULL.
 type asIsValue struct{}
