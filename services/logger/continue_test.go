@@ -299,7 +299,7 @@ func TestLargeRow(t *testing.T) {
 		t.Errorf("a row of %d MiB took %d MiB", size>>20, (peak-before)>>20)
 	}
 
-	pgtest.Exec(t, conn, "INSERT INTO large VALUES (repeat('x', $1), 8, 'too large')", limit+1)
+	pgtest.Exec(t, conn, "INSERT INTO large VALUES (repeat('x', $1), 8, 'too large')", limit+1<<20)
 	var state *loggerv1.GetStateResponse
 	failed := func() error {
 		var err error
@@ -326,7 +326,7 @@ func TestLargeRow(t *testing.T) {
 	}
 	i.stop()
 	// The second: the table is left out.
-	pgtest.Exec(t, conn, "INSERT INTO large VALUES (repeat('x', $1), 9, 'too large')", limit+1)
+	pgtest.Exec(t, conn, "INSERT INTO large VALUES (repeat('x', $1), 9, 'too large')", limit+1<<20)
 	cfg.Exclude = []string{"public.large"}
 	i = start(t, cfg)
 	i.barrier(t)

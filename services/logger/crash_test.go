@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,6 +32,9 @@ import (
 // childVariable holds the configuration as JSON and makes the test binary run a logger instead of tests.
 const childVariable = "SYNCLINE_TEST_LOGGER"
 
+// childMemory is the soft limit with which the garbage collector works, as in the program.
+const childMemory = 200 << 20
+
 // runChild runs a logger with a gRPC server, whose address it prints, until it gets SIGTERM.
 func runChild() int {
 	var cfg Config
@@ -39,6 +43,7 @@ func runChild() int {
 		return 2
 	}
 	cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	debug.SetMemoryLimit(childMemory)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	service, err := New(cfg)
@@ -201,7 +206,7 @@ func startLoad(t testing.TB, url string, random *rand.Rand, bulkRows int) *load 
 	var writers sync.WaitGroup
 	l := &load{stop: func() { cancel(); writers.Wait() }}
 	t.Cleanup(l.stop)
-	const smallEvery, bulkEvery = 5 * time.Millisecond, 500 * time.Millisecond
+	const smallEvery, bulkEvery = 10 * time.Millisecond, 2 * time.Second
 	for n := range 4 {
 		r := rand.New(rand.NewPCG(random.Uint64(), 0))
 		writers.Go(func() {
@@ -299,10 +304,10 @@ func TestKilledAtEveryStep(t *testing.T) {
 	first.kill()
 
 	w := newWitness(t, url, cfg)
-	load := startLoad(t, url, random, 30000)
+	load := startLoad(t, url, random, 20000)
 	for range 3 {
 		for _, point := range []string{FaultReceived, FaultAppended} {
-			die(point, 1+random.IntN(60000))
+			die(point, 1+random.IntN(30000))
 			steps++
 		}
 		for _, point := range []string{FaultDurable, FaultConfirmed} {
