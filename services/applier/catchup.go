@@ -63,7 +63,7 @@ func (c *catchUp) reached(ctx context.Context, position change.LSN) error {
 	if err != nil {
 		return err
 	}
-	fault.Point("copy/caught up")
+	fault.Point(FaultCaughtUp)
 	if err := r.setPhase(ctx, phaseRunning); err != nil {
 		return err
 	}

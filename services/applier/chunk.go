@@ -47,7 +47,7 @@ func (c *copier) chunk(ctx context.Context, conn *pgx.Conn, snapshot copySnapsho
 		if err := finishChunk(ctx, tx, c.replication, j.table.name, snapshot.id, j.from, reader.end.GetRows(), reader.end.GetBytes()); err != nil {
 			return err
 		}
-		fault.Point("copy/before chunk commit")
+		fault.Point(FaultChunkWritten)
 		return nil
 	})
 	if err != nil {
@@ -58,7 +58,7 @@ func (c *copier) chunk(ctx context.Context, conn *pgx.Conn, snapshot copySnapsho
 		})
 		return err
 	}
-	fault.Point("copy/chunk committed")
+	fault.Point(FaultChunkDone)
 	c.status.update(func(s *status) { s.table(j.table.name).done++ })
 	return nil
 }

@@ -164,7 +164,7 @@ func (c *copier) newSnapshot(ctx context.Context) (copySnapshot, error) {
 		if err != nil {
 			return copySnapshot{}, fmt.Errorf("open snapshot: %w", err)
 		}
-		fault.Point("copy/snapshot opened")
+		fault.Point(FaultSnapshotOpened)
 		return copySnapshot{answer.GetSnapshot().GetSnapshotId(), position}, nil
 	}
 }
@@ -256,7 +256,7 @@ func (c *copier) beginUnit(ctx context.Context, u *unit, snapshot copySnapshot) 
 	if err != nil {
 		return fmt.Errorf("begin the copy into table %s: %w", u.target, err)
 	}
-	fault.Point("copy/table begun")
+	fault.Point(FaultTableBegun)
 	return nil
 }
 
@@ -405,7 +405,7 @@ func (c *copier) finishTable(ctx context.Context, conn *pgx.Conn, t *tableCopy) 
 	if err := setTableState(ctx, conn, c.replication, t.name, tableCopied); err != nil {
 		return err
 	}
-	fault.Point("copy/table done")
+	fault.Point(FaultTableDone)
 	c.status.update(func(s *status) { s.table(t.name).state = tableCopied })
 	return nil
 }

@@ -184,6 +184,6 @@ func (p *plan) carryOut(ctx context.Context, conn *pgx.Conn, replication string)
 	if err != nil {
 		return fmt.Errorf("prepare the replica: %w", err)
 	}
-	fault.Point("copy/prepared")
+	fault.Point(FaultPrepared)
 	return nil
 }

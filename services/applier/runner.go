@@ -16,6 +16,7 @@ import (
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
 	"github.com/seed0419d559/syncline/internal/change"
+	"github.com/seed0419d559/syncline/internal/fault"
 	"github.com/seed0419d559/syncline/internal/rpc"
 	"github.com/seed0419d559/syncline/internal/schema"
 	"github.com/seed0419d559/syncline/services/applier/apply"
@@ -309,6 +310,7 @@ func (r *runner) copyTables(ctx context.Context, session *apply.Session, src *so
 	if err := r.finish(ctx, session, src); err != nil {
 		return err
 	}
+	fault.Point(FaultPositioned)
 	return r.setPhase(ctx, phaseCatchingUp)
 }
 
@@ -343,6 +345,7 @@ func (r *runner) finish(ctx context.Context, session *apply.Session, src *source
 	if err := session.Reload(ctx); err != nil {
 		return err
 	}
+	fault.Point(FaultBuilt)
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		tables, err := listTables(ctx, tx, r.stored.name)
 		if err != nil {

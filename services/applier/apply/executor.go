@@ -112,7 +112,7 @@ func (x *executor) write(ctx context.Context, w *write) error {
 	if err := x.writer.write(ctx, w.steps, &x.config.Session.statements); err != nil {
 		return err
 	}
-	fault.Point("apply/slice written")
+	fault.Point(FaultSliceWritten)
 	return nil
 }
 
@@ -122,11 +122,11 @@ func (x *executor) commit(ctx context.Context, c *commitPoint) error {
 		if err := x.sendPosition(ctx, c.position, c.commitTime); err != nil {
 			return err
 		}
-		fault.Point("apply/before commit")
+		fault.Point(FaultBeforeCommit)
 		if _, err := x.writer.exec(ctx, commitSQL); err != nil {
 			return fmt.Errorf("commit: %w", err)
 		}
-		fault.Point("apply/after commit")
+		fault.Point(FaultAfterCommit)
 		x.begun = false
 		x.progress.Stored, x.storedAt = c.position, time.Now()
 	}

@@ -109,6 +109,11 @@ func (n *netting) mayBegin(p *Plan) bool {
 // decodable tells whether the operation names its row by an unchanged key and sets something that SET can set.
 func (n *netting) decodable(o *op) bool {
 	n.old, n.new = o.decodeOld(n.old[:0]), o.decodeNew(n.new[:0])
+	for _, i := range o.plan.locator {
+		if o.keyRow().Kinds[i] == block.ValueUnchanged {
+			return false
+		}
+	}
 	switch o.operation {
 	case Insert:
 		return complete(o.new)

@@ -212,7 +212,7 @@ func textRows(t testing.TB, conn *pgx.Conn, sql string) []string {
 }
 
 // table returns the rows of a table.
-func (g *testTarget) table(name string) []string { return g.rows("SELECT t FROM " + name + " t") }
+func (g *testTarget) table(name string) []string { return g.rows("SELECT whole_row FROM " + name + " whole_row") }
 
 func (g *testTarget) requireTable(name string, want ...string) {
 	g.t.Helper()

@@ -98,7 +98,7 @@ func (w *writer) setWise(ctx context.Context, s step, fixed *fixedStatements) er
 	if _, rollback := w.pipe.conn.Exec(ctx, "ROLLBACK TO SAVEPOINT syncline", pgx.QueryExecModeSimpleProtocol); rollback != nil {
 		return errors.Join(err, rollback)
 	}
-	fault.Point("apply/set-wise failed")
+	fault.Point(FaultSetWiseFailed)
 	w.fallbacks++
 	for i := range s.ops {
 		if err := w.queue(ctx, &s.ops[i]); err != nil {

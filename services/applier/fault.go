@@ -1,0 +1,14 @@
+package applier
+
+// The places at which a test may kill the process, between any two durable steps of the first copy.
+const (
+	FaultPrepared       = "copy/prepared"        // tables are made and stored, no snapshot is open
+	FaultSnapshotOpened = "copy/snapshot-opened" // the snapshot is open, nothing here says so
+	FaultTableBegun     = "copy/table-begun"     // a table is emptied and belongs to a snapshot
+	FaultChunkWritten   = "copy/chunk-written"   // a chunk's rows are in the open transaction
+	FaultChunkDone      = "copy/chunk-done"      // they are committed
+	FaultTableDone      = "copy/table-done"      // a table is wholly copied
+	FaultBuilt          = "copy/built"           // indexes are built, the position is not stored
+	FaultPositioned     = "copy/positioned"      // the first position is stored
+	FaultCaughtUp       = "copy/caught-up"       // the replication is running
+)
