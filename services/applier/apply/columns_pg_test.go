@@ -253,7 +253,7 @@ func TestApplyOddNames(t *testing.T) {
 		})
 		g.apply(l, how...)
 		row := func(id int, text string) string { return fmt.Sprintf("(%d%s)", id, strings.Repeat(","+text, 11)) }
-		g.requireTable(`"Odd ""Schema"" ü"."select"`, row(100, `"\\N"`), row(18, "whole"), row(19, `"NULL"`))
+		g.requireTable(`"Odd ""Schema"" ü"."select"`, row(100, `"\\N"`), row(18, "whole"), row(19, "NULL"))
 	})
 }
 
