@@ -22,6 +22,7 @@ const (
 	linesEvery = 3 * time.Second // between two lines of a copy where there is no terminal
 	liveEvery  = 5 * time.Second // between two tables there
 	redraw     = 250 * time.Millisecond
+	almost     = 0.99 // of a copy that is whole, before the replica follows
 )
 
 // errFailed means that a replication is in a state that does not pass by itself.
@@ -61,7 +62,7 @@ func (c *copying) look(now time.Time) (done bool, err error) {
 	c.seen = r
 	c.rows.add(now, r.GetSync().GetRows())
 	c.bytes.add(now, r.GetSync().GetBytes())
-	c.fraction = max(c.fraction, r.GetSync().GetFraction())
+	c.fraction = max(c.fraction, min(r.GetSync().GetFraction(), almost))
 	if r.GetState() == applierv1.State_STATE_RUNNING {
 		c.fraction = 1
 		return true, nil
@@ -111,17 +112,21 @@ func (c *copying) text() string {
 	if c.fraction >= 1 {
 		return fmt.Sprintf("%s rows, %s in %s", count(progress.GetRows()), size(progress.GetBytes()), spell(c.moved.Sub(c.began)))
 	}
+	doing := cutWords(c.doing(), 40)
+	if c.seen.GetState() != applierv1.State_STATE_SYNCING || c.rows.perSecond() == 0 || c.heard != nil {
+		return doing
+	}
 	left := ""
 	if c.fraction > 0.01 {
 		spent := time.Since(c.began)
 		left = fmt.Sprintf("  %s left", spell(time.Duration(float64(spent)*(1-c.fraction)/c.fraction)))
 	}
-	return fmt.Sprintf("%s rows/s  %5.1f MB/s%s  %s", count(int64(c.rows.perSecond())), c.bytes.perSecond()/1e6, left, cutWords(c.doing(), 30))
+	return fmt.Sprintf("%s rows/s  %5.1f MB/s%s  %s", count(int64(c.rows.perSecond())), c.bytes.perSecond()/1e6, left, doing)
 }
 
 // line is the copy where there is no terminal.
 func (c *copying) line() string {
-	return fmt.Sprintf("  %s  %3.0f %%  %s", c.node.name, 100*c.share(), c.text())
+	return fmt.Sprintf("  %s  %3d %%  %s", c.node.name, c.percent(), c.text())
 }
 
 func (c *copying) share() float64 {
@@ -129,6 +134,9 @@ func (c *copying) share() float64 {
 	defer c.mu.Unlock()
 	return c.fraction
 }
+
+// percent is 100 only when the replica follows.
+func (c *copying) percent() int { return int(100 * c.share()) }
 
 func cutWords(text string, most int) string {
 	if runes := []rune(text); len(runes) > most {
@@ -183,7 +191,7 @@ func showCopies(s *screen, copies []*copying) *copyView {
 	for _, c := range copies {
 		v.bars = append(v.bars, v.progress.AddBar(barSteps, mpb.BarWidth(barWidth),
 			mpb.PrependDecorators(decor.Name("  "+c.node.name+" "), decor.Any(func(decor.Statistics) string {
-				return fmt.Sprintf("%3.0f %%", 100*c.share())
+				return fmt.Sprintf("%3d %%", c.percent())
 			})),
 			mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return " " + c.text() }))))
 	}

@@ -221,7 +221,7 @@ func (d *demo) finish(ctx context.Context) error {
 // keep leaves everything running until ctx ends.
 func (d *demo) keep(ctx context.Context) error {
 	if !d.options.Keep {
-		d.screen.say("Everything is stopped and removed now. Run `syncline demo --keep` (make demo DEMO_FLAGS=--keep) to look around.")
+		d.screen.say("Everything is stopped and removed now; make demo DEMO_FLAGS=--keep leaves it running.")
 		return nil
 	}
 	d.screen.say("Left running until Ctrl-C. What you write to the primary appears on the replicas:\n%s", d.tour())

@@ -16,7 +16,7 @@ const (
 	killAfter = 0.4
 	deadTime  = 2 * time.Second
 	waitLimit = 3 * time.Minute
-	lineForm  = "  %-10s %-13s %-14s %10s  %6s  %10s  %14s"
+	lineForm  = "  %-9s %-12s %-12s %9s  %6s  %8s  %12s"
 )
 
 // table is the state of the primary and of its replicas.

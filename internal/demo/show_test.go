@@ -37,8 +37,8 @@ func TestTableLines(t *testing.T) {
 		err  error
 		want string
 	}{
-		{nil, "  replica 1  running       1/AB               1.2 kB     0.3       1,520          45,678"},
-		{errors.New("away"), "  replica 1  away          1/AB"},
+		{nil, "  replica 1 running      1/AB            1.2 kB     0.3     1,520        45,678"},
+		{errors.New("away"), "  replica 1 away         1/AB"},
 	} {
 		if got := strings.TrimRight(replicaLine("replica 1", r, c.err), " "); got != c.want {
 			t.Errorf("got\n%s\nwant\n%s", got, c.want)
@@ -71,11 +71,11 @@ func TestCopyLines(t *testing.T) {
 			tell(applierv1.State_STATE_CATCHING_UP, 400_000, 80_000_000, 1, "", ""),
 			tell(applierv1.State_STATE_RUNNING, 400_000, 80_000_000, 1, "", ""),
 		}, "\n")
-		want := `  replica 1    0 %  0 rows/s    0.0 MB/s  waiting for a snapshot
+		want := `  replica 1    0 %  waiting for a snapshot
   replica 1   25 %  100,000 rows/s   20.0 MB/s  3 s left  copying shop.orders
   replica 1   75 %  150,000 rows/s   30.0 MB/s  1 s left  copying shop.customers
-  replica 1   99 %  133,333 rows/s   26.7 MB/s  0 s left  building indexes orders_of_cu…
-  replica 1  100 %  400,000 rows, 80.0 MB in 4 s
+  replica 1   99 %  133,333 rows/s   26.7 MB/s  0 s left  building indexes orders_of_customer_whi…
+  replica 1   99 %  catching up
   replica 1  100 %  400,000 rows, 80.0 MB in 5 s`
 		if got != want {
 			t.Errorf("got\n%s\nwant\n%s", got, want)

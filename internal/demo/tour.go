@@ -2,6 +2,8 @@ package demo
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 )
 
@@ -9,11 +11,31 @@ import (
 func (d *demo) tour() string {
 	var s strings.Builder
 	for _, n := range d.nodes() {
-		fmt.Fprintf(&s, "  %-10s %s   grpc %s   http://%s/metrics\n", n.name, n.url(), n.grpc, n.http)
+		fmt.Fprintf(&s, "  %-9s %s   gRPC %s\n", n.name, shortURL(n), n.grpc)
+		fmt.Fprintf(&s, "  %-9s http://%s/metrics\n", "", n.http)
 	}
+	program := shortPath(d.options.Binary)
 	first := d.replicas[0]
-	fmt.Fprintf(&s, "  try:  %s status --addr %s\n", d.options.Binary, first.grpc)
-	fmt.Fprintf(&s, "        %s follow --addr %s\n", d.options.Binary, d.primary.grpc)
-	fmt.Fprintf(&s, "        psql '%s' -c 'SELECT count(*), max(id) FROM shop.orders'", first.url())
+	fmt.Fprintf(&s, "  Try:  %s status --addr %s\n", program, first.grpc)
+	fmt.Fprintf(&s, "        %s follow --addr %s\n", program, d.primary.grpc)
+	fmt.Fprintf(&s, `        psql %s -c '\dt+ shop.*'`, shortURL(first))
 	return s.String()
+}
+
+// shortURL is the database's URL as psql needs it.
+func shortURL(n *node) string {
+	url, _, _ := strings.Cut(n.url(), "?")
+	return url
+}
+
+// shortPath is a path as one would type it here.
+func shortPath(path string) string {
+	here, err := os.Getwd()
+	if err != nil {
+		return path
+	}
+	if short, err := filepath.Rel(here, path); err == nil && !strings.HasPrefix(short, "..") {
+		return short
+	}
+	return path
 }
