@@ -110,7 +110,7 @@ func (d *demo) startServers(ctx context.Context) error {
 		return err
 	}
 	d.pgbench, _ = bin.Pgbench()
-	d.screen.say("Starting a primary and %d replicas, each with its own PostgreSQL %s in a temporary directory …", d.options.Replicas, bin.Version)
+	d.screen.say("Starting 1 primary and %s, each with a PostgreSQL %s of its own …", plural(d.options.Replicas, "replica"), bin.Version)
 	d.replicas = make([]*node, d.options.Replicas)
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
@@ -156,7 +156,7 @@ func (d *demo) replicate(ctx context.Context) error {
 		return err
 	}
 	d.load = startLoad(ctx, d.business, d.primary.url(), d.pgbench)
-	d.screen.say("Writing to the primary from now on, and replicating it while that goes on; the first copy:")
+	d.screen.say("Writing to the primary from now on. The first copy, meanwhile:")
 	d.startWatching(ctx)
 	copies := make([]*copying, len(d.replicas))
 	for i, n := range d.replicas {
@@ -193,7 +193,7 @@ func (d *demo) watch(ctx context.Context, run func(context.Context)) {
 }
 
 func (d *demo) showLive(ctx context.Context) error {
-	d.screen.say("Live for %s, with everything to look at from another terminal:", spell(d.options.Duration))
+	d.screen.say("Live for %s. Look around from another terminal:", spell(d.options.Duration))
 	d.screen.say("%s", d.tour())
 	err := d.live(ctx)
 	d.screen.settle()
@@ -205,7 +205,7 @@ func (d *demo) finish(ctx context.Context) error {
 	if err := d.load.finish(ctx); err != nil {
 		return err
 	}
-	d.screen.say("Stopped writing after %s transactions of the company; waiting for the replicas …", count(d.load.committed.Load()))
+	d.screen.say("Stopped writing, after %s transactions of the company. Waiting for the replicas …", count(d.load.committed.Load()))
 	if err := d.drain(ctx); err != nil {
 		return err
 	}
@@ -214,7 +214,7 @@ func (d *demo) finish(ctx context.Context) error {
 	if err := d.prove(ctx); err != nil {
 		return err
 	}
-	d.screen.say("Every table is equal on all %d. Nothing was lost, nothing doubled.", 1+len(d.replicas))
+	d.screen.say("Every table is equal on all %d servers. Nothing was lost, nothing doubled.", 1+len(d.replicas))
 	return nil
 }
 
@@ -224,7 +224,7 @@ func (d *demo) keep(ctx context.Context) error {
 		d.screen.say("Everything is stopped and removed now; make demo DEMO_FLAGS=--keep leaves it running.")
 		return nil
 	}
-	d.screen.say("Left running until Ctrl-C. What you write to the primary appears on the replicas:\n%s", d.tour())
+	d.screen.say("Running until Ctrl-C. What you write to the primary appears on the replicas:\n%s", d.tour())
 	<-ctx.Done()
 	d.screen.say("Stopping and removing everything …")
 	return nil

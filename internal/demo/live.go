@@ -66,13 +66,13 @@ func (d *demo) live(ctx context.Context) error {
 				return err
 			}
 			killed = time.Now()
-			d.screen.say("  !! kill -9 of the applier of %s (pid %d) at position %s", victim.name, victim.process.pid(), change.LSN(at.GetPosition().GetLsn()))
+			d.screen.say("  !! kill -9 of the applier of %s (pid %d) at %s", victim.name, victim.process.pid(), change.LSN(at.GetPosition().GetLsn()))
 		case !killed.IsZero() && !restarted && time.Since(killed) > deadTime:
 			restarted = true
 			if err := victim.start(ctx); err != nil {
 				return fmt.Errorf("start the applier of %s again: %w", victim.name, err)
 			}
-			d.screen.say("  !! started it again (pid %d): it goes on after the last transaction that %s has", victim.process.pid(), victim.name)
+			d.screen.say("  !! started again (pid %d): it goes on after the last transaction that it applied", victim.process.pid())
 		}
 		if !pause(ctx, redraw) {
 			return ctx.Err()

@@ -20,7 +20,8 @@ func TestWords(t *testing.T) {
 		size(999): "999 B", size(1500): "1.5 kB", size(444_000_000): "444.0 MB", size(2_000_000_000_000): "2.0 TB",
 		spell(1400 * time.Millisecond): "1 s", spell(62 * time.Second): "1m2s",
 		stateWord(applierv1.State_STATE_CATCHING_UP): "catching up",
-		cutWords("Überstunden", 5):                   "Über…",
+		plural(1, "replica"):                         "1 replica", plural(2, "replica"): "2 replicas",
+		cutWords("Überstunden", 5): "Über…",
 	} {
 		if got != want {
 			t.Errorf("got %q, want %q", got, want)
