@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"google.golang.org/grpc/codes"
@@ -368,6 +369,13 @@ func TestPrivileges(t *testing.T) {
 		}
 	})
 	b := serve(t, url, func(c *Config) { c.PostgresURL = strings.Replace(url, "postgres@", "copier@", 1) })
+	writer, _, pid := writing(t, url, "not mine")
+	_, _, err := b.open(t.Context(), 0, time.Second)
+	requireStatus(t, err, codes.DeadlineExceeded, "SNAPSHOT_BLOCKED")
+	if rpc.Metadata(err)["pids"] != fmt.Sprint(pid) { // a weak role finds out who it is, too
+		t.Error(err)
+	}
+	pgtest.Exec(t, writer, "ROLLBACK")
 	s := b.mustOpen(t)
 	request := &inventoryv1.DumpRequest{SnapshotId: s.GetSnapshotId(), Schema: "s", Table: "a"}
 	refused := func(want string) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/seed0419d559/syncline/internal/postgres"
 	"github.com/seed0419d559/syncline/internal/rpc"
+	"github.com/seed0419d559/syncline/internal/schema"
 )
 
 // Sentinels of this service; Errors says which status each of them becomes.
@@ -62,6 +63,7 @@ func Errors() rpc.Table {
 		{Sentinel: ErrNotPrimary, Code: codes.FailedPrecondition, Reason: "NOT_PRIMARY"},
 		{Sentinel: ErrTableRewritten, Code: codes.FailedPrecondition, Reason: "TABLE_REWRITTEN"},
 		{Sentinel: ErrTableLocked, Code: codes.Unavailable, Reason: "TABLE_LOCKED"},
+		{Sentinel: schema.ErrTableLocked, Code: codes.Unavailable, Reason: "TABLE_LOCKED"},
 		{Sentinel: ErrNoSuchTable, Code: codes.NotFound, Reason: "TABLE_NOT_FOUND"},
 		{Sentinel: ErrPartitioned, Code: codes.InvalidArgument, Reason: "PARTITIONED_TABLE"},
 		{Sentinel: ErrNotATable, Code: codes.InvalidArgument, Reason: "NOT_A_TABLE"},

@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/goleak"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -115,7 +116,9 @@ func (f *fakeLogger) EmitBarrier(context.Context, *loggerv1.EmitBarrierRequest) 
 type bench struct {
 	inventoryv1.InventoryServiceClient
 	url    string
+	conn   *grpc.ClientConn
 	admin  *pgx.Conn // a session of the superuser in the same database
+	leases *leases
 	logger *fakeLogger
 	stop   func() // stops the service and waits; called at the end in any case
 }
@@ -153,7 +156,7 @@ func serve(t *testing.T, url string, edits ...func(*Config)) *bench {
 		}
 	})
 	running.Go(func() { _ = server.Serve(listener) })
-	b := &bench{InventoryServiceClient: inventoryv1.NewInventoryServiceClient(conn), url: url, admin: admin, logger: logger}
+	b := &bench{InventoryServiceClient: inventoryv1.NewInventoryServiceClient(conn), conn: conn, url: url, admin: admin, leases: service.leases, logger: logger}
 	b.stop = sync.OnceFunc(func() {
 		cancel()
 		server.Shutdown()
@@ -226,7 +229,7 @@ func (b *bench) open(ctx context.Context, ttl, wait time.Duration) (*inventoryv1
 	for {
 		event, err := stream.Recv()
 		switch {
-		case err == io.EOF && snapshot != nil:
+		case errors.Is(err, io.EOF) && snapshot != nil:
 			return snapshot, waits, nil
 		case err != nil:
 			return nil, waits, err
@@ -258,12 +261,12 @@ func (b *bench) dump(ctx context.Context, request *inventoryv1.DumpRequest) ([]b
 	for {
 		answer, err := stream.Recv()
 		switch {
-		case err == io.EOF && end != nil:
+		case errors.Is(err, io.EOF) && end != nil:
 			if end.GetBytes() != int64(len(data)) {
 				return nil, nil, fmt.Errorf("the end says %d bytes, but there were %d", end.GetBytes(), len(data))
 			}
 			return data, end, nil
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return nil, nil, errors.New("stream ended without an end")
 		case err != nil:
 			return data, nil, err

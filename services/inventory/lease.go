@@ -42,6 +42,7 @@ type lease struct {
 // leases are the open snapshots and those being opened, of which there is a bounded number together.
 type leases struct {
 	most    int
+	check   time.Duration // keeperCheck
 	log     *slog.Logger
 	metrics *metrics
 
@@ -56,7 +57,7 @@ type leases struct {
 
 func newLeases(most int, log *slog.Logger, metrics *metrics) *leases {
 	return &leases{
-		most: most, log: log, metrics: metrics,
+		most: most, check: keeperCheck, log: log, metrics: metrics,
 		opening: make(map[*context.CancelCauseFunc]struct{}), open: make(map[string]*lease),
 	}
 }
@@ -130,7 +131,7 @@ func (r *leases) hold(l *lease, keeper *pgconn.PgConn) {
 	var death error
 	go func() {
 		defer close(died)
-		death = watch(watching, keeper)
+		death = watch(watching, keeper, r.check)
 	}()
 
 	why := r.await(l, died)
@@ -183,21 +184,21 @@ func (r *leases) await(l *lease, died <-chan struct{}) string {
 }
 
 // watch returns when the keeper's session has died, with the reason, or with nil when ctx ends.
-func watch(ctx context.Context, keeper *pgconn.PgConn) error {
+func watch(ctx context.Context, keeper *pgconn.PgConn, check time.Duration) error {
 	for {
-		waiting, cancel := context.WithTimeout(ctx, keeperCheck)
+		waiting, cancel := context.WithTimeout(ctx, check)
 		err := keeper.WaitForNotification(waiting)
 		silent := waiting.Err() != nil
 		cancel()
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // the session was to end
 		case err == nil:
 			continue
 		case !silent:
 			return err
 		}
-		asking, cancel := context.WithTimeout(ctx, keeperCheck)
+		asking, cancel := context.WithTimeout(ctx, check)
 		_, err = value(asking, keeper, "SELECT 1") // reads no table, as everything in this session
 		cancel()
 		if err != nil && ctx.Err() == nil {
@@ -314,6 +315,6 @@ func (l *lease) proto() *inventoryv1.Snapshot {
 		Position:    &changev1.Position{LogId: l.position.LogID.String(), Lsn: uint64(l.position.LSN)},
 		ExpireTime:  timestamppb.New(l.expires),
 		CreateTime:  timestamppb.New(l.created),
-		ActiveDumps: int32(len(l.dumps)), //nolint:gosec // bounded by the streams of a server
+		ActiveDumps: int32(len(l.dumps)),
 	}
 }

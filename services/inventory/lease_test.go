@@ -220,3 +220,56 @@ func TestFaultsLeaveNothing(t *testing.T) {
 		b.requireFreed(t)
 	}
 }
+
+// TestKeeperFallsSilent: a connection that is dead without an end is noticed.
+func TestKeeperFallsSilent(t *testing.T) {
+	server := pgtest.Shared(t)
+	url := server.Database(t)
+	proxy := pgtest.NewProxy(t, server.Addr())
+	b := serve(t, url, func(c *Config) { c.PostgresURL = proxy.URL(t, url) })
+	b.leases.check = 300 * time.Millisecond
+	s := b.mustOpen(t)
+	pgtest.Eventually(t, patience, func() error { // it is asked, and answers
+		var asked int
+		err := b.admin.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE application_name = 'syncline inventory'
+			AND datname = current_database() AND query = 'SELECT 1'`).Scan(&asked)
+		if err == nil && asked == 0 {
+			err = fmt.Errorf("not asked yet")
+		}
+		return err
+	})
+	if _, err := b.RenewSnapshot(t.Context(), &inventoryv1.RenewSnapshotRequest{SnapshotId: s.GetSnapshotId()}); err != nil {
+		t.Fatal(err)
+	}
+	proxy.Stall()
+	pgtest.Eventually(t, patience, func() error {
+		_, err := b.RenewSnapshot(t.Context(), &inventoryv1.RenewSnapshotRequest{SnapshotId: s.GetSnapshotId()})
+		if rpc.Reason(err) != "SNAPSHOT_GONE" {
+			return fmt.Errorf("renewing ends with %q", rpc.Reason(err))
+		}
+		return nil
+	})
+	proxy.Resume()
+	requireEnded(t, b)
+	b.mustOpen(t)
+}
+
+// TestConnectionBreaksInDump: a dump that broke off has no end.
+func TestConnectionBreaksInDump(t *testing.T) {
+	server := pgtest.Shared(t)
+	url := server.Database(t)
+	proxy := pgtest.NewProxy(t, server.Addr())
+	b := serve(t, url, func(c *Config) { c.PostgresURL = proxy.URL(t, url) })
+	pgtest.Exec(t, b.admin, "CREATE TABLE a AS SELECT n, repeat('x', 1000) AS x FROM generate_series(1, 20000) n")
+	s := b.mustOpen(t)
+	request := &inventoryv1.DumpRequest{SnapshotId: s.GetSnapshotId(), Schema: "public", Table: "a"}
+	proxy.CutAfter(pgtest.ToClient, 3<<20)
+	_, end, err := b.dump(t.Context(), request)
+	requireStatus(t, err, codes.Unavailable, "POSTGRES_UNAVAILABLE")
+	if end != nil {
+		t.Errorf("end %v", end)
+	}
+	if got := strings.Count(b.mustDump(t, request), "\n"); got != 20000 { // from the same snapshot
+		t.Errorf("%d rows", got)
+	}
+}

@@ -199,6 +199,69 @@ func TestCancelledOpeningLeavesNothing(t *testing.T) {
 	b.mustOpen(t)
 }
 
+// answer is what open returns.
+type answer struct {
+	snapshot *inventoryv1.Snapshot
+	waits    []*inventoryv1.SnapshotWait
+	err      error
+}
+
+// openLater opens a snapshot while the test goes on.
+func (b *bench) openLater(t *testing.T) <-chan answer {
+	opened := make(chan answer, 1)
+	go func() {
+		snapshot, waits, err := b.open(t.Context(), 0, 2*patience)
+		opened <- answer{snapshot, waits, err}
+	}()
+	return opened
+}
+
+// requireWaiting waits until a session waits for the end of a transaction, as the making of a slot does.
+func (b *bench) requireWaiting(t *testing.T, xid uint64) {
+	t.Helper()
+	pgtest.Eventually(t, patience, func() error {
+		var waiting bool
+		err := b.admin.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted
+			AND transactionid::text = $1)`, fmt.Sprint(xid)).Scan(&waiting)
+		if err == nil && !waiting {
+			err = fmt.Errorf("nobody waits for transaction %d", xid)
+		}
+		return err
+	})
+}
+
+// TestSnapshotTooLarge: PostgreSQL refuses a slot whose snapshot would list more transactions than it can have sessions, as
+// after many rollbacks beside a long transaction. The next slot meets others.
+func TestSnapshotTooLarge(t *testing.T) {
+	server := pgtest.New(t, pgtest.WithFsync(false), pgtest.WithSetting("max_connections", "20"), pgtest.WithSetting("max_prepared_transactions", "0"))
+	b := serve(t, server.Database(t))
+	pgtest.Exec(t, b.admin, "CREATE TABLE a (n int)")
+	phase1, xid1, _ := writing(t, b.url, "phase 1")
+	opened := b.openLater(t)
+	b.requireWaiting(t, xid1)
+	phase2, xid2, _ := writing(t, b.url, "phase 2")
+	pgtest.Exec(t, phase1, "ROLLBACK")
+	b.requireWaiting(t, xid2)
+	long, longXID, _ := writing(t, b.url, "long")
+	for range 200 {
+		pgtest.Exec(t, b.admin, "BEGIN; SELECT pg_current_xact_id(); ROLLBACK")
+	}
+	pgtest.Exec(t, b.admin, "INSERT INTO a VALUES (1)")
+	pgtest.Exec(t, phase2, "ROLLBACK")
+	b.requireWaiting(t, longXID) // only another slot waits for that one
+	if !strings.Contains(server.LogTail(), "initial slot snapshot too large") {
+		t.Error("the first slot was not refused: the test does not make the case that it is for")
+	}
+	pgtest.Exec(t, long, "COMMIT")
+	a := <-opened
+	if a.err != nil {
+		t.Fatal(a.err)
+	}
+	if got := b.mustDump(t, &inventoryv1.DumpRequest{SnapshotId: a.snapshot.GetSnapshotId(), Schema: "public", Table: "a"}); got != "1\n" {
+		t.Errorf("the copy has %q", got)
+	}
+}
+
 // TestCommitIsInWALButNotFinished makes, without luck, the state that loses rows when a snapshot is read in it: the slot's
 // snapshot holds a transaction as ended which is still in the list of running ones. A synchronous standby that never answers
 // keeps the transaction there. It has the newest id of all, so the running list of pg_current_snapshot() does not show it.
@@ -209,30 +272,6 @@ func TestCommitIsInWALButNotFinished(t *testing.T) {
 	committing := pgtest.Connect(t, b.url)
 	pgtest.Exec(t, committing, "SET application_name = 'committing'")
 
-	type answer struct {
-		snapshot *inventoryv1.Snapshot
-		waits    []*inventoryv1.SnapshotWait
-		err      error
-	}
-	opened := make(chan answer, 1)
-	openNow := func(wait time.Duration) {
-		go func() {
-			snapshot, waits, err := b.open(t.Context(), 0, wait)
-			opened <- answer{snapshot, waits, err}
-		}()
-	}
-	waitsFor := func(xid uint64) {
-		t.Helper()
-		pgtest.Eventually(t, patience, func() error {
-			var waiting bool
-			err := b.admin.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted
-				AND transactionid::text = $1)`, fmt.Sprint(xid)).Scan(&waiting)
-			if err == nil && !waiting {
-				err = fmt.Errorf("nobody waits for transaction %d", xid)
-			}
-			return err
-		})
-	}
 	setStandby := func(name string) {
 		t.Helper()
 		pgtest.Exec(t, b.admin, "ALTER SYSTEM SET synchronous_standby_names = "+pgx.Identifier{name}.Sanitize())
@@ -260,11 +299,11 @@ func TestCommitIsInWALButNotFinished(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	openNow(patience)
-	waitsFor(xid1)
+	opened := b.openLater(t)
+	b.requireWaiting(t, xid1)
 	phase2, xid2, _ := writing(t, b.url, "phase 2")
 	pgtest.Exec(t, phase1, "ROLLBACK")
-	waitsFor(xid2) // what commits from now on is in the snapshot
+	b.requireWaiting(t, xid2) // what commits from now on is in the snapshot
 	setStandby("nobody")
 	pgtest.Exec(t, committing, "BEGIN; INSERT INTO a VALUES (1)")
 	xid := uint64(pgtest.QueryRow[int64](t, committing, "SELECT pg_current_xact_id()::text::int8"))

@@ -48,7 +48,7 @@ func readWriters(ctx context.Context, conn *pgx.Conn, waiter uint32) (writers []
 	var granted bool
 	var since *time.Time
 	_, err = pgx.ForEachRow(rows, []any{&xid, &w.pid, &granted, &w.who, &w.gid, &since, &next}, func() error {
-		w.xid, w.since = widen(uint32(xid), uint64(next)), time.Time{} //nolint:gosec // transactionid has 32 bits, and next is an xid8
+		w.xid, w.since = widen(uint32(xid), uint64(next)), time.Time{}
 		if since != nil {
 			w.since = *since
 		}
@@ -73,7 +73,7 @@ func readWriters(ctx context.Context, conn *pgx.Conn, waiter uint32) (writers []
 
 // widen makes a transaction id of 64 bits from one of 32: the one that is closest to near.
 func widen(xid uint32, near uint64) uint64 {
-	return near + uint64(int64(int32(xid-uint32(near)))) //nolint:gosec // the arithmetic is modulo 2^32 on purpose
+	return near + uint64(int64(int32(xid-uint32(near))))
 }
 
 func (w writer) proto() *inventoryv1.RunningTransaction {

@@ -185,7 +185,7 @@ func checkColumns(ctx context.Context, conn *pgx.Conn, name schema.Name, columns
 	for i, c := range columns {
 		f := described.Fields[i]
 		retyped := !c.domain && (f.DataTypeOID != c.typeOID || f.TypeModifier != c.modifier) // a domain is described as its base type
-		if retyped || f.TableAttributeNumber != uint16(c.number) {                           //nolint:gosec // positive
+		if retyped || f.TableAttributeNumber != uint16(c.number) {
 			return fmt.Errorf("%w: column %q was altered: open a new snapshot", ErrTableRewritten, c.name)
 		}
 	}

@@ -1,0 +1,92 @@
+package inventory
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	changev1 "github.com/seed0419d559/syncline/gen/syncline/change/v1"
+	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
+	"github.com/seed0419d559/syncline/internal/rpc"
+	"github.com/seed0419d559/syncline/internal/schema"
+)
+
+// positionTimeout bounds how long an inventory waits for the logger, whose position is a help in it and no more.
+const positionTimeout = 2 * time.Second
+
+// GetInventory implements the method of that name. Its answer may be larger than 4 MiB: call it with rpc.LargeAnswer.
+func (s *Service) GetInventory(ctx context.Context, request *inventoryv1.GetInventoryRequest) (_ *inventoryv1.GetInventoryResponse, err error) {
+	selection, err := schema.ParseSelection(request.GetTables().GetInclude(), request.GetTables().GetExclude())
+	if err != nil {
+		return nil, rpc.Invalid("tables", "%v", err)
+	}
+	ctx, end := span(ctx, "read inventory")
+	defer end(&err)
+	db, err := s.readSchema(ctx, selection)
+	if err != nil {
+		return nil, fmt.Errorf("get inventory: %w", err)
+	}
+	descriptors, err := json.Marshal(db)
+	if err != nil {
+		return nil, fmt.Errorf("get inventory: write descriptors: %w", err)
+	}
+	answer := &inventoryv1.GetInventoryResponse{
+		ServerId: s.config.ServerID, PostgresVersion: int32(db.ServerVersion), Descriptors: descriptors,
+	}
+	for _, t := range db.Tables {
+		answer.Tables = append(answer.Tables, tableProto(t))
+	}
+	for _, skipped := range db.NotReplicated {
+		answer.NotReplicated = append(answer.NotReplicated, &inventoryv1.NotReplicated{Kind: skipped.Kind, Name: skipped.Name, Reason: skipped.Reason})
+	}
+	asking, cancel := context.WithTimeout(ctx, positionTimeout)
+	defer cancel()
+	if position, err := logPosition(asking, s.logger, s.config.ServerID); err == nil {
+		answer.Position = &changev1.Position{LogId: position.LogID.String(), Lsn: uint64(position.LSN)}
+	} else {
+		s.config.Log.Debug("inventory without a position", "error", err)
+	}
+	return answer, nil
+}
+
+// readSchema describes the selected tables. A selection that names something unknown is ErrNoSuchTable.
+func (s *Service) readSchema(ctx context.Context, selection schema.Selection) (schema.Database, error) {
+	conn, err := connect(ctx, s.config.PostgresURL)
+	if err != nil {
+		return schema.Database{}, err
+	}
+	defer closeSession(conn.PgConn())
+	db, err := schema.Read(ctx, conn, selection)
+	if err != nil {
+		return schema.Database{}, explain(ctx, err)
+	}
+	if err := db.Check(selection); err != nil {
+		var unknown *schema.UnknownTablesError
+		if errors.As(err, &unknown) {
+			return schema.Database{}, fmt.Errorf("%w: %w", ErrNoSuchTable, err)
+		}
+		return schema.Database{}, err
+	}
+	return db, nil
+}
+
+// kinds are the words of the API for those of descriptors.
+var kinds = map[string]string{schema.KindOrdinary: "table", schema.KindPartitioned: "partitioned", schema.KindLeaf: "partition"}
+
+func tableProto(t schema.Table) *inventoryv1.Table {
+	p := &inventoryv1.Table{
+		Oid: t.OID, Schema: t.Schema, Name: t.Name, Kind: kinds[t.Kind],
+		IdentityColumns: t.IdentityColumns, ReplicaIdentity: t.ReplicaIdentity,
+		EstimatedRows: t.EstimatedRows, Bytes: t.EstimatedBytes, Pages: t.Pages,
+		Indexes: int32(len(t.Indexes)), Constraints: int32(len(t.Constraints)),
+	}
+	if t.IsPartition() && len(t.Parents) > 0 {
+		p.Parent = t.Parents[0].SQL()
+	}
+	for _, c := range t.Columns {
+		p.Columns = append(p.Columns, &inventoryv1.Column{Name: c.Name, Type: c.Type, NotNull: c.NotNull, Generated: c.Generated != ""})
+	}
+	return p
+}
