@@ -41,9 +41,6 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	if binary = os.Getenv("SYNCLINE_E2E_BINARY"); binary != "" {
-		return pgtest.Main(m)
-	}
 	binary = filepath.Join(dir, "syncline")
 	if out, err := exec.Command("go", "build", "-o", binary, "github.com/seed0419d559/syncline/cmd/syncline").CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build syncline: %v\n%s", err, out)

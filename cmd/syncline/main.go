@@ -1,0 +1,99 @@
+// Command syncline keeps copies of a PostgreSQL database up to date. `syncline help` lists what it does; each subcommand has a
+// file of its own.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+
+	"github.com/seed0419d559/syncline/internal/rpc"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+// Exit codes.
+const (
+	exitDone       = 0
+	exitFailed     = 1
+	exitWrongUse   = 2
+	exitNotReached = 3 // a wait ended before what was waited for came
+)
+
+// errNotReached says that what was waited for did not come in time.
+var errNotReached = errors.New("not reached in time")
+
+// usageError is a wrong use of the command line.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	os.Exit(execute(ctx, os.Args[1:]))
+}
+
+// execute runs one command and returns its exit code.
+func execute(ctx context.Context, args []string) int {
+	root := newRoot()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitDone
+	}
+	fmt.Fprintln(root.ErrOrStderr(), "syncline: "+rpc.Message(err))
+	return exitCode(err)
+}
+
+func exitCode(err error) int {
+	var usage usageError
+	switch {
+	case errors.As(err, &usage):
+		return exitWrongUse
+	case errors.Is(err, errNotReached), rpc.Code(err) == codes.DeadlineExceeded:
+		return exitNotReached
+	}
+	return exitFailed
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "syncline",
+		Short: "Keep copies of a PostgreSQL database up to date",
+		Long: `Syncline keeps copies of a PostgreSQL database up to date.
+
+Beside the primary runs ` + "`syncline primary`" + `, beside each replica ` + "`syncline replica`" + `;
+` + "`syncline replication create`" + ` on the replica makes the first copy and follows from there.
+Every flag can be set by a variable too: --max-row-bytes by SYNCLINE_MAX_ROW_BYTES.`,
+		Version:           version,
+		SilenceUsage:      true,
+		SilenceErrors:     true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return bindVariables(cmd.Flags(), os.Environ()) },
+		Args:              cobra.NoArgs,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())}
+	})
+	root.AddCommand(serverCommands()...)
+	root.AddCommand(newHealthCommand())
+	return root
+}
+
+// wrongUse makes the errors of an argument check wrong uses.
+func wrongUse(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return usageError{fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())}
+		}
+		return nil
+	}
+}

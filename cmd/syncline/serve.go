@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/seed0419d559/syncline/internal/node"
+	"github.com/seed0419d559/syncline/internal/postgres"
+	"github.com/seed0419d559/syncline/internal/rpc"
+	"github.com/seed0419d559/syncline/internal/telemetry"
+)
+
+// httpDrain bounds how long HTTP requests may take to end at shutdown.
+const httpDrain = 2 * time.Second
+
+// serve runs a server command until ctx ends: first the checks, then the listeners, then the services. At the end the gRPC
+// server stops before the services that it calls.
+func serve(ctx context.Context, r *role, f *serverFlags, out io.Writer) error {
+	if err := f.check(r); err != nil {
+		return err
+	}
+	log, err := telemetry.NewLogger(os.Stderr, f.logFormat, f.logLevel)
+	if err != nil {
+		return usageError{err}
+	}
+	provider, err := telemetry.Start(ctx, r.name, version)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), httpDrain)
+		defer cancel()
+		if err := provider.Shutdown(ending); err != nil {
+			log.Debug("telemetry could not be sent", "error", err)
+		}
+	}()
+	grpcListener, err := listen("--grpc", f.grpc)
+	if err != nil {
+		return err
+	}
+	defer grpcListener.Close()
+	id, err := f.prepare(ctx, r)
+	if err != nil {
+		return err
+	}
+	services, table, err := f.build(r, id, log)
+	if err != nil {
+		return err
+	}
+	for _, s := range services {
+		if c, ok := s.(checker); ok {
+			if err := c.Check(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	server := rpc.NewServer(rpc.WithTable(table), rpc.WithLogger(log))
+	node.NewService(f.describe(r, id)).Register(server)
+	for _, s := range services {
+		s.Register(server)
+	}
+	var httpListener net.Listener
+	if f.http != "" {
+		if httpListener, err = listen("--http", f.http); err != nil {
+			return err
+		}
+		defer httpListener.Close()
+	}
+	p := newProcess(ctx)
+	for _, s := range services {
+		p.work(s.Run)
+	}
+	p.serve(func(ctx context.Context) error { return server.Run(ctx, grpcListener) })
+	if httpListener != nil {
+		handler := provider.Handler(func(ctx context.Context) error { return healthy(ctx, ownAddress(f.grpc)) }, f.pprof)
+		p.serve(func(ctx context.Context) error {
+			return serveHTTP(ctx, httpListener, telemetry.NewHTTPServer(handler, log))
+		})
+	}
+	banner(out, r, f)
+	return p.wait()
+}
+
+// process runs servers and, for longer, the workers whose calls they answer.
+type process struct {
+	asked            context.Context //nolint:containedctx // the end of the process, as the user asks for it
+	serving, working context.Context //nolint:containedctx // as long as the process
+	stopServing      context.CancelFunc
+	stopWorking      context.CancelFunc
+	servers, workers sync.WaitGroup
+	ended            chan error
+}
+
+// mostParts is more than the number of servers and workers in one process.
+const mostParts = 16
+
+func newProcess(ctx context.Context) *process {
+	p := &process{asked: ctx, ended: make(chan error, mostParts)}
+	p.serving, p.stopServing = context.WithCancel(context.WithoutCancel(ctx))
+	p.working, p.stopWorking = context.WithCancel(context.WithoutCancel(ctx))
+	return p
+}
+
+func (p *process) serve(run func(context.Context) error) {
+	p.servers.Go(func() { p.ended <- run(p.serving) })
+}
+
+func (p *process) work(run func(context.Context) error) {
+	p.workers.Go(func() { p.ended <- run(p.working) })
+}
+
+// wait returns when the end is asked for or a part fails, after every part has ended: servers first, then workers. It returns
+// the first failure.
+func (p *process) wait() error {
+	var first error
+	select {
+	case <-p.asked.Done():
+	case first = <-p.ended:
+		if first == nil {
+			first = errors.New("a service ended by itself")
+		}
+	}
+	p.stopServing()
+	p.servers.Wait()
+	p.stopWorking()
+	p.workers.Wait()
+	close(p.ended)
+	for err := range p.ended {
+		if first == nil && err != nil && !errors.Is(err, context.Canceled) {
+			first = err
+		}
+	}
+	return first
+}
+
+// listen opens a listener, or says which flag chooses another address.
+func listen(flag, address string) (net.Listener, error) {
+	listener, err := net.Listen("tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("address %s is in use by another process; stop that one, or choose another address with %s", address, flag)
+	}
+	if err != nil {
+		return nil, usageError{fmt.Errorf("listen on %s (%s): %w", address, flag, err)}
+	}
+	return listener, nil
+}
+
+func serveHTTP(ctx context.Context, listener net.Listener, server *http.Server) error {
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), httpDrain)
+		defer cancel()
+		if err := server.Shutdown(ending); err != nil {
+			_ = server.Close() // what did not end in time is cut off
+		}
+	})
+	err := server.Serve(listener)
+	if !stop() {
+		<-stopped
+		return nil
+	}
+	return fmt.Errorf("serve HTTP on %s: %w", listener.Addr(), err)
+}
+
+// banner says what is served and what to do next.
+func banner(out io.Writer, r *role, f *serverFlags) {
+	fmt.Fprintf(out, "syncline %s %s for %s\n", r.name, version, postgres.Redact(f.postgres))
+	fmt.Fprintf(out, "  gRPC  %s\n", f.grpc)
+	if f.http != "" {
+		fmt.Fprintf(out, "  HTTP  %s   (/metrics, /healthz, /readyz)\n", f.http)
+	}
+	own := ownAddress(f.grpc)
+	if r.has(node.RoleApplier) {
+		fmt.Fprintf(out, "next: syncline replication create NAME --addr %s --source HOST:PORT --wait\n", own)
+		return
+	}
+	fmt.Fprintf(out, "next: on a replica, syncline replication create NAME --source %s --wait;  here, syncline status --addr %s\n", own, own)
+}
