@@ -160,11 +160,8 @@ func (e *Engine) read(ctx context.Context, events <-chan Event) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-e.executor.idle:
-			// The target waits: what is whole goes now.
-			if !e.txn.open && len(events) == 0 {
-				if err := e.commit(ctx); err != nil {
-					return err
-				}
+			if err := e.commitWhole(ctx, len(events) == 0); err != nil {
+				return err
 			}
 		case event, ok := <-events:
 			switch {
@@ -174,6 +171,9 @@ func (e *Engine) read(ctx context.Context, events <-chan Event) error {
 				return event.Err
 			case event.Relation != nil:
 				e.relations[event.Relation.Hash()] = event.Relation
+				if err := e.commitWhole(ctx, len(events) == 0); err != nil {
+					return err
+				}
 			default:
 				if err := e.block(ctx, event.Block, len(events) == 0); err != nil {
 					return err
@@ -181,6 +181,14 @@ func (e *Engine) read(ctx context.Context, events <-chan Event) error {
 			}
 		}
 	}
+}
+
+// commitWhole commits what is whole when no other event waits and the target does too.
+func (e *Engine) commitWhole(ctx context.Context, last bool) error {
+	if e.txn.open || !last || e.executor.outstanding.Load() > 0 {
+		return nil
+	}
+	return e.commit(ctx)
 }
 
 // block takes one block. last tells that no other event waits: then, unless the target is busy, what is whole is committed at

@@ -119,7 +119,7 @@ func (x *executor) write(ctx context.Context, w *write) error {
 // commit makes a group applied: its rows and the position that says so are committed together, or neither.
 func (x *executor) commit(ctx context.Context, c *commitPoint) error {
 	if x.begun {
-		if err := x.sendPosition(ctx, c.position, c.commitTime); err != nil {
+		if err := x.sendPosition(ctx, c.position, c.commitTime, c.hasCommit); err != nil {
 			return err
 		}
 		fault.Point(FaultBeforeCommit)
@@ -140,10 +140,12 @@ func (x *executor) commit(ctx context.Context, c *commitPoint) error {
 	return x.config.Applied(x.progress)
 }
 
-// sendPosition moves the stored position, provided that it still is where this session left it.
-func (x *executor) sendPosition(ctx context.Context, to change.LSN, commitTime change.Timestamp) error {
-	params := [][]byte{
-		[]byte(x.config.Replication), []byte(x.progress.Stored.String()), []byte(to.String()), strconv.AppendInt(nil, int64(commitTime), 10),
+// sendPosition moves the stored position, provided that it still is where this session left it. The stored commit time stays
+// where no transaction was taken since the engine began.
+func (x *executor) sendPosition(ctx context.Context, to change.LSN, commitTime change.Timestamp, hasCommit bool) error {
+	params := [][]byte{[]byte(x.config.Replication), []byte(x.progress.Stored.String()), []byte(to.String()), nil}
+	if hasCommit {
+		params[3] = strconv.AppendInt(nil, int64(commitTime), 10)
 	}
 	err := x.writer.pipe.send(ctx, &x.config.Session.statements.position, params, expectation{rows: 1, what: "store position"})
 	if err == nil {
@@ -161,7 +163,7 @@ func (x *executor) storeIdle(ctx context.Context) error {
 	if x.begun || x.progress.Position.LSN <= x.progress.Stored || time.Since(x.storedAt) < x.config.Options.StoreInterval {
 		return nil
 	}
-	if err := x.sendPosition(ctx, x.progress.Position.LSN, x.progress.CommitTime); err != nil {
+	if err := x.sendPosition(ctx, x.progress.Position.LSN, x.progress.CommitTime, x.progress.HasCommit); err != nil {
 		return err
 	}
 	x.progress.Stored, x.storedAt = x.progress.Position.LSN, time.Now()

@@ -212,7 +212,9 @@ func textRows(t testing.TB, conn *pgx.Conn, sql string) []string {
 }
 
 // table returns the rows of a table.
-func (g *testTarget) table(name string) []string { return g.rows("SELECT whole_row FROM " + name + " whole_row") }
+func (g *testTarget) table(name string) []string {
+	return g.rows("SELECT whole_row FROM " + name + " whole_row")
+}
 
 func (g *testTarget) requireTable(name string, want ...string) {
 	g.t.Helper()
@@ -282,6 +284,8 @@ func (g *testTarget) watch() func() []targetTx {
 	g.exec("SELECT pg_create_logical_replication_slot($1, 'pgoutput')", slot)
 	return func() []targetTx {
 		g.t.Helper()
+		// The engine's commits are asynchronous, and only WAL that is flushed is decoded: a commit that waits takes it along.
+		g.exec("BEGIN; CREATE TEMP TABLE flush () ON COMMIT DROP; COMMIT")
 		rows, err := g.conn.Query(g.t.Context(), `SELECT data FROM pg_logical_slot_get_binary_changes($1, NULL, NULL,
 			'proto_version', '1', 'publication_names', 'watch', 'messages', 'true')`, slot)
 		if err != nil {
