@@ -488,6 +488,102 @@ func withUser(t testing.TB, url, role string) string {
 	return fmt.Sprintf("postgres://%s@%s:%d/%s", role, cfg.Host, cfg.Port, cfg.Database)
 }
 
+// TestLeastPrivileges captures as a role that owns its tables, may replicate and may create in its database, and no more.
+func TestLeastPrivileges(t *testing.T) {
+	server := pgtest.New(t, pgtest.WithFsync(false))
+	admin := pgtest.Connect(t, server.Database(t))
+	pgtest.Exec(t, admin, "CREATE ROLE plain LOGIN REPLICATION; GRANT CREATE ON SCHEMA public TO plain")
+	database := pgtest.QueryRow[string](t, admin, "SELECT current_database()::text")
+	pgtest.Exec(t, admin, `GRANT CREATE ON DATABASE "`+database+`" TO plain; CREATE TABLE not_mine (id int PRIMARY KEY)`)
+	url := withUser(t, server.URL(database), "plain")
+	conn := pgtest.Connect(t, url)
+	pgtest.Exec(t, conn, "CREATE TABLE mine (id int PRIMARY KEY)")
+	cfg := testConfig(t, url)
+	cfg.Exclude = []string{"public.not_mine"}
+	i := start(t, cfg)
+	i.waitCapturing(t)
+	from := i.barrier(t)
+	pgtest.Exec(t, conn, "INSERT INTO mine VALUES (1)")
+	pgtest.Exec(t, admin, "INSERT INTO not_mine VALUES (1); SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active")
+	to := i.barrier(t)
+	if got := withoutBarriers(follow(t, i, from, to).history.done); len(got) != 1 || got[0].count != 1 {
+		t.Errorf("got %v", got)
+	}
+	if _, err := i.client.ReportApplied(t.Context(), &loggerv1.ReportAppliedRequest{Follower: "f", Position: to}); err != nil {
+		t.Error(err)
+	}
+	i.stop()
+	if n := pgtest.QueryRow[int](t, conn, "SELECT count(*) FROM syncline.followers"); n != 1 {
+		t.Errorf("%d followers are saved", n)
+	}
+}
+
+// TestFirstStartWaitsForWriters starts while transactions write: the state names them.
+func TestFirstStartWaitsForWriters(t *testing.T) {
+	server := pgtest.New(t, pgtest.WithFsync(false))
+	url := server.Database(t)
+	writer, preparer := pgtest.Connect(t, url), pgtest.Connect(t, url)
+	pgtest.Exec(t, writer, "CREATE TABLE a (id int PRIMARY KEY)")
+	cfg := testConfig(t, url)
+	pgtest.Exec(t, writer, "SET application_name = 'busy writer'; BEGIN; INSERT INTO a VALUES (1)")
+	pgtest.Exec(t, preparer, "BEGIN; INSERT INTO a VALUES (2); PREPARE TRANSACTION 'forgotten'")
+	i := start(t, cfg)
+	state := i.waitFor(t, "waiting", func(s *loggerv1.GetStateResponse) bool { return s.GetReasonCode() == "WAITS_FOR_TRANSACTIONS" })
+	if !strings.Contains(state.GetReason(), "busy writer") || !strings.Contains(state.GetReason(), "prepared transaction forgotten") {
+		t.Errorf("reason %q", state.GetReason())
+	}
+	pgtest.Exec(t, writer, "COMMIT")
+	pgtest.Exec(t, preparer, "COMMIT PREPARED 'forgotten'")
+	i.waitCapturing(t)
+	to := i.barrier(t)
+	if got := withoutBarriers(follow(t, i, nil, to).history.done); len(got) != 0 {
+		t.Errorf("the log begins with %v, which was committed before its start", got)
+	}
+}
+
+// TestPurgedPosition purges what a follower still wants.
+func TestPurgedPosition(t *testing.T) {
+	url := pgtest.Shared(t).Database(t)
+	conn := pgtest.Connect(t, url)
+	pgtest.Exec(t, conn, "CREATE TABLE a (id serial PRIMARY KEY, v text)")
+	cfg := testConfig(t, url)
+	cfg.MaxBytes = 1 << 20
+	i := start(t, cfg)
+	i.waitCapturing(t)
+	old := i.barrier(t)
+	slow, err := i.client.Follow(t.Context(), &loggerv1.FollowRequest{Position: old})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		pgtest.Exec(t, conn, "INSERT INTO a (v) SELECT repeat('x', 1000) FROM generate_series(1, 200)")
+	}
+	end := i.barrier(t)
+	if err := i.changes.Purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	err = new(reader).read(t.Context(), i.client, &loggerv1.FollowRequest{Position: old})
+	if rpc.Code(err) != codes.OutOfRange || rpc.Reason(err) != ReasonPositionTooOld {
+		t.Errorf("from before the start: %v", err)
+	}
+	// A stream that was too slow ends in the same way, and never passes over what is gone.
+	r := &reader{t: t, relations: make(map[string]*changev1.Relation)}
+	for err = nil; err == nil && r.position.GetLsn() < end.GetLsn(); {
+		var answer *loggerv1.FollowResponse
+		if answer, err = slow.Recv(); err == nil {
+			err = r.take(answer)
+		}
+	}
+	if rpc.Reason(err) != ReasonPositionTooOld {
+		t.Errorf("slow follower: %v", err)
+	}
+	ranges := rangesOf(t, i)
+	first := &changev1.Position{LogId: ranges.GetLogId(), Lsn: ranges.GetFirstLsn()}
+	if got := follow(t, i, first, end).history.done; len(got) == 0 || len(got) > 50 {
+		t.Errorf("from the new start: %d transactions", len(got))
+	}
+}
+
 // TestServerNotReady starts on a server that cannot be captured: nothing is created, the state tells what to do, and
 // capture begins by itself once that is done.
 func TestServerNotReady(t *testing.T) {
