@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/seed0419d559/syncline/internal/pgtest"
 	"github.com/seed0419d559/syncline/internal/postgres"
 )
@@ -73,12 +75,7 @@ func TestCopiedDatabase(t *testing.T) {
 	before := prepare(t, db, Replica)
 	conn := pgtest.Connect(t, server.URL("postgres"))
 	pgtest.Exec(t, conn, "CREATE DATABASE node_clone TEMPLATE "+postgres.Ident(before.Database))
-	t.Cleanup(func() {
-		conn := pgtest.Connect(t, server.URL("postgres"))
-		if _, err := conn.Exec(context.Background(), "DROP DATABASE node_clone WITH (FORCE)"); err != nil {
-			t.Error(err)
-		}
-	})
+	atEnd(t, server.URL("postgres"), "DROP DATABASE node_clone WITH (FORCE)")
 	clone := server.URL("node_clone")
 	_, err := Prepare(t.Context(), clone, Replica)
 	if !errors.Is(err, ErrCopied) || !strings.Contains(err.Error(), "server reset-id") {
@@ -121,18 +118,28 @@ func TestNewerDatabase(t *testing.T) {
 	}
 }
 
+// atEnd runs SQL when the test has ended, and with it its context.
+func atEnd(t testing.TB, databaseURL, sql string) {
+	t.Helper()
+	t.Cleanup(func() {
+		conn, err := pgx.Connect(context.Background(), databaseURL)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close(context.Background())
+		if _, err := conn.Exec(context.Background(), sql); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // asRole makes a login role without privileges and returns the database's URL for it.
 func asRole(t testing.TB, databaseURL, role string) string {
 	t.Helper()
 	conn := pgtest.Connect(t, databaseURL)
 	pgtest.Exec(t, conn, "CREATE ROLE "+postgres.Ident(role)+" LOGIN PASSWORD 'secret'")
-	t.Cleanup(func() {
-		conn := pgtest.Connect(t, databaseURL)
-		sql := "DROP OWNED BY " + postgres.Ident(role) + " CASCADE; DROP ROLE " + postgres.Ident(role)
-		if _, err := conn.Exec(context.Background(), sql); err != nil {
-			t.Error(err)
-		}
-	})
+	atEnd(t, databaseURL, "DROP OWNED BY "+postgres.Ident(role)+" CASCADE; DROP ROLE "+postgres.Ident(role))
 	parsed, err := url.Parse(databaseURL)
 	if err != nil {
 		t.Fatal(err)
