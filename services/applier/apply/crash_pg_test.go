@@ -112,14 +112,14 @@ func TestCrashChild(t *testing.T) {
 // the log is applied.
 func TestCrashAtFaultPoints(t *testing.T) {
 	l, ends := crashLog(t, crashTransactions)
-	l.target = preparedDatabase(t)
-	for _, point := range []string{"apply/slice written", "apply/before commit", "apply/after commit", "apply/set-wise failed"} {
+	l.target = commonDatabase(t)
+	for _, point := range []string{FaultSliceWritten, FaultBeforeCommit, FaultAfterCommit, FaultSetWiseFailed} {
 		t.Run(strings.TrimPrefix(point, "apply/"), func(t *testing.T) {
 			g := newTestTarget(t, l, crashTables)
 			if !g.killedAt(point, 1) {
 				t.Fatalf("the process was not killed at %q", point)
 			}
-			if applied := g.requireWhole(ends); point == "apply/after commit" && applied == 0 {
+			if applied := g.requireWhole(ends); point == FaultAfterCommit && applied == 0 {
 				t.Error("nothing is there after the first commit")
 			}
 			kills, applied := 1, 0
@@ -173,7 +173,7 @@ func TestCrashOfConnection(t *testing.T) {
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
 	l, ends := crashLog(t, crashTransactions)
-	l.target = preparedDatabase(t)
+	l.target = commonDatabase(t)
 	proxy := pgtest.NewProxy(t, pgtest.Shared(t).Addr())
 	through := func(r *testRun) { r.url = proxy.URL(t, r.url) }
 

@@ -48,7 +48,24 @@ func newTestTarget(t testing.TB, l *testLog, sql string) *testTarget {
 	return g
 }
 
-// preparedDatabase makes a database with the schema syncline. It takes a while, so the ways of a case share one.
+// commonDatabase is a prepared database that the ways of all cases share, because making one takes a while. It goes with the
+// shared server.
+func commonDatabase(t testing.TB) string {
+	t.Helper()
+	if common == "" {
+		server := pgtest.Shared(t)
+		pgtest.Exec(t, pgtest.Connect(t, server.URL("postgres")), "CREATE DATABASE apply_common")
+		common = server.URL("apply_common")
+		if _, err := node.Prepare(t.Context(), common, node.Replica); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return common
+}
+
+var common string
+
+// preparedDatabase makes a database with the schema syncline.
 func preparedDatabase(t testing.TB) string {
 	t.Helper()
 	url := pgtest.Shared(t).Database(t)
@@ -130,8 +147,11 @@ func (g *testTarget) try(l *testLog, tweaks ...testTweak) error {
 	r.Session = openSession(ctx, g.t, r.url)
 	defer r.Session.Close()
 	position, found, err := r.Session.ReadPosition(ctx)
-	if err != nil || !found {
-		g.t.Fatalf("read position: %v, found %v", err, found)
+	if err != nil {
+		return err
+	}
+	if !found {
+		g.t.Fatal("the target has no position")
 	}
 	if r.Position == (change.Position{}) {
 		r.Position = position
@@ -232,27 +252,44 @@ func (g *testTarget) requireAt(want change.LSN) {
 	}
 }
 
-// testEachWay runs a case row by row, set-wise, and in the ways in which an engine puts transactions together.
-func testEachWay(t *testing.T, run func(t *testing.T, l *testLog, how ...testTweak)) {
+// testWay is a way in which an engine puts operations and transactions together.
+type testWay struct {
+	name  string
+	noise int // more than a few operations in a slice are written set-wise
+	how   []testTweak
+}
+
+func testWays() []testWay {
 	options := func(edit func(*Options)) []testTweak { return []testTweak{allQueued, withOptions(edit)} }
-	ways := []struct {
-		name  string
-		noise int
-		how   []testTweak
-	}{
+	return []testWay{
 		{"one by one", 0, nil},
 		{"grouped", 0, []testTweak{allQueued}},
+		{"set-wise in one group", setRows, []testTweak{allQueued}},
 		{"tiny slices", 0, options(func(o *Options) { o.SliceBytes = 1 })},
 		{"groups of two", 0, options(func(o *Options) { o.GroupTransactions = 2; o.SliceBytes = 1000 })},
 		{"set-wise", setRows, nil},
-		{"set-wise in one group", setRows, []testTweak{allQueued}},
 		{"set-wise in slices", setRows, options(func(o *Options) { o.SliceBytes = 20_000 })},
 	}
-	target := preparedDatabase(t)
+}
+
+// testEachWay runs a case row by row and set-wise, in many ways.
+func testEachWay(t *testing.T, run func(t *testing.T, l *testLog, how ...testTweak)) {
+	t.Helper()
+	runWays(t, testWays(), run)
+}
+
+// testFewWays runs a case in the ways that differ most.
+func testFewWays(t *testing.T, run func(t *testing.T, l *testLog, how ...testTweak)) {
+	t.Helper()
+	runWays(t, testWays()[:3], run)
+}
+
+func runWays(t *testing.T, ways []testWay, run func(t *testing.T, l *testLog, how ...testTweak)) {
+	t.Helper()
 	for _, way := range ways {
 		t.Run(way.name, func(t *testing.T) {
 			l := newTestLog(t)
-			l.noise, l.target = way.noise, target
+			l.noise, l.target = way.noise, commonDatabase(t)
 			run(t, l, way.how...)
 			if l.fallbacks > 0 {
 				t.Logf("%d slices were replayed row by row", l.fallbacks)
