@@ -207,7 +207,7 @@ func (p *pursuit) send(ctx context.Context, b *block.Block) error {
 	ctx, span := tracer.Start(ctx, "logger.follow.block")
 	defer span.End()
 	if span.IsRecording() {
-		span.SetAttributes(attribute.Int64("syncline.block", int64(b.Number)), attribute.Int("syncline.bytes", len(data))) //nolint:gosec // a count
+		span.SetAttributes(attribute.Int64("syncline.block", int64(b.Number)), attribute.Int("syncline.bytes", len(data)))
 	}
 	prefix := binary.AppendUvarint([]byte{blockTag}, uint64(len(data)))
 	if err := p.stream.SendMsg(&rpc.Frame{Prefix: prefix, Data: data}); err != nil {

@@ -362,7 +362,7 @@ func TestTablesComeAndGo(t *testing.T) {
 		t.Errorf("keyless table: %v", state)
 	}
 	pgtest.Exec(t, conn, "INSERT INTO b VALUES (1)")
-	pgtest.Exec(t, conn, "ALTER TABLE b DROP CONSTRAINT b_pkey")
+	pgtest.Exec(t, conn, "BEGIN; ALTER TABLE b DROP CONSTRAINT b_pkey; UPDATE b SET id = 1; COMMIT; UPDATE b SET id = 1")
 	i.waitFor(t, "without table b", func(s *loggerv1.GetStateResponse) bool { return !captured(`"public"."b"`)(s) })
 	pgtest.Exec(t, conn, "UPDATE b SET id = 2; DELETE FROM b; INSERT INTO b VALUES (3)")
 	pgtest.Exec(t, conn, "ALTER TABLE b ADD PRIMARY KEY (id)")

@@ -191,6 +191,14 @@ func (s *Service) publications(ctx context.Context, conn *pgx.Conn) (publish.Sta
 		return publish.State{}, err
 	}
 	s.status.setTables(tables)
+	guarded, err := publish.Guard(ctx, conn, s.pub)
+	switch {
+	case err != nil:
+		s.log.Warn("no event trigger guards the published tables", "error", err)
+	case !guarded:
+		s.log.Info("a table that loses its identity is noticed within "+s.cfg.CatalogInterval.String()+"; until then PostgreSQL refuses UPDATE and DELETE on it. "+
+			"A superuser as the logger's role closes that gap with an event trigger", "role", conn.Config().User)
+	}
 	return tables, nil
 }
 

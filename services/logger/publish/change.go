@@ -171,16 +171,20 @@ func settled(c catalog, p plan, have [2]publication, units []unit) bool {
 	return true
 }
 
-// statements lists the ALTER PUBLICATION statements of the units, at most one for each publication and direction, and
+// statements lists what the units need: locks, and at most one ALTER PUBLICATION for each publication and direction. It
 // notes what they change. A table that left the catalog meanwhile has left the publications with it.
 func statements(cfg Config, units []unit, note *Announcement) []string {
 	var drop, add [2][]string
+	var locks []string
 	for _, u := range units {
 		for _, m := range u.moves {
 			if m.table == nil {
 				continue
 			}
 			table := m.table.Name.SQL()
+			if m.table.Owned {
+				locks = append(locks, table)
+			}
 			for _, from := range m.from {
 				if from != m.to || m.refilter {
 					drop[from-everything] = append(drop[from-everything], table)
@@ -193,6 +197,11 @@ func statements(cfg Config, units []unit, note *Announcement) []string {
 		}
 	}
 	var all []string
+	// The tables first and then the publication, as somebody does who alters a table and so sets off the guard: nobody waits
+	// for the publication while we wait for a table.
+	if locks != nil {
+		all = append(all, "LOCK TABLE ONLY "+strings.Join(locks, ", ONLY ")+" IN SHARE UPDATE EXCLUSIVE MODE")
+	}
 	for i, name := range cfg.Names() {
 		if drop[i] != nil {
 			all = append(all, "ALTER PUBLICATION "+postgres.Ident(name)+" DROP TABLE ONLY "+strings.Join(drop[i], ", ONLY "))
@@ -208,7 +217,8 @@ func statements(cfg Config, units []unit, note *Announcement) []string {
 
 // Announcement is the content of the message that tells followers of a change: from its commit on a table in Captured
 // is captured whole, one in InsertOnly without its updates and deletes, and one in Removed not at all. A partitioned table
-// stands for all its partitions, also future ones. A table that was captured before and after is in the list of what it is now.
+// stands for all its partitions, also future ones. Removed is to be read first: when a partitioned table goes, partitions of it
+// may be captured one by one from then on, without a gap.
 type Announcement struct {
 	Captured   []AnnouncedTable `json:"captured,omitempty"`
 	InsertOnly []AnnouncedTable `json:"insert_only,omitempty"`
