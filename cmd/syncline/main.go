@@ -77,14 +77,14 @@ Every flag can be set by a variable too: --max-row-bytes by SYNCLINE_MAX_ROW_BYT
 		SilenceUsage:      true,
 		SilenceErrors:     true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return bindVariables(cmd.Flags(), os.Environ()) },
-		Args:              cobra.NoArgs,
+		Args:              wrongUse(cobra.NoArgs),
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())}
 	})
 	root.AddCommand(serverCommands()...)
-	root.AddCommand(newHealthCommand())
+	root.AddCommand(newReplicationCommand(), newStatusCommand(), newDumpCommand(), newFollowCommand(), newServerGroup(), newHealthCommand(), newDemoCommand())
 	return root
 }
 

@@ -68,6 +68,9 @@ func newServerCommand(r *role) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), r, f, cmd.OutOrStdout()) },
 	}
 	f.register(cmd.Flags(), r)
+	if r.name == node.RoleInventory {
+		addInventoryClient(cmd, &f.postgres)
+	}
 	return cmd
 }
 

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/seed0419d559/syncline/internal/rpc"
+)
+
+// callTimeout bounds a client's ordinary call.
+const callTimeout = 30 * time.Second
+
+// clientFlags are those of every client command.
+type clientFlags struct {
+	address   string
+	json      bool
+	plaintext bool
+}
+
+func (f *clientFlags) register(cmd *cobra.Command, address string) {
+	cmd.Flags().StringVar(&f.address, "addr", address, "gRPC address of the server")
+	cmd.Flags().BoolVar(&f.json, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&f.plaintext, "plaintext", false, "allow an unencrypted connection to another machine")
+}
+
+// call dials the server and runs a call on the connection.
+func (f *clientFlags) call(ctx context.Context, run func(ctx context.Context, conn *grpc.ClientConn) error) error {
+	conn, err := rpc.Dial(f.address, rpc.WithPlaintext(f.plaintext))
+	if err != nil {
+		return usageError{err}
+	}
+	defer conn.Close()
+	if err := run(ctx, conn); err != nil {
+		return f.explain(err)
+	}
+	return nil
+}
+
+// explain adds to an error of the transport which server was asked.
+func (f *clientFlags) explain(err error) error {
+	if rpc.Reason(err) == "" && rpc.IsTransient(err) {
+		return fmt.Errorf("no answer from %s; is a Syncline server running there, and is that its gRPC address (--addr)? %w", f.address, err)
+	}
+	return err
+}
+
+// short bounds a call that should answer at once.
+func short(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, callTimeout)
+}
+
+// show prints an answer: as JSON where it is asked for, else by the render function.
+func show[M proto.Message](f *clientFlags, out io.Writer, answer M, render func(io.Writer, M)) error {
+	if !f.json {
+		render(out, answer)
+		return nil
+	}
+	return printJSON(out, answer, true)
+}
+
+// printJSON prints one message, on several lines or on one.
+func printJSON(out io.Writer, message proto.Message, lines bool) error {
+	text, err := protojson.MarshalOptions{Multiline: lines, EmitDefaultValues: true}.Marshal(message)
+	if err != nil {
+		return fmt.Errorf("print answer: %w", err)
+	}
+	_, err = fmt.Fprintln(out, string(text))
+	return err
+}
