@@ -9,7 +9,11 @@ import (
 	"github.com/seed0419d559/syncline/internal/pgtest"
 )
 
-func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+func TestMain(m *testing.M) {
+	code := pgtest.Main(m)
+	removeProgram()
+	os.Exit(code)
+}
 
 // TestSameCompanyTwice fills two databases and finds the same rows in both.
 func TestSameCompanyTwice(t *testing.T) {
