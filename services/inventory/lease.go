@@ -18,7 +18,11 @@ import (
 )
 
 // keeperCheck is how often a keeper session that says nothing is asked whether it lives, and how long it may take to answer.
-const keeperCheck = 15 * time.Second
+// PostgreSQL ends a keeper that nobody asked for keeperChecks times as long, for the machine that asks may be gone.
+const (
+	keeperCheck  = 15 * time.Second
+	keeperChecks = 4
+)
 
 // lease is an open snapshot.
 type lease struct {
@@ -185,6 +189,10 @@ func (r *leases) await(l *lease, died <-chan struct{}) string {
 
 // watch returns when the keeper's session has died, with the reason, or with nil when ctx ends.
 func watch(ctx context.Context, keeper *pgconn.PgConn, check time.Duration) error {
+	// Nothing in this session reads a table.
+	if err := ask(ctx, keeper, check, fmt.Sprintf("SET idle_in_transaction_session_timeout = %d", (keeperChecks*check).Milliseconds())); err != nil {
+		return err
+	}
 	for {
 		waiting, cancel := context.WithTimeout(ctx, check)
 		err := keeper.WaitForNotification(waiting)
@@ -198,13 +206,20 @@ func watch(ctx context.Context, keeper *pgconn.PgConn, check time.Duration) erro
 		case !silent:
 			return err
 		}
-		asking, cancel := context.WithTimeout(ctx, check)
-		_, err = value(asking, keeper, "SELECT 1") // reads no table, as everything in this session
-		cancel()
-		if err != nil && ctx.Err() == nil {
+		if err := ask(ctx, keeper, check, "SELECT 1"); err != nil {
 			return err
 		}
 	}
+}
+
+// ask runs a statement in the keeper. Its error is nil when ctx ends.
+func ask(ctx context.Context, keeper *pgconn.PgConn, patience time.Duration, sql string) error {
+	asking, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if _, err := value(asking, keeper, sql); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("ask whether the snapshot's session lives: %w", err)
+	}
+	return nil
 }
 
 // find returns an open snapshot. The caller holds r.mu.

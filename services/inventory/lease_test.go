@@ -221,7 +221,7 @@ func TestFaultsLeaveNothing(t *testing.T) {
 	}
 }
 
-// TestKeeperFallsSilent: a connection that is dead without an end is noticed.
+// TestKeeperFallsSilent: a connection that is dead without an end is noticed on both sides.
 func TestKeeperFallsSilent(t *testing.T) {
 	server := pgtest.Shared(t)
 	url := server.Database(t)
@@ -249,6 +249,7 @@ func TestKeeperFallsSilent(t *testing.T) {
 		}
 		return nil
 	})
+	b.requireFreed(t) // PostgreSQL has noticed, too, although it has not heard from the service
 	proxy.Resume()
 	requireEnded(t, b)
 	b.mustOpen(t)

@@ -117,7 +117,7 @@ func (o *opening) makeSlot(ctx context.Context) (slot, error) {
 }
 
 func (o *opening) trySlot(ctx context.Context) (slot, error) {
-	conn, err := connectWalsender(ctx, o.url)
+	conn, err := connectWalsender(ctx, o.url, o.observer.Config().User)
 	if err != nil {
 		return slot{}, o.failure(ctx, "PostgreSQL to answer", err)
 	}

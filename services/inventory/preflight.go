@@ -10,17 +10,17 @@ import (
 )
 
 const preflightQuery = `
-SELECT current_setting('wal_level'), pg_is_in_recovery(), current_user::text,
-       (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user),
+SELECT current_setting('wal_level'), pg_is_in_recovery(),
        current_setting('max_replication_slots')::int - (SELECT count(*) FROM pg_replication_slots),
        current_setting('max_wal_senders')::int - (SELECT count(*) FROM pg_stat_replication)`
 
-// checkServer refuses up front what would fail later with a less helpful error: each refusal names its remedy.
+// checkServer refuses up front what would fail later with a less helpful error: each refusal names its remedy. Whether the
+// role may replicate is left to the server, because hosted ones give that by other means than the role's attribute.
 func checkServer(ctx context.Context, conn *pgx.Conn) error {
-	var walLevel, user string
-	var standby, mayReplicate bool
+	var walLevel string
+	var standby bool
 	var slots, senders int64
-	err := conn.QueryRow(ctx, preflightQuery).Scan(&walLevel, &standby, &user, &mayReplicate, &slots, &senders)
+	err := conn.QueryRow(ctx, preflightQuery).Scan(&walLevel, &standby, &slots, &senders)
 	switch {
 	case err != nil:
 		return fmt.Errorf("check the primary's settings: %w", explain(ctx, err))
@@ -28,8 +28,6 @@ func checkServer(ctx context.Context, conn *pgx.Conn) error {
 		return fmt.Errorf("open snapshot: %w: connect to the primary instead", ErrNotPrimary)
 	case walLevel != "logical":
 		return fmt.Errorf("open snapshot: %w but %s: run ALTER SYSTEM SET wal_level = logical and restart PostgreSQL", ErrNotLogical, walLevel)
-	case !mayReplicate:
-		return noReplication(user)
 	case slots <= 0:
 		return noRoom("max_replication_slots", "drop replication slots that nobody uses (pg_replication_slots), or ")
 	case senders <= 0:

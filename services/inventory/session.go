@@ -29,11 +29,14 @@ func connect(ctx context.Context, url string) (*pgx.Conn, error) {
 }
 
 // connectWalsender opens a session that takes replication commands.
-func connectWalsender(ctx context.Context, url string) (*pgconn.PgConn, error) {
+func connectWalsender(ctx context.Context, url, user string) (*pgconn.PgConn, error) {
 	conn, err := postgres.ConnectReplication(ctx, url, application)
 	if err != nil {
-		if strings.Contains(serverText(err), "max_wal_senders") {
+		switch {
+		case strings.Contains(serverText(err), "max_wal_senders"):
 			return nil, noRoom("max_wal_senders", "")
+		case postgres.Code(err) == codeNoPrivilege:
+			return nil, noReplication(user)
 		}
 		return nil, connectError(ctx, err)
 	}
