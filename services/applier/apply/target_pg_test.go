@@ -110,7 +110,8 @@ type testRun struct {
 	Config
 	url    string
 	events []Event
-	queued bool // all events wait from the beginning, so that transactions are grouped; else each block finds nothing behind it
+	stream <-chan Event // instead of events
+	queued bool         // all events wait from the beginning, so that transactions are grouped; else each block finds nothing behind it
 	until  change.LSN
 }
 
@@ -187,6 +188,9 @@ func (g *testTarget) try(l *testLog, tweaks ...testTweak) error {
 }
 
 func (r *testRun) channel(ctx context.Context) <-chan Event {
+	if r.stream != nil {
+		return r.stream
+	}
 	if r.queued {
 		events := make(chan Event, len(r.events))
 		for _, e := range r.events {
