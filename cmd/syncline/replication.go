@@ -35,7 +35,7 @@ func applierCall(ctx context.Context, f *clientFlags, run func(ctx context.Conte
 
 func newCreateCommand() *cobra.Command {
 	var f clientFlags
-	var wait bool
+	var wait, ifMissing bool
 	spec := &applierv1.ReplicationSpec{}
 	cmd := &cobra.Command{
 		Use:   "create NAME --source HOST:PORT",
@@ -50,7 +50,7 @@ An existing table is compared first, and a difference that matters is named; one
 				return usageError{errors.New("--source (SYNCLINE_SOURCE) is needed: the gRPC address of a primary, such as db1:7400")}
 			}
 			return applierCall(cmd.Context(), &f, func(ctx context.Context, client applierv1.ApplierServiceClient) error {
-				return create(ctx, cmd, &f, client, args[0], spec, wait)
+				return create(ctx, cmd, &f, client, args[0], spec, wait, ifMissing)
 			})
 		},
 	}
@@ -62,23 +62,29 @@ An existing table is compared first, and a difference that matters is named; one
 	flags.StringSliceVar(&spec.ExcludeTables, "exclude-table", nil, "leave these tables out")
 	flags.BoolVar(&spec.Replace, "replace", false, "remove the rows that the replica's tables hold before the copy")
 	flags.Int32Var(&spec.CopyWorkers, "copy-workers", 0, "sessions that copy at the same time; 0 for the default of 4")
+	flags.BoolVar(&ifMissing, "if-missing", false, "leave a replication alone that is there already under this name, with this source and these tables")
 	flags.BoolVar(&wait, "wait", false, "show the progress of the first copy and return when the replica is up to date")
 	return cmd
 }
 
-func create(ctx context.Context, cmd *cobra.Command, f *clientFlags, client applierv1.ApplierServiceClient, name string, spec *applierv1.ReplicationSpec, wait bool) error {
+func create(ctx context.Context, cmd *cobra.Command, f *clientFlags, client applierv1.ApplierServiceClient, name string, spec *applierv1.ReplicationSpec, wait, ifMissing bool) error {
 	calling, cancel := context.WithTimeout(ctx, 2*callTimeout)
 	defer cancel()
 	answer, err := client.CreateReplication(calling, &applierv1.CreateReplicationRequest{Name: name, Spec: spec})
+	replication, done := answer.GetReplication(), "is created"
+	if ifMissing && rpc.Code(err) == codes.AlreadyExists {
+		done = "is there already"
+		replication, err = existing(calling, client, name, spec, err)
+	}
 	if err != nil {
 		return err
 	}
 	out := cmd.OutOrStdout()
 	if !wait {
 		if f.json {
-			return printJSON(out, answer.GetReplication(), true)
+			return printJSON(out, replication, true)
 		}
-		fmt.Fprintf(out, "replication %s is created\nnext: syncline replication show %s --addr %s\n", name, name, f.address)
+		fmt.Fprintf(out, "replication %s %s\nnext: syncline replication show %s --addr %s\n", name, done, name, f.address)
 		return nil
 	}
 	final, err := watchSync(ctx, client, name, cmd.ErrOrStderr())
