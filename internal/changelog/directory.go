@@ -120,7 +120,30 @@ func rewrite(path string) error {
 	}
 	_, err = io.Copy(to, from)
 	if err = errors.Join(err, to.Sync(), to.Close()); err != nil {
+		_ = os.Remove(path + copySuffix)
+		if errors.Is(err, syscall.ENOSPC) {
+			return nil // a full disk must not keep the log from being read; the file is synced as all others are
+		}
 		return err
 	}
 	return os.Rename(path+copySuffix, path)
+}
+
+// roomFile is the name of the file with which the disk is tried.
+const (
+	roomFile = "room"
+	roomSize = 32 << 20 // enough for copying one message file and writing another
+)
+
+// tryRoom fails when the disk has no room for writing on: then a store that can still be read is better than none.
+func tryRoom(dir string) error {
+	path := filepath.Join(dir, roomFile)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	if _, err = f.Write(make([]byte, roomSize)); err != nil {
+		err = fmt.Errorf("less than %d MiB can be written: %w", roomSize>>20, err)
+	}
+	return errors.Join(err, f.Close(), os.Remove(path))
 }

@@ -30,6 +30,7 @@ const (
 const (
 	defaultPurgeInterval = 10 * time.Second
 	defaultCacheBytes    = 16 << 20
+	maxLoads             = 4
 )
 
 // Log is a change log.
@@ -39,6 +40,7 @@ type Log struct {
 	lock   *os.File
 	ledger *ledger
 	shapes relationCache
+	loads  chan struct{} // holds one for each block that is being read from the store
 
 	admin    sync.Mutex // held by what opens, resets, purges and closes
 	appender *Appender  // the last one that was opened
@@ -59,7 +61,7 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 	if opts.CacheBytes <= 0 {
 		opts.CacheBytes = defaultCacheBytes
 	}
-	l := &Log{opts: opts, log: opts.Logger, ledger: newLedger(opts.CacheBytes)}
+	l := &Log{opts: opts, log: opts.Logger, ledger: newLedger(opts.CacheBytes), loads: make(chan struct{}, maxLoads)}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}
@@ -71,6 +73,10 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 	if err := l.start(ctx); err != nil {
 		_ = lock.Close()
 		return nil, fmt.Errorf("open change log: %w", err)
+	}
+	// Before anything is appended: on a full disk it has to come first.
+	if err := l.Purge(ctx); err != nil {
+		l.log.Warn("change log could not be purged; it is tried again", "error", err)
 	}
 	loop, cancel := context.WithCancel(context.Background())
 	var purging sync.WaitGroup
@@ -94,14 +100,17 @@ func (l *Log) start(ctx context.Context) error {
 	return nil
 }
 
-// restart closes a store that takes nothing more and opens it again.
+// restart closes a store that takes nothing more and opens it again, when there is room to write: until then it is read.
 func (l *Log) restart(ctx context.Context) error {
+	if err := tryRoom(l.opts.Dir); err != nil {
+		return fmt.Errorf("%w: %w", ErrStore, err)
+	}
 	if s := l.store.Load(); s != nil {
 		s.close()
 	}
 	l.broken.Store(true)
 	if err := l.start(ctx); err != nil {
-		return fmt.Errorf("restart store: %w", err)
+		return fmt.Errorf("%w: restart: %w", ErrStore, err)
 	}
 	l.ledger.wake()
 	return nil

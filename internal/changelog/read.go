@@ -52,7 +52,7 @@ func (l *Log) Read(ctx context.Context, number uint64) (*block.Block, error) {
 		}
 		if changed == nil {
 			s := l.store.Load()
-			if b, err = s.parse(ctx, number); err == nil {
+			if b, err = l.load(ctx, s, number); err == nil {
 				return b, nil
 			}
 			if changed, err = l.retry(ctx, s, number, err); err != nil {
@@ -65,6 +65,18 @@ func (l *Log) Read(ctx context.Context, number uint64) (*block.Block, error) {
 			return nil, fmt.Errorf("wait for block %d: %w", number, context.Cause(ctx))
 		}
 	}
+}
+
+// load reads a block from the store. Only a few are on their way at any time: a block exists several times until it
+// arrives, and more at once do not come faster.
+func (l *Log) load(ctx context.Context, s *store, number uint64) (*block.Block, error) {
+	select {
+	case l.loads <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	defer func() { <-l.loads }()
+	return s.parse(ctx, number)
 }
 
 // retry says what to do when the store did not give a block: an error, or a channel to wait for before trying again.
