@@ -96,7 +96,7 @@ func inspect(ctx context.Context, conn *pgx.Conn, cfg Config, pub publish.Config
 	if !replication {
 		add(CodePrivilege, "role %s may not replicate: run ALTER ROLE %s REPLICATION as a superuser", s.role, role)
 	}
-	if !schemaThere {
+	if !schemaThere && !create {
 		add(CodeSchemaMissing, "schema syncline is not prepared in database %s: GRANT CREATE ON DATABASE %s TO %s and start again", s.database, postgres.Ident(s.database), role)
 	}
 	if s.slot, err = readSlot(ctx, conn, cfg.Slot); err != nil {

@@ -152,7 +152,7 @@ func (f *feed) commit(ctx context.Context) error {
 		return inLog(err)
 	}
 	f.inside.Store(false)
-	if c.EndLSN >= f.through {
+	if c.EndLSN > f.through { // else the log had it already
 		f.through, f.unfinished = c.EndLSN, false
 	}
 	f.status.transactions.Add(1)
