@@ -293,7 +293,7 @@ type Table struct {
 	IdentityColumns []string `protobuf:"bytes,6,rep,name=identity_columns,json=identityColumns,proto3" json:"identity_columns,omitempty"`
 	// pg_class.relreplident: "d", "n", "f" or "i".
 	ReplicaIdentity string `protobuf:"bytes,7,opt,name=replica_identity,json=replicaIdentity,proto3" json:"replica_identity,omitempty"`
-	// Estimated number of rows, -1 when the table was never analyzed.
+	// Estimated number of rows; a guess by the size while the table was never analyzed.
 	EstimatedRows int64 `protobuf:"varint,8,opt,name=estimated_rows,json=estimatedRows,proto3" json:"estimated_rows,omitempty"`
 	// Size in bytes with indexes left out and large values counted.
 	Bytes int64 `protobuf:"varint,9,opt,name=bytes,proto3" json:"bytes,omitempty"`
