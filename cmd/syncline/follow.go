@@ -37,9 +37,11 @@ by this command and by dump. With --json one object for each line.`,
 			}
 			return f.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
 				out := bufio.NewWriter(cmd.OutOrStdout())
-				defer out.Flush()
 				p := &printer{out: out, json: f.json, limit: limit, relations: map[string]*changev1.Relation{}}
 				err := p.follow(ctx, loggerv1.NewLoggerServiceClient(conn), request)
+				if flushed := out.Flush(); flushed != nil {
+					return fmt.Errorf("print: %w", flushed)
+				}
 				if errors.Is(err, errEnough) || cmd.Context().Err() != nil {
 					return nil
 				}

@@ -19,7 +19,7 @@ func table(out io.Writer, rows [][]string) {
 	for _, row := range rows {
 		fmt.Fprintln(w, strings.TrimRight(strings.Join(row, "\t"), "\t"))
 	}
-	w.Flush()
+	_ = w.Flush() // as any print to the terminal
 }
 
 // stateName is a replication's state as people read it.

@@ -46,7 +46,7 @@ func (r *Relation) Hash() RelationHash {
 	for _, c := range r.Columns {
 		buf = appendText(buf, c.Name)
 		buf = binary.BigEndian.AppendUint32(buf, c.TypeOID)
-		buf = binary.BigEndian.AppendUint32(buf, uint32(c.TypeModifier)) //nolint:gosec // the bits are what is hashed
+		buf = binary.BigEndian.AppendUint32(buf, uint32(c.TypeModifier))
 		if c.Key {
 			buf = append(buf, 1)
 		} else {
@@ -58,6 +58,6 @@ func (r *Relation) Hash() RelationHash {
 }
 
 func appendText(buf []byte, s string) []byte {
-	buf = binary.BigEndian.AppendUint32(buf, uint32(len(s))) //nolint:gosec // identifiers are at most 63 bytes
+	buf = binary.BigEndian.AppendUint32(buf, uint32(len(s)))
 	return append(buf, s...)
 }

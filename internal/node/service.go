@@ -55,7 +55,7 @@ func (s *Service) GetServer(ctx context.Context, _ *serverv1.GetServerRequest) (
 		ServerId:         d.Identity.ServerID,
 		Roles:            d.Roles,
 		Version:          d.Version,
-		PostgresVersion:  int32(d.Identity.PostgresVersion), //nolint:gosec // six digits
+		PostgresVersion:  int32(d.Identity.PostgresVersion),
 		SystemIdentifier: d.Identity.SystemIdentifier,
 		Database:         d.Identity.Database,
 		LoggerAddress:    d.Logger,

@@ -142,7 +142,7 @@ func (r *runner) backoff(attempt int) time.Duration {
 	if pause <= 0 || pause > r.config.RetryCap {
 		pause = r.config.RetryCap
 	}
-	return pause/2 + rand.N(pause/2+1) //nolint:gosec // jitter needs no secrecy
+	return pause/2 + rand.N(pause/2+1)
 }
 
 // once is one attempt: connect, check, copy, apply.

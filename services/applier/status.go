@@ -204,7 +204,7 @@ func (s *status) proto(r *stored, withTables bool) *applierv1.Replication {
 	if !s.head.LogID.IsZero() {
 		out.SourcePosition = positionProto(s.head)
 		if s.hasPosition && s.head.LSN > s.position.LSN {
-			out.LagBytes = int64(s.head.LSN - s.position.LSN) //nolint:gosec // less than a WAL
+			out.LagBytes = int64(s.head.LSN - s.position.LSN)
 		}
 	}
 	if s.hasPosition {
@@ -222,7 +222,7 @@ func (s *status) proto(r *stored, withTables bool) *applierv1.Replication {
 
 func (s *status) syncProto() *applierv1.SyncProgress {
 	p := &applierv1.SyncProgress{
-		Tables: int32(len(s.tables)), Phase: s.sync.phase, Detail: s.sync.detail, //nolint:gosec // a number of tables
+		Tables: int32(len(s.tables)), Phase: s.sync.phase, Detail: s.sync.detail,
 		StartTime: timeProto(s.sync.started), EndTime: timeProto(s.sync.ended),
 	}
 	var weight, done float64

@@ -32,7 +32,6 @@ type netting struct {
 	key    []byte
 	old    []value
 	new    []value
-	values int // values used of merged rows, for bounding them
 }
 
 // take nets the operations from the front and returns how many it took. It stops before one that has to run in its place: a
@@ -44,7 +43,7 @@ func (n *netting) take(ops []op) int {
 		n.byPlan = map[*Plan]*net{}
 	}
 	for i := range ops {
-		if !n.add(int32(i)) { //nolint:gosec // a slice holds far fewer
+		if !n.add(int32(i)) {
 			return i
 		}
 	}
@@ -86,7 +85,7 @@ func (n *netting) add(i int32) bool {
 		default:
 			row.write = o.operation
 		}
-		t.index[string(n.key)] = int32(len(t.rows)) //nolint:gosec // a slice holds far fewer
+		t.index[string(n.key)] = int32(len(t.rows))
 		t.rows = append(t.rows, row)
 		return true
 	}
@@ -180,7 +179,7 @@ func (n *netting) indexRows(t *net) {
 	t.index = make(map[string]int32, 2*len(t.rows)+16)
 	for at := range t.rows {
 		n.key = t.plan.appendKey(n.key[:0], n.ops[t.rows[at].op].keyRow())
-		t.index[string(n.key)] = int32(at) //nolint:gosec // a slice holds far fewer
+		t.index[string(n.key)] = int32(at)
 	}
 }
 
@@ -194,10 +193,10 @@ func (n *netting) merge(row *netRow, o *op, i int32) bool {
 		}
 		row.write, row.op, row.merged = Insert, i, nil
 	case Delete:
-		switch {
-		case row.write == Insert:
+		switch row.write {
+		case Insert:
 			row.write, row.merged = 0, nil // and it goes if it was there before
-		case row.write == Update:
+		case Update:
 			row.write, row.deletes, row.op, row.merged = 0, true, i, nil
 		default:
 			return false

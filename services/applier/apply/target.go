@@ -156,7 +156,7 @@ func ReadCatalog(ctx context.Context, conn *pgx.Conn) (Catalog, error) {
 		if column != nil {
 			target.Columns = append(target.Columns, TargetColumn{
 				Name: *column, NotNull: notNull, Generated: generated, IdentityAlways: identity,
-				Equality: Equality(equality), Operator: operator, Type: typ, HasArray: hasArray, //nolint:gosec // 1 to 3, from the query
+				Equality: Equality(equality), Operator: operator, Type: typ, HasArray: hasArray,
 			})
 		}
 		return nil
