@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -72,7 +73,7 @@ func Connect(ctx context.Context, connString, application string) (*pgx.Conn, er
 	}
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
-		return nil, fmt.Errorf("connect to PostgreSQL at %s: %w", Redact(connString), err)
+		return nil, fmt.Errorf("connect to PostgreSQL at %s: %w", Redact(connString), oneLine(err))
 	}
 	return conn, nil
 }
@@ -87,9 +88,39 @@ func ConnectReplication(ctx context.Context, connString, application string) (*p
 	config.RuntimeParams["replication"] = "database"
 	conn, err := pgconn.ConnectConfig(ctx, &config.Config)
 	if err != nil {
-		return nil, fmt.Errorf("open replication connection to PostgreSQL at %s: %w", Redact(connString), err)
+		return nil, fmt.Errorf("open replication connection to PostgreSQL at %s: %w", Redact(connString), oneLine(err))
 	}
 	return conn, nil
+}
+
+// connectError is a failure to connect with its text in one line: pgconn writes one for each address and each way that it
+// tried, with the user and database that the URL shows already.
+type connectError struct {
+	error
+
+	text string
+}
+
+func (e *connectError) Error() string { return e.text }
+
+func (e *connectError) Unwrap() error { return e.error }
+
+func oneLine(err error) error {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return &connectError{err, fmt.Sprintf("%s (SQLSTATE %s)", pg.Message, pg.Code)}
+	}
+	text := err.Error()
+	if connect := new(pgconn.ConnectError); errors.As(err, &connect) && connect.Unwrap() != nil {
+		text = connect.Unwrap().Error()
+	}
+	var parts []string
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line != "" && !slices.Contains(parts, line) {
+			parts = append(parts, line)
+		}
+	}
+	return &connectError{err, strings.Join(parts, "; ")}
 }
 
 var passwordWord = regexp.MustCompile(`(?i)\b((?:ssl)?password)\s*=\s*('(?:[^'\\]|\\.)*'|\S+)`)
