@@ -30,7 +30,6 @@ const (
 const (
 	defaultPurgeInterval = 10 * time.Second
 	defaultCacheBytes    = 16 << 20
-	maxLoads             = 4
 )
 
 // Log is a change log.
@@ -40,7 +39,7 @@ type Log struct {
 	lock   *os.File
 	ledger *ledger
 	shapes relationCache
-	loads  chan struct{} // holds one for each block that is being read from the store
+	lanes  lanes
 
 	admin    sync.Mutex // held by what opens, resets, purges and closes
 	appender *Appender  // the last one that was opened
@@ -61,7 +60,7 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 	if opts.CacheBytes <= 0 {
 		opts.CacheBytes = defaultCacheBytes
 	}
-	l := &Log{opts: opts, log: opts.Logger, ledger: newLedger(opts.CacheBytes), loads: make(chan struct{}, maxLoads)}
+	l := &Log{opts: opts, log: opts.Logger, ledger: newLedger(opts.CacheBytes)}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}

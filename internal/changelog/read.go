@@ -67,15 +67,13 @@ func (l *Log) Read(ctx context.Context, number uint64) (*block.Block, error) {
 	}
 }
 
-// load reads a block from the store. Only a few are on their way at any time: a block exists several times until it
-// arrives, and more at once do not come faster.
+// load reads a block from the store when it is its turn.
 func (l *Log) load(ctx context.Context, s *store, number uint64) (*block.Block, error) {
-	select {
-	case l.loads <- struct{}{}:
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	at, err := l.lanes.enter(ctx, number)
+	if err != nil {
+		return nil, err
 	}
-	defer func() { <-l.loads }()
+	defer l.lanes.leave(at)
 	return s.parse(ctx, number)
 }
 
