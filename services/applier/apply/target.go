@@ -28,7 +28,9 @@ type TargetColumn struct {
 	Equality       Equality // of its type
 	Operator       string   // its type's equality operator as SQL, such as = or OPERATOR("public".=)
 	Type           string   // as SQL, without a modifier
-	HasArray       bool     // there is an array type of its type
+	// HasArray tells that there is an array type of its type, whose elements are set apart by commas and come out of unnest in
+	// one column. Those of composites come in a column for each field.
+	HasArray bool
 }
 
 // Target is a table of the target database, as its catalog says.
@@ -85,7 +87,7 @@ WITH RECURSIVE base(oid, root, elem) AS (
       WHEN op.oprname IS NOT NULL THEN 2
       ELSE 3
     END AS class,
-    op.oprname, op.nspname
+    op.oprname, op.nspname, r.typtype = 'c' AND NOT l.elem AS composite
   FROM leaf l JOIN pg_catalog.pg_type r ON r.oid = l.root
   LEFT JOIN LATERAL (
     SELECT o.oprname, n.nspname
@@ -104,7 +106,7 @@ SELECT c.oid, n.nspname, c.relname, c.relkind = 'p',
   a.attname, coalesce(a.attnotnull, false), coalesce(a.attgenerated <> '', false), coalesce(a.attidentity = 'a', false),
   CASE WHEN e.class = 1 AND co.collisdeterministic IS FALSE THEN 2 ELSE coalesce(e.class, 3) END,
   CASE WHEN e.elem OR e.nspname IS NULL OR e.nspname = 'pg_catalog' THEN '=' ELSE pg_catalog.format('OPERATOR(%I.%s)', e.nspname, e.oprname) END,
-  coalesce(pg_catalog.format_type(a.atttypid, -1), ''), coalesce(ty.typarray <> 0, false)
+  coalesce(pg_catalog.format_type(a.atttypid, -1), ''), coalesce(ty.typarray <> 0 AND ty.typdelim = ',' AND NOT e.composite, false)
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
