@@ -27,7 +27,7 @@ var AllKindsLoad = allKindsRows + sampleRows()
 
 // AllKinds18 makes what only PostgreSQL 18 and later have. It comes after AllKinds.
 const AllKinds18 = `
-CREATE TABLE kinds.virtual (id integer PRIMARY KEY, a integer, twice integer GENERATED ALWAYS AS (a * 2) VIRTUAL, note text);
+CREATE TABLE kinds.virtual (id integer PRIMARY KEY, a integer, twice bigint GENERATED ALWAYS AS (a::bigint * 2) VIRTUAL, note text);
 INSERT INTO kinds.virtual (id, a, note) SELECT n, n, 'n' || n FROM generate_series(1, 10) n;
 CREATE TABLE kinds.unenforced (id integer PRIMARY KEY, a integer CONSTRAINT promised CHECK (a > 0) NOT ENFORCED,
 	parent integer REFERENCES kinds.virtual NOT ENFORCED);
