@@ -13,12 +13,20 @@ import (
 // TestEveryKind carries every kind of type, table, key and name to two replicas, first as a copy and then as changes,
 // while it is being written.
 func TestEveryKind(t *testing.T) {
-	source, target := pgtest.New(t), pgtest.New(t)
+	source, target := newSource(t), newTarget(t)
+	t.Logf("PostgreSQL %d to %d", source.Major(), target.Major())
 	primaryURL := source.Database(t)
 	conn := pgtest.Connect(t, primaryURL)
 	pgtest.LoadAllKinds(t, conn)
+	var flags, except []string
+	if source.Major() >= 18 {
+		pgtest.Exec(t, conn, pgtest.AllKinds18)
+		// This server would refuse UPDATE and DELETE on it if it were published; so it is refused by name.
+		except = []string{"kinds.keyless_generated"}
+		flags = []string{"--exclude-table", "kinds.keyless_generated"}
+	}
 
-	primary := startPrimary(t, primaryURL)
+	primary := startPrimary(t, primaryURL, flags...)
 	first := startReplica(t, target.Database(t))
 	firstURL := first.args[6]
 
@@ -51,6 +59,6 @@ func TestEveryKind(t *testing.T) {
 	}
 	first.waitApplied("all", time.Minute)
 	second.waitApplied("all", time.Minute)
-	pgtest.RequireEqual(t, primaryURL, firstURL)
-	pgtest.RequireEqual(t, primaryURL, secondURL)
+	pgtest.RequireEqualWith(t, primaryURL, firstURL, pgtest.CompareOptions{Except: except})
+	pgtest.RequireEqualWith(t, primaryURL, secondURL, pgtest.CompareOptions{Except: except})
 }
