@@ -36,6 +36,8 @@ CREATE TABLE syncline.tables (
     estimated_rows bigint NOT NULL DEFAULT 0,
     bytes_expected bigint NOT NULL DEFAULT 0,
     pages bigint NOT NULL DEFAULT 0,
+    -- The table's OID on the source: another one under the same name is another table.
+    source_oid bigint NOT NULL,
     -- Where its rows go: a partition of the source may go to a table above it.
     target_schema text NOT NULL,
     target_table text NOT NULL,

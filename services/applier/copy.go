@@ -47,6 +47,7 @@ type copier struct {
 	source      *source
 	database    schema.Database // of the source
 	targets     apply.Catalog
+	replace     bool // rows that were in the targets before the first copy are removed
 	status      *status
 }
 
@@ -251,7 +252,8 @@ func (c *copier) beginUnit(ctx context.Context, u *unit, snapshot copySnapshot) 
 				return err
 			}
 		}
-		return empty(ctx, tx, c.targets[u.target], u.target)
+		mayRemove := c.replace || slices.ContainsFunc(u.tables, func(t *storedTable) bool { return t.snapshotID != "" })
+		return empty(ctx, tx, c.targets[u.target], u.target, mayRemove)
 	})
 	if err != nil {
 		return fmt.Errorf("begin the copy into table %s: %w", u.target, err)
@@ -260,8 +262,9 @@ func (c *copier) beginUnit(ctx context.Context, u *unit, snapshot copySnapshot) 
 	return nil
 }
 
-// empty removes a target table's rows, by TRUNCATE where nothing refers to it.
-func empty(ctx context.Context, tx pgx.Tx, target *apply.Target, name schema.Name) error {
+// empty removes a target table's rows, by TRUNCATE where nothing refers to it. Rows that came since the replication was
+// created, and that no copy of ours wrote, are refused instead.
+func empty(ctx context.Context, tx pgx.Tx, target *apply.Target, name schema.Name, mayRemove bool) error {
 	if target == nil {
 		return failed(reasonMismatch, "table %s is gone from the replica; create it again, then start the replication", name)
 	}
@@ -275,6 +278,9 @@ func empty(ctx context.Context, tx pgx.Tx, target *apply.Target, name schema.Nam
 	}
 	if !rows {
 		return nil
+	}
+	if !mayRemove {
+		return failed(reasonNotEmpty, "table %s of the replica holds rows that did not come from the source; empty it, then start the replication again", name)
 	}
 	var referenced bool
 	if err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'f' AND confrelid = $1 AND conrelid <> $1)", target.OID).Scan(&referenced); err != nil {

@@ -135,7 +135,7 @@ func (s *Service) check(ctx context.Context, in *applierv1.CreateReplicationRequ
 		return err
 	}
 	defer session.Close()
-	p, err := makePlan(ctx, session.Conn(), src, selection, in.GetSpec().GetReplace(), session.Unguarded, nil)
+	p, err := makePlan(ctx, session.Conn(), src, planOptions{selection: selection, replace: in.GetSpec().GetReplace(), unguarded: session.Unguarded})
 	if err != nil {
 		f := classify(err)
 		if rpc.Reason(err) == "" && !f.passes {

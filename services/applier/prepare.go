@@ -11,6 +11,7 @@ import (
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
 	"github.com/seed0419d559/syncline/internal/fault"
 	"github.com/seed0419d559/syncline/internal/schema"
+	"github.com/seed0419d559/syncline/services/applier/apply"
 )
 
 // everything selects all tables of the target, to find those that the source's tables belong to.
@@ -25,15 +26,25 @@ type plan struct {
 	warnings       []string
 }
 
-// makePlan compares source and target and returns what is to be done for the tables that known does not hold yet. It
-// touches nothing. Every reason to refuse is an error that names the table.
-func makePlan(ctx context.Context, conn *pgx.Conn, src *source, selection schema.Selection, replace, unguarded bool, known map[schema.Name]*storedTable) (*plan, error) {
+// planOptions say what a plan is made for.
+type planOptions struct {
+	selection schema.Selection
+	replace   bool // rows in the target's tables may be removed
+	unguarded bool // the role may not set session_replication_role
+	known     map[schema.Name]*storedTable
+	// again are tables, or partitioned tables above some, whose copies from before an LSN do not count; nil for none.
+	again *apply.NewTableError
+}
+
+// makePlan compares source and target and returns what is to be done for the tables that are not known yet, or have to be
+// copied again. It touches nothing. Every reason to refuse is an error that names the table.
+func makePlan(ctx context.Context, conn *pgx.Conn, src *source, o planOptions) (*plan, error) {
 	p := &plan{}
 	var err error
-	if p.source, err = src.describe(ctx, selection); err != nil {
+	if p.source, err = src.describe(ctx, o.selection); err != nil {
 		return nil, err
 	}
-	if err := p.source.Check(selection); err != nil {
+	if err := p.source.Check(o.selection); err != nil {
 		return nil, err
 	}
 	captured, err := capturedTables(ctx, src)
@@ -43,7 +54,7 @@ func makePlan(ctx context.Context, conn *pgx.Conn, src *source, selection schema
 	if p.target, err = schema.Read(ctx, conn, everything); err != nil {
 		return nil, fmt.Errorf("read the replica's tables: %w", err)
 	}
-	if p.warnings, err = p.leaveOut(captured, selection); err != nil {
+	if p.warnings, err = p.leaveOut(captured, o.selection); err != nil {
 		return nil, err
 	}
 	mismatches := schema.CompareAll(p.source, p.target)
@@ -53,19 +64,19 @@ func makePlan(ctx context.Context, conn *pgx.Conn, src *source, selection schema
 	for _, m := range mismatches {
 		p.warnings = append(p.warnings, m.String())
 	}
-	p.create = slices.DeleteFunc(schema.Missing(p.source, p.target), func(n schema.Name) bool { return known[n] != nil })
+	p.create = slices.DeleteFunc(schema.Missing(p.source, p.target), func(n schema.Name) bool { return o.known[n] != nil })
 	if p.statements, err = schema.CreateStatements(p.source, p.target, nonNil(p.create)); err != nil {
 		return nil, err
 	}
 	for _, s := range p.statements.Skipped {
 		p.warnings = append(p.warnings, fmt.Sprintf("%s %s: %s", s.Kind, s.Name, s.Reason))
 	}
-	if unguarded {
+	if o.unguarded {
 		if err := p.checkUnguarded(); err != nil {
 			return nil, err
 		}
 	}
-	return p, p.chooseTables(ctx, conn, replace, known)
+	return p, p.chooseTables(ctx, conn, o)
 }
 
 func nonNil(names []schema.Name) []schema.Name {
@@ -127,12 +138,13 @@ func (p *plan) checkUnguarded() error {
 	return nil
 }
 
-// chooseTables lists the tables to copy and refuses one whose target holds rows.
-func (p *plan) chooseTables(ctx context.Context, conn *pgx.Conn, replace bool, known map[schema.Name]*storedTable) error {
+// chooseTables lists the tables to copy and refuses one whose target holds rows that are not this replication's.
+func (p *plan) chooseTables(ctx context.Context, conn *pgx.Conn, o planOptions) error {
 	var filled []string
 	for _, t := range p.source.Tables {
 		name := t.FullName()
-		if !t.HasRows() || known[name] != nil {
+		before := o.known[name]
+		if !t.HasRows() || before != nil && before.oid == t.OID && !p.copiedAgain(t, before, o.again) {
 			continue
 		}
 		target, exists := schema.Route(p.source, p.target, name)
@@ -140,9 +152,9 @@ func (p *plan) chooseTables(ctx context.Context, conn *pgx.Conn, replace bool, k
 			target = name
 		}
 		p.tables = append(p.tables, &storedTable{
-			name: name, target: target, state: tableWaiting, estimatedRows: t.EstimatedRows, bytesExpected: t.EstimatedBytes, pages: t.Pages,
+			name: name, target: target, oid: t.OID, state: tableWaiting, estimatedRows: t.EstimatedRows, bytesExpected: t.EstimatedBytes, pages: t.Pages,
 		})
-		if !exists || replace {
+		if !exists || o.replace || before != nil {
 			continue
 		}
 		var rows bool
@@ -157,6 +169,22 @@ func (p *plan) chooseTables(ctx context.Context, conn *pgx.Conn, replace bool, k
 		return failed(reasonNotEmpty, "tables of the replica already hold rows: %s; empty them, leave them out with --exclude-table, or let --replace remove their rows before the copy", strings.Join(filled, ", "))
 	}
 	return nil
+}
+
+// copiedAgain tells whether a table's copy does not count, because of its own name or that of a table above it.
+func (p *plan) copiedAgain(t schema.Table, before *storedTable, again *apply.NewTableError) bool {
+	if again == nil || before.position.LSN > again.LSN {
+		return false
+	}
+	if slices.Contains(again.Tables, t.FullName()) {
+		return true
+	}
+	for _, parent := range t.Parents {
+		if above, ok := p.source.Table(parent); ok && t.IsPartition() && p.copiedAgain(above, before, again) {
+			return true
+		}
+	}
+	return false
 }
 
 // carryOut creates what is missing and stores the tables, all or nothing.

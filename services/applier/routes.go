@@ -10,26 +10,37 @@ import (
 type routes struct {
 	tables    map[schema.Name]apply.Table
 	selection schema.Selection
-	ignored   map[schema.Name]bool
-	lastCopy  change.LSN // the latest position of a table's copy
+	ignored   map[schema.Name]change.LSN // tables that were gone again when a copy was to be made, and as of when
+	lastCopy  change.LSN                 // the latest position of a table's copy
 }
 
-func newRoutes(tables []*storedTable, selection schema.Selection, ignored map[schema.Name]bool) *routes {
+func newRoutes(tables []*storedTable, selection schema.Selection, ignored map[schema.Name]change.LSN) *routes {
 	r := &routes{tables: make(map[schema.Name]apply.Table, len(tables)), selection: selection, ignored: ignored}
 	for _, t := range tables {
-		r.tables[t.name] = apply.Table{Apply: true, CopyLSN: t.position.LSN, Target: t.target}
+		r.tables[t.name] = apply.Table{Apply: true, OID: t.oid, CopyLSN: t.position.LSN, Target: t.target}
 		r.lastCopy = max(r.lastCopy, t.position.LSN)
 	}
 	return r
 }
 
-// table returns *apply.NewTableError for a table that is selected and was not there at the last copy.
-func (r *routes) table(name schema.Name) (apply.Table, error) {
+// table is false for a table that is selected and was not there at the last copy.
+func (r *routes) table(name schema.Name) (apply.Table, bool) {
+	if _, gone := r.ignored[name]; gone {
+		return apply.Table{}, true
+	}
 	if t, ok := r.tables[name]; ok {
-		return t, nil
+		return t, true
 	}
-	if r.ignored[name] || !r.selection.Matches(name) {
-		return apply.Table{}, nil
+	return apply.Table{}, !r.selection.Matches(name)
+}
+
+// captured tells whether a table that is captured from a commit LSN on needs a copy: it has none, or one from before.
+func (r *routes) captured(name schema.Name, from change.LSN) bool {
+	if at, gone := r.ignored[name]; gone && at >= from {
+		return false
 	}
-	return apply.Table{}, &apply.NewTableError{Table: name}
+	if t, ok := r.tables[name]; ok {
+		return t.CopyLSN <= from
+	}
+	return r.selection.Matches(name)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,13 +36,13 @@ type runner struct {
 	cancel context.CancelFunc // nil while it does not run
 	done   chan struct{}
 
-	ignored map[schema.Name]bool // tables that appeared and were gone again; belongs to the running goroutine
-	missed  change.LSN           // position at which a row was missing, to look twice before saying so
+	ignored map[schema.Name]change.LSN // tables that appeared and were gone again; belongs to the running goroutine
+	missed  change.LSN                 // position at which a row was missing, to look twice before saying so
 }
 
 func newRunner(config *Config, st *store, r *stored) *runner {
 	return &runner{
-		config: config, store: st, stored: r, status: newStatus(), ignored: map[schema.Name]bool{},
+		config: config, store: st, stored: r, status: newStatus(), ignored: map[schema.Name]change.LSN{},
 		log: config.Log.With("replication", r.name),
 	}
 }
@@ -193,8 +194,8 @@ func (r *runner) once(ctx context.Context) error {
 		}
 		defer session.Close()
 		r.status.engineEnded()
-		r.log.Info("a new table is copied", "table", newTable.Table.String())
-		if err := r.addTable(ctx, session, src, newTable.Table); err != nil {
+		r.log.Info("tables are captured anew and copied", "tables", newTable.Tables, "from", newTable.LSN)
+		if err := r.addTables(ctx, session, src, newTable); err != nil {
 			return err
 		}
 	}
@@ -202,14 +203,14 @@ func (r *runner) once(ctx context.Context) error {
 
 // prepare checks both sides and creates what is missing, before the first copy.
 func (r *runner) prepare(ctx context.Context, session *apply.Session, src *source, spec *applierv1.ReplicationSpec) error {
-	p, err := r.plan(ctx, session, src, spec)
+	p, err := r.plan(ctx, session, src, spec, nil)
 	if err != nil {
 		return err
 	}
 	return r.carryOut(ctx, session, p)
 }
 
-func (r *runner) plan(ctx context.Context, session *apply.Session, src *source, spec *applierv1.ReplicationSpec) (*plan, error) {
+func (r *runner) plan(ctx context.Context, session *apply.Session, src *source, spec *applierv1.ReplicationSpec, again *apply.NewTableError) (*plan, error) {
 	selection, err := schema.ParseSelection(spec.GetIncludeTables(), spec.GetExcludeTables())
 	if err != nil {
 		return nil, err
@@ -222,7 +223,7 @@ func (r *runner) plan(ctx context.Context, session *apply.Session, src *source, 
 	for _, t := range tables {
 		known[t.name] = t
 	}
-	return makePlan(ctx, session.Conn(), src, selection, spec.GetReplace(), session.Unguarded, known)
+	return makePlan(ctx, session.Conn(), src, planOptions{selection, spec.GetReplace(), session.Unguarded, known, again})
 }
 
 func (r *runner) carryOut(ctx context.Context, session *apply.Session, p *plan) error {
@@ -244,16 +245,33 @@ func (r *runner) carryOut(ctx context.Context, session *apply.Session, p *plan) 
 	return r.showTables(ctx, session.Conn())
 }
 
-// addTable makes a table that appeared in the stream part of the replication, or ignores it if it is gone again.
-func (r *runner) addTable(ctx context.Context, session *apply.Session, src *source, name schema.Name) error {
-	p, err := r.plan(ctx, session, src, r.snapshot().spec)
+// addTables makes tables that appeared in the stream part of the replication, or ignores those that are gone again.
+func (r *runner) addTables(ctx context.Context, session *apply.Session, src *source, appeared *apply.NewTableError) error {
+	p, err := r.plan(ctx, session, src, r.snapshot().spec, appeared)
 	if err != nil {
 		return err
 	}
-	if _, ok := p.source.Table(name); !ok {
-		r.ignored[name] = true
+	for _, name := range appeared.Tables {
+		if _, ok := p.source.Table(name); ok {
+			delete(r.ignored, name)
+		} else {
+			r.ignored[name] = appeared.LSN
+		}
+		if !slices.ContainsFunc(p.tables, func(t *storedTable) bool { return t.name == name }) {
+			r.ignored[name] = appeared.LSN // a partitioned table, or one that is not captured by now
+		}
 	}
 	return r.carryOut(ctx, session, p)
+}
+
+// removed notes that the source captures tables no longer.
+func (r *runner) removed(names []schema.Name) {
+	for _, name := range names {
+		r.log.Warn("the source captures a table no longer", "table", name.String())
+		r.status.update(func(s *status) {
+			s.warn(fmt.Sprintf("table %s is not captured by the source any more, so its rows here stand still; the source's `syncline status` says why", name))
+		})
+	}
 }
 
 func (r *runner) setPhase(ctx context.Context, to phase) error {
@@ -302,7 +320,7 @@ func (r *runner) copyTables(ctx context.Context, session *apply.Session, src *so
 	}
 	c := &copier{
 		replication: spec.name, url: r.config.PostgresURL, workers: copyWorkers(spec.spec), conn: session.Conn(),
-		source: src, database: database, targets: session.Catalog, status: r.status,
+		source: src, database: database, targets: session.Catalog, replace: spec.spec.GetReplace(), status: r.status,
 	}
 	if err := c.run(ctx); err != nil {
 		return err
@@ -480,7 +498,8 @@ func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *s
 		return err
 	}
 	engine := apply.NewEngine(apply.Config{
-		Replication: spec.name, Session: session, SourceID: spec.sourceServerID, Position: position, Table: routes.table,
+		Replication: spec.name, Session: session, SourceID: spec.sourceServerID, Position: position,
+		Table: routes.table, Captured: routes.captured, Removed: r.removed,
 		Options: r.config.Apply,
 		Applied: func(p apply.Progress) error {
 			r.status.progressed(p)

@@ -117,6 +117,16 @@ func (s *status) watch() <-chan struct{} {
 	return s.changed
 }
 
+// maxWarnings bounds the warnings that are kept, so that a source whose tables come and go cannot fill the memory.
+const maxWarnings = 1000
+
+// warn adds a warning unless it is there. The caller holds the lock.
+func (s *status) warn(text string) {
+	if len(s.warnings) < maxWarnings && !slices.Contains(s.warnings, text) {
+		s.warnings = append(s.warnings[:len(s.warnings):len(s.warnings)], text)
+	}
+}
+
 func (s *status) setState(state applierv1.State) {
 	s.update(func(s *status) {
 		s.state, s.reason, s.reasonCode, s.nextRetry = state, "", "", time.Time{}

@@ -25,17 +25,25 @@ type Event struct {
 // Table says what to do with the changes of one source table.
 type Table struct {
 	Apply bool // false: not part of this replication
+	// OID is the table's on the source when it was copied: under the same name another OID is another table. 0 is any.
+	OID uint32
 	// CopyLSN is the position of the table's copy: changes of transactions that end at or below it are in the copy.
 	CopyLSN change.LSN
 	// Target is the table its rows go to.
 	Target schema.Name
 }
 
-// NewTableError says that the source replicates a table that belongs to this replication and has no copy yet. Nothing of
+// NewTableError says that the source replicates a table that belongs to this replication and has no copy yet, because it is
+// new, or was dropped and made again. Nothing of
 // the transaction that names it was applied: give the table a copy, then go on from the same position.
-type NewTableError struct{ Table schema.Name }
+type NewTableError struct {
+	Tables []schema.Name
+	LSN    change.LSN // of the commit record: copies at or before it do not have what happened while nothing was captured
+}
 
-func (e *NewTableError) Error() string { return fmt.Sprintf("table %s has no copy yet", e.Table) }
+func (e *NewTableError) Error() string {
+	return fmt.Sprintf("tables %v have no copy as of %s yet", e.Tables, e.LSN)
+}
 
 // ErrStreamOrder says that the stream brought a transaction at or before the position, or another log. Nothing was applied.
 var ErrStreamOrder = errors.New("the stream is not the continuation of what was applied")
@@ -74,8 +82,12 @@ type Config struct {
 	Session     *Session
 	SourceID    string          // server id of the source
 	Position    change.Position // as stored in the target
-	// Table says what to do with a source table; a *NewTableError stops the engine before the transaction that names it.
-	Table func(schema.Name) (Table, error)
+	// Table says what to do with a source table of which a change comes; known is false for one that has no copy.
+	Table func(schema.Name) (table Table, known bool)
+	// Captured tells whether a table that the source captures from the commit LSN on needs a copy.
+	Captured func(schema.Name, change.LSN) bool
+	// Removed is called when the source captures tables no longer.
+	Removed func([]schema.Name)
 	// Applied is called after each commit of the target, and whenever the position moved without one. No target transaction
 	// is open then, and the session may be used until it returns. An error stops the engine.
 	Applied func(Progress) error
@@ -104,6 +116,7 @@ type Engine struct {
 type route struct {
 	plan    *Plan
 	copyLSN change.LSN
+	missing *schema.Name // set when there is no copy, or that of another table of this name
 }
 
 // group is the open target transaction: whole source transactions, and perhaps the beginning of one.
@@ -274,6 +287,8 @@ func (e *Engine) record(ctx context.Context, b *block.Block, rec *block.Record) 
 		return e.change(ctx, b, &rec.Change)
 	case block.KindTruncate:
 		return e.truncate(ctx, b, &rec.Truncate)
+	case block.KindMessage:
+		return e.message(&rec.Message)
 	case block.KindCommit:
 		return e.endTransaction(ctx, &rec.Commit)
 	}
@@ -314,16 +329,16 @@ func (e *Engine) route(hash change.RelationHash) (*route, error) {
 		return nil, fmt.Errorf("%w: a change came before its relation", ErrStreamOrder)
 	}
 	name := schema.Name{Schema: relation.Schema, Name: relation.Name}
-	table, err := e.config.Table(name)
-	if err != nil {
-		return nil, err
-	}
+	table, known := e.config.Table(name)
 	r := &route{copyLSN: table.CopyLSN}
-	if table.Apply {
+	if !known || table.Apply && table.OID != 0 && table.OID != relation.OID {
+		r.missing = &name
+	} else if table.Apply {
 		target := e.config.Session.Catalog[table.Target]
 		if target == nil {
 			return nil, &MismatchError{table.Target, "the replica does not have it; create it there, then start the replication again"}
 		}
+		var err error
 		if r.plan, err = NewPlan(relation, target); err != nil {
 			return nil, err
 		}
@@ -334,15 +349,23 @@ func (e *Engine) route(hash change.RelationHash) (*route, error) {
 
 // skips tells whether the open transaction is in a table's copy: its commit record ends at or before a position, which is
 // always the end of a record, exactly when it begins before it.
-func (e *Engine) skips(r *route) bool { return r.plan == nil || e.txn.begin.CommitLSN < r.copyLSN }
+func (e *Engine) skips(r *route) (bool, error) {
+	switch {
+	case e.txn.begin.CommitLSN < r.copyLSN:
+		return true, nil
+	case r.missing != nil:
+		return true, &NewTableError{Tables: []schema.Name{*r.missing}, LSN: e.txn.begin.CommitLSN}
+	}
+	return r.plan == nil, nil
+}
 
 func (e *Engine) change(ctx context.Context, b *block.Block, c *block.Change) error {
 	r, err := e.route(b.Relations[c.Relation])
 	if err != nil {
 		return err
 	}
-	if e.skips(r) {
-		return nil
+	if skip, err := e.skips(r); skip {
+		return err
 	}
 	o := op{plan: r.plan, hasOld: c.HasOld, old: c.Old, new: c.New}
 	switch c.Operation {

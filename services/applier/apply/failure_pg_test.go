@@ -235,16 +235,13 @@ func TestApplyNewTable(t *testing.T) {
 		good := failingLog(l, items, func() { l.insert(fresh, 1) })
 		known := false
 		how = append(how, func(r *testRun) {
-			r.Table = func(n schema.Name) (Table, error) {
-				if n.Name == "fresh" && !known {
-					return Table{}, &NewTableError{Table: n}
-				}
-				return Table{Apply: true, Target: n}, nil
+			r.Table = func(n schema.Name) (Table, bool) {
+				return Table{Apply: true, Target: n}, n.Name != "fresh" || known
 			}
 		})
 		err := g.try(l, how...)
 		var newTable *NewTableError
-		if !errors.As(err, &newTable) || newTable.Table.Name != "fresh" {
+		if !errors.As(err, &newTable) || len(newTable.Tables) != 1 || newTable.Tables[0].Name != "fresh" {
 			t.Fatalf("got %v", err)
 		}
 		g.requireFailed(l, good)
@@ -255,6 +252,51 @@ func TestApplyNewTable(t *testing.T) {
 			t.Errorf("%d rows in items", n)
 		}
 	})
+}
+
+// TestApplyTableOfTheSameName stops at a change of a table that was dropped and made again on the source since it was copied.
+func TestApplyTableOfTheSameName(t *testing.T) {
+	l := newTestLog(t)
+	g := newTestTarget(t, l, failingTables)
+	items := testRelation("items", byKey, "id*", "name")
+	failingLog(l, items, func() { l.insert(items, 100, "x") })
+	copied := func(oid uint32) testTweak {
+		return func(r *testRun) {
+			r.Table = func(n schema.Name) (Table, bool) { return Table{Apply: true, Target: n, OID: oid}, true }
+		}
+	}
+	var newTable *NewTableError
+	if err := g.try(l, copied(items.OID+1)); !errors.As(err, &newTable) || newTable.LSN == 0 {
+		t.Fatalf("another table: got %v", err)
+	}
+	g.requireFailed(l, l.start)
+	g.apply(l, copied(items.OID))
+}
+
+// TestApplyAnnouncedTables stops where the source begins to capture a table, and tells of those that it captures no longer.
+func TestApplyAnnouncedTables(t *testing.T) {
+	l := newTestLog(t)
+	g := newTestTarget(t, l, failingTables)
+	items := testRelation("items", byKey, "id*", "name")
+	good := failingLog(l, items, func() {
+		l.message("syncline.tables", `{"captured":[{"oid":7,"schema":"public","name":"fresh"},{"oid":8,"schema":"public","name":"copied"}],"removed":[{"oid":9,"schema":"public","name":"gone"}]}`)
+	})
+	var removed []schema.Name
+	tweak := func(wanted bool) testTweak {
+		return func(r *testRun) {
+			r.Captured = func(n schema.Name, from change.LSN) bool { return from > 0 && n.Name == "fresh" && wanted }
+			r.Removed = func(n []schema.Name) { removed = append(removed, n...) }
+		}
+	}
+	var newTable *NewTableError
+	if err := g.try(l, tweak(true)); !errors.As(err, &newTable) || len(newTable.Tables) != 1 || newTable.Tables[0].Name != "fresh" {
+		t.Fatalf("got %v", err)
+	}
+	g.requireFailed(l, good)
+	if len(removed) == 0 || removed[0].Name != "gone" {
+		t.Errorf("removed: %v", removed)
+	}
+	g.apply(l, tweak(false))
 }
 
 // TestApplyStreamOrder refuses a stream that is not the continuation: another log, a hole, blocks twice, a change before its relation.

@@ -215,6 +215,13 @@ func (l *testLog) padding(bytes int) {
 	l.must(l.builder.Message(block.Message{Prefix: "padding", Content: make([]byte, bytes), LSN: l.lsn}))
 }
 
+// message is a logical message in the transaction.
+func (l *testLog) message(prefix, content string) {
+	l.t.Helper()
+	l.cutFull()
+	l.must(l.builder.Message(block.Message{Prefix: prefix, Content: []byte(content), LSN: l.lsn}))
+}
+
 // origin says that the transaction first happened elsewhere. It comes first in a transaction.
 func (l *testLog) origin(server string, lsn change.LSN, at change.Timestamp) {
 	l.t.Helper()

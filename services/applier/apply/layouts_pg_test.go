@@ -66,13 +66,13 @@ func TestDifferentialLayouts(t *testing.T) {
 	messages := s.read()
 	t.Logf("%d messages, %+v", len(messages), did)
 	toRoot := func(r *testRun) {
-		r.Table = func(n schema.Name) (Table, error) {
+		r.Table = func(n schema.Name) (Table, bool) {
 			for _, root := range []string{"events", "logs"} {
 				if strings.HasPrefix(n.Name, root+"_") {
 					n.Name = root
 				}
 			}
-			return Table{Apply: true, Target: n}, nil
+			return Table{Apply: true, Target: n}, true
 		}
 	}
 	for name, how := range map[string][]testTweak{

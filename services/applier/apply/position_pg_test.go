@@ -86,7 +86,7 @@ func TestApplyOriginsApart(t *testing.T) {
 			l.truncate(false, false, ignored, items)
 			l.commit()
 			g.apply(l, allQueued, withOptions(edit), func(r *testRun) {
-				r.Table = func(n schema.Name) (Table, error) { return Table{Apply: n.Name == "items", Target: n}, nil }
+				r.Table = func(n schema.Name) (Table, bool) { return Table{Apply: n.Name == "items", Target: n}, true }
 			})
 			var got []string
 			for _, tx := range changes() {
@@ -151,8 +151,8 @@ func TestApplySkipsWhatIsCopied(t *testing.T) {
 		}
 		copied := map[string]change.LSN{"a": ends[1], "b": ends[3] + 0x10, "c": 0}
 		how = append(slices.Clone(how), func(r *testRun) {
-			r.Table = func(n schema.Name) (Table, error) {
-				return Table{Apply: n.Name != "excluded", CopyLSN: copied[n.Name], Target: n}, nil
+			r.Table = func(n schema.Name) (Table, bool) {
+				return Table{Apply: n.Name != "excluded", CopyLSN: copied[n.Name], Target: n}, true
 			}
 		})
 		g.apply(l, how...)
@@ -204,9 +204,9 @@ func TestApplyErrMoved(t *testing.T) {
 					r.Position = change.Position{LogID: l.id, LSN: l.start}
 					move()
 				case "during the rows":
-					r.Table = func(n schema.Name) (Table, error) {
+					r.Table = func(n schema.Name) (Table, bool) {
 						move()
-						return Table{Apply: true, Target: n}, nil
+						return Table{Apply: true, Target: n}, true
 					}
 				case "marks only":
 					r.Applied = func(Progress) error { move(); return nil }

@@ -202,11 +202,11 @@ func TestApplyPartitionsToOtherLayout(t *testing.T) {
 					l.delete(full, 7, 107, "full")
 				})
 				toEvents := func(r *testRun) {
-					r.Table = func(n schema.Name) (Table, error) {
+					r.Table = func(n schema.Name) (Table, bool) {
 						if n.Name != "noise" {
 							n.Name = "events"
 						}
-						return Table{Apply: true, Target: n}, nil
+						return Table{Apply: true, Target: n}, true
 					}
 				}
 				g.apply(l, append(slices.Clone(how), toEvents)...)

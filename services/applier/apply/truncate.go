@@ -17,7 +17,11 @@ func (e *Engine) truncate(ctx context.Context, b *block.Block, t *block.Truncate
 		if err != nil {
 			return err
 		}
-		if e.skips(r) || slices.Contains(targets, r.plan.Target) {
+		skip, err := e.skips(r)
+		if err != nil {
+			return err
+		}
+		if skip || slices.Contains(targets, r.plan.Target) {
 			continue
 		}
 		relation := r.plan.Relation

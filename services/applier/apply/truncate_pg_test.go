@@ -98,7 +98,7 @@ func TestApplyTruncateOfCopiedTable(t *testing.T) {
 	g := newTestTarget(t, l, "CREATE TABLE copied (id int PRIMARY KEY); CREATE TABLE plain (id int PRIMARY KEY); INSERT INTO copied VALUES (1); INSERT INTO plain VALUES (1)")
 	copied, plain := testRelation("copied", byKey, "id*"), testRelation("plain", byKey, "id*")
 	until := l.tx(func() { l.truncate(false, false, copied, plain) })
-	table := func(n schema.Name) (Table, error) {
+	table := func(n schema.Name) (Table, bool) {
 		entry := Table{Apply: true, Target: n}
 		if n.Name == "copied" {
 			entry.CopyLSN = until
@@ -119,8 +119,8 @@ func TestApplyTruncateOfMappedPartition(t *testing.T) {
 	g := newTestTarget(t, l, "CREATE TABLE whole (id int PRIMARY KEY); INSERT INTO whole VALUES (1)")
 	leaf := testRelation("leaf", byKey, "id*")
 	toWhole := func(r *testRun) {
-		r.Table = func(schema.Name) (Table, error) {
-			return Table{Apply: true, Target: schema.Name{Schema: "public", Name: "whole"}}, nil
+		r.Table = func(schema.Name) (Table, bool) {
+			return Table{Apply: true, Target: schema.Name{Schema: "public", Name: "whole"}}, true
 		}
 	}
 	l.tx(func() { l.insert(leaf, 2) })
