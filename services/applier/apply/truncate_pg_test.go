@@ -103,7 +103,7 @@ func TestApplyTruncateOfCopiedTable(t *testing.T) {
 		if n.Name == "copied" {
 			entry.CopyLSN = until
 		}
-		return entry, nil
+		return entry, true
 	}
 	g.apply(l, func(r *testRun) { r.Table = table })
 	g.requireTable("copied", "(1)")
