@@ -117,6 +117,7 @@ type route struct {
 	plan    *Plan
 	copyLSN change.LSN
 	missing *schema.Name // set when there is no copy, or that of another table of this name
+	err     error        // set when the target cannot take its rows
 }
 
 // group is the open target transaction: whole source transactions, and perhaps the beginning of one.
@@ -336,11 +337,9 @@ func (e *Engine) route(hash change.RelationHash) (*route, error) {
 	} else if table.Apply {
 		target := e.config.Session.Catalog[table.Target]
 		if target == nil {
-			return nil, &MismatchError{table.Target, "the replica does not have it; create it there, then start the replication again"}
-		}
-		var err error
-		if r.plan, err = NewPlan(relation, target); err != nil {
-			return nil, err
+			r.err = &MismatchError{table.Target, "the replica does not have it; create it there, then start the replication again"}
+		} else {
+			r.plan, r.err = NewPlan(relation, target)
 		}
 	}
 	e.routes[hash] = r
@@ -356,7 +355,7 @@ func (e *Engine) skips(r *route) (bool, error) {
 	case r.missing != nil:
 		return true, &NewTableError{Tables: []schema.Name{*r.missing}, LSN: e.txn.begin.CommitLSN}
 	}
-	return r.plan == nil, nil
+	return r.plan == nil, r.err
 }
 
 func (e *Engine) change(ctx context.Context, b *block.Block, c *block.Change) error {
