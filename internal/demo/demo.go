@@ -86,6 +86,10 @@ func Run(ctx context.Context, options Options) (err error) {
 	}
 	defer func() {
 		d.screen.settle()
+		var broken *brokenError
+		if errors.As(err, &broken) && ctx.Err() == nil {
+			d.screen.say("What %s printed last:\n%s", broken.node.name, broken.node.logTail())
+		}
 		closed := d.close()
 		switch {
 		case err != nil && ctx.Err() != nil:

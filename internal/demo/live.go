@@ -92,7 +92,7 @@ func (d *demo) check(all bool) error {
 	}
 	for _, n := range d.nodes() {
 		if n.process.ended() && (all || n != d.replicas[0]) {
-			return fmt.Errorf("%s ended: %w; it printed:\n%s", n.name, n.process.err, n.logTail())
+			return &brokenError{n, fmt.Errorf("ended: %w", n.process.err)}
 		}
 	}
 	for _, w := range d.watchers {

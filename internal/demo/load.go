@@ -42,7 +42,7 @@ func startLoad(ctx context.Context, b business, url, pgbench string) *load {
 	l := &load{business: b, url: url, pgbench: pgbench, stop: cancel, done: make(chan struct{})}
 	group, groupCtx := errgroup.WithContext(ctx)
 	for i := range clerks {
-		group.Go(func() error { return l.clerk(groupCtx, rand.New(rand.NewPCG(42, uint64(i)))) }) //nolint:gosec // no secret
+		group.Go(func() error { return l.clerk(groupCtx, rand.New(rand.NewPCG(42, uint64(i)))) })
 	}
 	if pgbench != "" {
 		group.Go(func() error { return l.runPgbench(groupCtx) })

@@ -110,10 +110,10 @@ func (n *node) waitHealthy(ctx context.Context) error {
 			return nil
 		}
 		if n.process.ended() {
-			return fmt.Errorf("%s ended: %w; it printed:\n%s", n.name, n.process.err, n.logTail())
+			return &brokenError{n, fmt.Errorf("ended: %w", n.process.err)}
 		}
 		if !pause(ctx, 50*time.Millisecond) {
-			return fmt.Errorf("%s did not become healthy: %w; it printed:\n%s", n.name, ctx.Err(), n.logTail())
+			return &brokenError{n, fmt.Errorf("did not become healthy: %w", ctx.Err())}
 		}
 	}
 }
@@ -130,6 +130,15 @@ func (n *node) logTail() string {
 	}
 	return string(text)
 }
+
+// brokenError says that a node's process is not as it should be. What it printed tells more.
+type brokenError struct {
+	node  *node
+	cause error
+}
+
+func (e *brokenError) Error() string { return e.node.name + " " + e.cause.Error() }
+func (e *brokenError) Unwrap() error { return e.cause }
 
 // stop asks the Syncline process to end.
 func (n *node) stop() error {

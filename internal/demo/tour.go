@@ -17,7 +17,7 @@ func (d *demo) tour() string {
 	program := shortPath(d.options.Binary)
 	first := d.replicas[0]
 	fmt.Fprintf(&s, "  Try:  %s status --addr %s\n", program, first.grpc)
-	fmt.Fprintf(&s, "        %s follow --addr %s\n", program, d.primary.grpc)
+	fmt.Fprintf(&s, "        %s follow --from earliest --limit 5 --addr %s\n", program, d.primary.grpc)
 	fmt.Fprintf(&s, `        psql %s -c '\dt+ shop.*'`, shortURL(first))
 	return s.String()
 }
