@@ -109,7 +109,7 @@ func rewrite(path string) error {
 	if err != nil {
 		return err
 	}
-	defer from.Close() //nolint:errcheck // only read
+	defer from.Close()
 	info, err := from.Stat()
 	if err != nil {
 		return err

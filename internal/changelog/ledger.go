@@ -144,6 +144,12 @@ func (l *ledger) get(number uint64) (*block.Block, <-chan struct{}, error) {
 	return nil, nil, nil
 }
 
+// storeOnly tells whether a block has to be in the store and is not in memory.
+func (l *ledger) storeOnly(number uint64) bool {
+	b, changed, err := l.get(number)
+	return b == nil && changed == nil && err == nil
+}
+
 func (l *ledger) head() Head {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -10,6 +10,9 @@ import (
 	"github.com/seed0419d559/syncline/internal/fault"
 )
 
+// purgeStep bounds how many bytes are looked at in one purge by size.
+const purgeStep = 1 << 30
+
 func (l *Log) purgeLoop(ctx context.Context) {
 	if l.opts.MaxAge <= 0 && l.opts.MaxBytes <= 0 {
 		return
@@ -22,15 +25,25 @@ func (l *Log) purgeLoop(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if err := l.Purge(ctx); err != nil && ctx.Err() == nil {
-			l.log.Warn("change log could not be purged; it is tried again", "error", err)
+		for more := true; more; {
+			before := l.Ranges().FirstBlock
+			if err := l.Purge(ctx); err != nil && ctx.Err() == nil {
+				l.log.Warn("change log could not be purged; it is tried again", "error", err)
+			}
+			r := l.Ranges()
+			more = r.FirstBlock > before && l.opts.MaxBytes > 0 && r.Bytes > uint64(l.opts.MaxBytes)
 		}
 	}
 }
 
 // Purge removes the oldest transactions as far as Options.MaxAge and MaxBytes ask for it. Transactions go whole, and the
-// last block and the transaction that it belongs to stay. The log does this by itself every Options.PurgeInterval.
+// last block and the transaction that it belongs to stay. One call removes about purgeStep bytes for MaxBytes at most, so
+// that nothing waits for long. The log does this by itself, as often as it takes, every Options.PurgeInterval.
 func (l *Log) Purge(ctx context.Context) error {
+	return l.purge(ctx, l.opts.MaxBytes, l.opts.MaxAge)
+}
+
+func (l *Log) purge(ctx context.Context, maxBytes int64, maxAge time.Duration) error {
 	l.admin.Lock()
 	defer l.admin.Unlock()
 	if l.closed {
@@ -46,7 +59,7 @@ func (l *Log) Purge(ctx context.Context) error {
 		return fmt.Errorf("purge change log: %w", err)
 	}
 	l.ledger.setBytes(b.bytes)
-	first, err := l.purgePoint(ctx, s, &v, b)
+	first, err := l.purgePoint(ctx, s, &v, b, maxBytes, maxAge)
 	if err != nil {
 		return fmt.Errorf("purge change log: %w", err)
 	}
@@ -76,23 +89,23 @@ func (l *Log) Purge(ctx context.Context) error {
 }
 
 // purgePoint returns the number of the block with which the log may begin.
-func (l *Log) purgePoint(ctx context.Context, s *store, v *view, b bounds) (uint64, error) {
+func (l *Log) purgePoint(ctx context.Context, s *store, v *view, b bounds, maxBytes int64, maxAge time.Duration) (uint64, error) {
 	limit := v.last.Number // the last block stays, and the transaction inside which the log ends
 	if v.last.Part != nil {
 		limit = v.last.Part.FirstBlock
 	}
 	first := v.first
-	if l.opts.MaxAge > 0 {
-		aged, err := l.firstSince(ctx, s, first, limit, time.Now().Add(-l.opts.MaxAge))
+	if maxAge > 0 {
+		aged, err := l.firstSince(ctx, s, first, limit, time.Now().Add(-maxAge))
 		if err != nil {
 			return 0, err
 		}
 		first = aged
 	}
-	if l.opts.MaxBytes <= 0 || b.bytes <= uint64(l.opts.MaxBytes) {
+	if maxBytes <= 0 || b.bytes <= uint64(maxBytes) {
 		return first, nil
 	}
-	return l.shrink(ctx, s, v.first, first, limit, b.bytes-uint64(l.opts.MaxBytes))
+	return l.shrink(ctx, s, v.first, first, limit, min(purgeStep, b.bytes-uint64(maxBytes)))
 }
 
 // firstSince returns the first block that was stored at or after a time, or the beginning of its transaction. Times of

@@ -58,8 +58,7 @@ func TestPurgeByBytes(t *testing.T) {
 	total := int64(l.Ranges().Bytes)
 	seen := map[int]bool{}
 	for limit := total; limit > 0; limit -= 200_000 {
-		l.opts.MaxBytes = limit
-		must(t, l.Purge(t.Context()))
+		must(t, l.purge(t.Context(), limit, 0))
 		seen[checkStart(t, l, history)] = true
 		if got := int64(l.Ranges().Bytes); got > limit && len(seen) < 10 && limit > 300_000 {
 			t.Errorf("%d bytes with a limit of %d", got, limit)
@@ -68,8 +67,7 @@ func TestPurgeByBytes(t *testing.T) {
 	if seen[11] != true || len(seen) < 8 {
 		t.Errorf("the log began with transactions %v", seen)
 	}
-	l.opts.MaxBytes = 1
-	must(t, l.Purge(t.Context()))
+	must(t, l.purge(t.Context(), 1, 0))
 	if i := checkStart(t, l, history); i != 11 {
 		t.Errorf("the last block is gone: transaction %d", i)
 	}
@@ -90,18 +88,15 @@ func TestPurgeByAge(t *testing.T) {
 	must(t, feedAll(t.Context(), a, hash, history[:5]))
 	between := time.Now()
 	must(t, feedAll(t.Context(), a, hash, history[5:]))
-	l.opts.MaxAge = time.Hour
-	must(t, l.Purge(t.Context()))
+	must(t, l.purge(t.Context(), 0, time.Hour))
 	if i := checkStart(t, l, history); i != 0 {
 		t.Errorf("young transactions are gone up to %d", i)
 	}
-	l.opts.MaxAge = time.Since(between)
-	must(t, l.Purge(t.Context()))
+	must(t, l.purge(t.Context(), 0, time.Since(between)))
 	if i := checkStart(t, l, history); i < 4 {
 		t.Errorf("old transactions are there from %d", i)
 	}
-	l.opts.MaxAge = time.Nanosecond
-	must(t, l.Purge(t.Context()))
+	must(t, l.purge(t.Context(), 0, time.Nanosecond))
 	checkStart(t, l, history)
 	if l.Ranges().LastBlock != l.Head().Number || l.Ranges().FirstBlock > l.Head().Number {
 		t.Errorf("%+v", l.Ranges())
@@ -120,11 +115,10 @@ func TestPurgeSparesTheOpenTransaction(t *testing.T) {
 	for i, row := range open.rows {
 		must(t, a.Change(t.Context(), 1, hash, 0, tuple(), tuple(fmt.Sprint(i), row)))
 	}
-	l.opts.MaxBytes, l.opts.MaxAge = 1, time.Nanosecond
 	for l.ledger.view().last.Part == nil {
 		<-a.DurableChanged()
 	}
-	must(t, l.Purge(t.Context()))
+	must(t, l.purge(t.Context(), 1, time.Nanosecond))
 	must(t, a.Commit(t.Context(), open.commit, open.end, open.time(), open.xid), a.Flush(t.Context()))
 	checkStart(t, l, history)
 }

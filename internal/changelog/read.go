@@ -90,7 +90,7 @@ func (l *Log) retry(ctx context.Context, s *store, number uint64, err error) (<-
 	case s.read.IsClosed():
 		return changed, nil // it is being restarted
 	case errors.Is(err, errNotStored):
-		if b, _, gone := l.ledger.get(number); b != nil || gone != nil {
+		if !l.ledger.storeOnly(number) {
 			return ready, nil // it was purged, or the log begun anew
 		}
 		return nil, fmt.Errorf("%w: it is missing", ErrCorrupt)
