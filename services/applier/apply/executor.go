@@ -192,7 +192,7 @@ func (x *executor) truncate(ctx context.Context, t *truncation) error {
 const codeFeatureNotSupported = "0A000"
 
 func (x *executor) deleteAll(ctx context.Context, targets []*Target) error {
-	if _, err := x.exec(ctx, "ROLLBACK TO SAVEPOINT syncline_truncate"); err != nil {
+	if _, err := x.exec(ctx, "ROLLBACK TO SAVEPOINT syncline_truncate; RELEASE SAVEPOINT syncline_truncate"); err != nil {
 		return fmt.Errorf("truncate %s: %w", names(targets), err)
 	}
 	for _, target := range targets {

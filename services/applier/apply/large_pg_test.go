@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"strings"
@@ -78,6 +79,54 @@ func heapBytes() uint64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
+}
+
+// TestApplyManyFallbacks replays every slice of a large transaction row by row. Its savepoints must not pile up: the depth of
+// open ones is what PostgreSQL locks and memory grow with.
+func TestApplyManyFallbacks(t *testing.T) {
+	l := newTestLog(t)
+	g := newTestTarget(t, l, "CREATE TABLE seats (id int PRIMARY KEY, seat int UNIQUE)")
+	seats := testRelation("seats", byKey, "id*", "seat")
+	const rows, rounds = setRows, 120
+	l.tx(func() {
+		for i := range rows {
+			l.insert(seats, i, i)
+		}
+	})
+	l.tx(func() {
+		for round := range rounds {
+			// All change places with their neighbours, in an order that only row by row writing keeps: one stands up first.
+			l.update(seats, rows-1, nil)
+			for i := rows - 2; i >= 0; i-- {
+				l.update(seats, i, (i+round+1)%rows)
+			}
+			l.update(seats, rows-1, (rows+round)%rows)
+		}
+	})
+	held := 0
+	blocker := pgtest.Connect(t, g.url)
+	pgtest.Exec(t, blocker, "BEGIN; UPDATE syncline.positions SET updated_at = now()")
+	released := make(chan struct{})
+	go func() {
+		defer close(released)
+		// The engine waits at its commit, with all slices written and every savepoint that is still open.
+		pgtest.Eventually(t, applyDeadline, func() error {
+			held = pgtest.QueryRow[int](t, g.conn, `SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+				WHERE a.application_name = 'syncline applier test' AND a.wait_event_type = 'Lock' AND a.datname = current_database()
+				AND l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock'`)
+			if held == 0 {
+				return errors.New("it does not wait yet")
+			}
+			return nil
+		})
+		pgtest.Exec(t, blocker, "ROLLBACK")
+	}()
+	g.apply(l, allQueued, withOptions(func(o *Options) { o.SliceBytes = (setRows + 1) * (opOverheadBytes + 12) }))
+	<-released
+	t.Logf("%d slices replayed row by row, %d transaction ids held", g.progress.Fallbacks, held)
+	if g.progress.Fallbacks < rounds/4 || held > 10 {
+		t.Errorf("%d slices replayed row by row, %d transaction ids held", g.progress.Fallbacks, held)
+	}
 }
 
 // TestApplyManyStatements has more statements of different shapes than a session keeps prepared, twice in turn.

@@ -95,7 +95,7 @@ func (w *writer) setWise(ctx context.Context, s step, fixed *fixedStatements) er
 	if w.pipe.conn.IsClosed() || postgres.IsTransient(err) || ctx.Err() != nil {
 		return err
 	}
-	if _, rollback := w.pipe.conn.Exec(ctx, "ROLLBACK TO SAVEPOINT syncline", pgx.QueryExecModeSimpleProtocol); rollback != nil {
+	if _, rollback := w.pipe.conn.Exec(ctx, "ROLLBACK TO SAVEPOINT syncline; RELEASE SAVEPOINT syncline", pgx.QueryExecModeSimpleProtocol); rollback != nil {
 		return errors.Join(err, rollback)
 	}
 	fault.Point(FaultSetWiseFailed)
