@@ -200,3 +200,24 @@ func TestHugeValue(t *testing.T) {
 		t.Errorf("%d blocks", blocks)
 	}
 }
+
+// Small transactions travel alone while the log is idle, and together while it is busy.
+func TestGroupCommit(t *testing.T) {
+	l := newLog(t)
+	hash := put(t, l)
+	a := openAppender(t, l)
+	history := smallHistory(5000)
+	for i := range 5 {
+		before := l.Head().Number
+		must(t, feedAll(t.Context(), a, hash, history[i:i+1]))
+		if after := l.Head().Number; after == before {
+			t.Errorf("transaction %d is in no block", i)
+		}
+	}
+	before := l.Head().Number
+	must(t, feedAll(t.Context(), a, hash, history[5:]))
+	if blocks := l.Head().Number - before; blocks > uint64(len(history))/4 {
+		t.Errorf("%d blocks for %d transactions", blocks, len(history))
+	}
+	requireLines(t, "log", read(t, l, start()), lines(history))
+}

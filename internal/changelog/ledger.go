@@ -14,6 +14,7 @@ type ledger struct {
 	mu         sync.Mutex
 	limit      int // bytes of blocks kept
 	begun      bool
+	ended      bool       // a log was given up and the next has not begun
 	start      change.LSN // following may start at or after it
 	first      uint64     // number of the oldest block
 	last       block.Header
@@ -40,7 +41,8 @@ func (l *ledger) broadcast() {
 func (l *ledger) begin(b bounds, first *block.Header, last *block.Block) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.begun, l.start, l.first, l.bytes = true, first.Start(), first.Number, b.bytes
+	l.begun, l.ended = true, false
+	l.start, l.first, l.bytes = first.Start(), first.Number, b.bytes
 	l.firstTime, l.lastTime = b.firstTime, b.lastTime
 	l.last, l.tail, l.tailBytes = last.Header, []*block.Block{last}, len(last.Data())+memoryOverhead
 	l.lastCommit, l.hasCommit = last.LastCommitTime, last.HasCommit
@@ -51,6 +53,7 @@ func (l *ledger) begin(b bounds, first *block.Header, last *block.Block) {
 func (l *ledger) forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.ended = l.ended || l.begun
 	l.begun, l.tail, l.tailBytes, l.hasCommit = false, nil, 0, false
 	l.broadcast()
 }
@@ -132,6 +135,8 @@ func (l *ledger) get(number uint64) (*block.Block, <-chan struct{}, error) {
 	switch {
 	case l.closed:
 		return nil, nil, ErrClosed
+	case l.ended:
+		return nil, nil, fmt.Errorf("%w: a new one is being begun", ErrOtherLog)
 	case !l.begun:
 		return nil, nil, ErrNoLog
 	case number < l.first:
@@ -176,16 +181,16 @@ func (l *ledger) ranges() Ranges {
 
 // view is the part of a ledger that a search needs.
 type view struct {
-	begun, closed bool
-	start         change.LSN
-	first         uint64
-	last          block.Header
+	begun, ended, closed bool
+	start                change.LSN
+	first                uint64
+	last                 block.Header
 }
 
 func (l *ledger) view() view {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return view{begun: l.begun, closed: l.closed, start: l.start, first: l.first, last: l.last}
+	return view{begun: l.begun, ended: l.ended, closed: l.closed, start: l.start, first: l.first, last: l.last}
 }
 
 // wake wakes whoever waits although nothing became durable.

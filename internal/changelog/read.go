@@ -43,7 +43,7 @@ func (s *store) header(ctx context.Context, number uint64) (block.Header, error)
 
 // Read returns a block; it waits until that one is durable. The block is shared by all readers and must not be changed.
 // Blocks near the end come from memory, and are checked against their checksum otherwise. After a Reset blocks carry on
-// counting with another log id: a follower compares it. Read returns ErrPurged, ErrNoLog, ErrClosed or ErrCorrupt.
+// counting with another log id: a follower compares it. Read returns ErrPurged, ErrOtherLog, ErrNoLog, ErrClosed or ErrCorrupt.
 func (l *Log) Read(ctx context.Context, number uint64) (*block.Block, error) {
 	for {
 		b, changed, err := l.ledger.get(number)
@@ -106,6 +106,8 @@ func (l *Log) Find(ctx context.Context, after change.Position) (uint64, error) {
 	switch {
 	case v.closed:
 		return 0, ErrClosed
+	case v.ended:
+		return 0, fmt.Errorf("%w: a new one is being begun", ErrOtherLog)
 	case !v.begun:
 		return 0, ErrNoLog
 	case after.LogID != v.last.LogID:
