@@ -36,7 +36,8 @@ func (t mutable) from() string {
 	return t.name
 }
 
-// readTables lists the tables outside the schema syncline, unlogged ones included, but no partitions.
+// readTables lists the tables outside the schemas syncline and bank, whose truth is known from outside, unlogged ones
+// included, but no partitions.
 func (m *mutator) readTables(ctx context.Context) error {
 	var allowed string
 	if err := m.conn.QueryRow(ctx, "SHOW max_prepared_transactions").Scan(&allowed); err != nil {
@@ -53,7 +54,7 @@ func (m *mutator) readTables(ctx context.Context) error {
 			EXISTS (SELECT FROM pg_constraint s WHERE s.conrelid = c.oid AND s.condeferrable AND s.contype <> 'f')
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND NOT c.relispartition
-			AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'syncline') AND n.nspname NOT LIKE 'pg\_%'
+			AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'syncline', 'bank') AND n.nspname NOT LIKE 'pg\_%'
 		ORDER BY n.nspname, c.relname`)
 	if err != nil {
 		return err

@@ -193,6 +193,9 @@ func (n *node) exited() bool {
 	n.mu.Lock()
 	done := n.done
 	n.mu.Unlock()
+	if done == nil {
+		return true // it was never started
+	}
 	select {
 	case <-done:
 		return true
@@ -218,7 +221,9 @@ func (n *node) dial() *grpc.ClientConn {
 func (n *node) applier() applierv1.ApplierServiceClient {
 	return applierv1.NewApplierServiceClient(n.dial())
 }
-func (n *node) logger() loggerv1.LoggerServiceClient { return loggerv1.NewLoggerServiceClient(n.dial()) }
+func (n *node) logger() loggerv1.LoggerServiceClient {
+	return loggerv1.NewLoggerServiceClient(n.dial())
+}
 
 func (n *node) waitHealthy(timeout time.Duration) {
 	n.t.Helper()
