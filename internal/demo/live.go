@@ -12,9 +12,12 @@ import (
 )
 
 const (
-	// The kill comes after this part of the live time, and the applier is started again a moment later.
-	killAfter = 0.4
-	deadTime  = 2 * time.Second
+	// The kill comes after this part of the live time, as soon as the replica has caught up, at the latest after that part.
+	// The applier is started again a moment later.
+	killAfter, killAtLatest = 0.4, 0.7
+	caughtUpBytes           = 1 << 20
+	deadTime                = 2 * time.Second
+
 	waitLimit = 3 * time.Minute
 	lineForm  = "  %-9s %-12s %-12s %9s  %6s  %8s  %12s"
 )
@@ -60,7 +63,7 @@ func (d *demo) live(ctx context.Context) error {
 		}
 		d.screen.show(d.table()...)
 		switch {
-		case killed.IsZero() && time.Since(began) > time.Duration(killAfter*float64(d.options.Duration)):
+		case killed.IsZero() && d.killDue(time.Since(began)):
 			at, _ := d.watchers[0].replication()
 			if err := victim.process.kill(); err != nil {
 				return err
@@ -79,6 +82,14 @@ func (d *demo) live(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// killDue tells whether it is time for the kill.
+func (d *demo) killDue(elapsed time.Duration) bool {
+	part := elapsed.Seconds() / d.options.Duration.Seconds()
+	r, err := d.watchers[0].replication()
+	caughtUp := err == nil && r.GetLagBytes() < caughtUpBytes
+	return part > killAfter && caughtUp || part > killAtLatest
 }
 
 // check finds what does not pass by itself. all says that no process is away on purpose.
