@@ -70,6 +70,10 @@ func (s *Session) prepare(ctx context.Context) error {
 	if _, err := s.conn.Exec(ctx, "SET plan_cache_mode = force_generic_plan"); err != nil {
 		return fmt.Errorf("set up apply session: %w", err)
 	}
+	// Compiling the catalog's query took 4 s where running it took 0.6 s (3,000 tables).
+	if _, err := s.conn.Exec(ctx, "SET jit = off"); err != nil {
+		return fmt.Errorf("set up apply session: %w", err)
+	}
 	var locked bool
 	if err := s.conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1::int, hashtext($2))", lockSpace, s.replication).Scan(&locked); err != nil {
 		return fmt.Errorf("lock replication %s: %w", s.replication, err)
