@@ -71,10 +71,8 @@ func makePlan(ctx context.Context, conn *pgx.Conn, src *source, o planOptions) (
 	for _, s := range p.statements.Skipped {
 		p.warnings = append(p.warnings, fmt.Sprintf("%s %s: %s", s.Kind, s.Name, s.Reason))
 	}
-	if o.unguarded {
-		if err := p.checkUnguarded(); err != nil {
-			return nil, err
-		}
+	if err := p.checkPrivileges(ctx, conn, o.unguarded); err != nil {
+		return nil, err
 	}
 	return p, p.chooseTables(ctx, conn, o)
 }
@@ -124,18 +122,6 @@ func (p *plan) leaveOut(captured map[string]bool, selection schema.Selection) (w
 		return nil, failed(reasonUnknownTable, "the logger of the source does not capture %s; see `syncline status` of the primary for why", strings.Join(refused, ", "))
 	}
 	return warnings, nil
-}
-
-// checkUnguarded refuses a target where the role may not set session_replication_role although it matters.
-func (p *plan) checkUnguarded() error {
-	for _, t := range slices.Concat(p.source.Tables, p.target.Tables) {
-		for _, c := range t.Constraints {
-			if c.Type == schema.ConstraintForeign {
-				return failed(reasonPrivilege, "table %s has a foreign key, and this role may not set session_replication_role, without which rows cannot be applied table by table; as a superuser run on the replica: GRANT SET ON PARAMETER session_replication_role TO %s", t.FullName(), schema.Name{Schema: "", Name: p.target.Role.Name}.SQL()[len(`"".`):])
-			}
-		}
-	}
-	return nil
 }
 
 // chooseTables lists the tables to copy and refuses one whose target holds rows that are not this replication's.

@@ -24,11 +24,11 @@ const crashTables = `CREATE TABLE accounts (id int PRIMARY KEY, balance int NOT 
 	CREATE TABLE ledger (n int PRIMARY KEY, what text)`
 
 // crashLog is a log whose effect can be told from any position: each transaction adds a row to ledger, moves money, writes
-// setRows rows of noise, and lets two neighbours change seats, which set-wise writing cannot do in one go. ends are the
+// sliceRows rows of noise, and lets two neighbours change seats, which set-wise writing cannot do in one go. ends are the
 // transactions' positions.
 func crashLog(t testing.TB, transactions int) (l *testLog, ends []change.LSN) {
 	l = newTestLog(t)
-	l.noise, l.every = setRows, 3
+	l.noise, l.every = sliceRows, 3
 	accounts := testRelation("accounts", byKey, "id*", "balance")
 	seats := testRelation("seats", byKey, "id*", "seat")
 	ledger := testRelation("ledger", byKey, "n*", "what")
@@ -63,7 +63,7 @@ func crashLog(t testing.TB, transactions int) (l *testLog, ends []change.LSN) {
 
 func crashOptions(o *Options) {
 	o.GroupTransactions = 5
-	o.SliceBytes = 8 << 10
+	o.SliceBytes = 32 << 10
 }
 
 // requireWhole fails unless the target holds exactly the transactions at or below its position, and returns their number.
@@ -78,7 +78,7 @@ func (g *testTarget) requireWhole(ends []change.LSN) int {
 			applied++
 		}
 	}
-	want := fmt.Sprintf("%s %d %d %d %d", position, applied, min(applied, 1)*10_000, min(applied, 1)*45, applied*setRows)
+	want := fmt.Sprintf("%s %d %d %d %d", position, applied, min(applied, 1)*10_000, min(applied, 1)*45, applied*sliceRows)
 	if row != want {
 		g.t.Fatalf("position, ledger, balances, seats, noise: %s, want %s", row, want)
 	}

@@ -87,7 +87,7 @@ func TestApplyManyFallbacks(t *testing.T) {
 	l := newTestLog(t)
 	g := newTestTarget(t, l, "CREATE TABLE seats (id int PRIMARY KEY, seat int UNIQUE)")
 	seats := testRelation("seats", byKey, "id*", "seat")
-	const rows, rounds = setRows, 120
+	const rows, rounds = sliceRows, 120
 	l.tx(func() {
 		for i := range rows {
 			l.insert(seats, i, i)
@@ -121,7 +121,7 @@ func TestApplyManyFallbacks(t *testing.T) {
 		})
 		pgtest.Exec(t, blocker, "ROLLBACK")
 	}()
-	g.apply(l, allQueued, withOptions(func(o *Options) { o.SliceBytes = (setRows + 1) * (opOverheadBytes + 12) }))
+	g.apply(l, allQueued, withOptions(func(o *Options) { o.SliceBytes = (sliceRows + 1) * (opOverheadBytes + 12) }))
 	<-released
 	t.Logf("%d slices replayed row by row, %d transaction ids held", g.progress.Fallbacks, held)
 	if g.progress.Fallbacks < rounds/4 || held > 10 {
@@ -193,7 +193,7 @@ func TestApplyManyStatements(t *testing.T) {
 // TestApplyLargeValues has values of 20 MB, which come in fragments, among small changes.
 func TestApplyLargeValues(t *testing.T) {
 	l := newTestLog(t)
-	l.noise = setRows
+	l.noise = sliceRows
 	g := newTestTarget(t, l, "CREATE TABLE docs (id int PRIMARY KEY, v text, n int); CREATE TABLE heap (v text, n int)")
 	docs, heap := testRelation("docs", byKey, "id*", "v", "n"), testRelation("heap", byRow, "v", "n")
 	const special = "\\\"'\t\n" // what is escaped on some way

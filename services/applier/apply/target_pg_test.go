@@ -268,11 +268,11 @@ func testWays() []testWay {
 	return []testWay{
 		{"one by one", 0, nil},
 		{"grouped", 0, []testTweak{allQueued}},
-		{"set-wise in one group", setRows, []testTweak{allQueued}},
+		{"set-wise in one group", sliceRows, []testTweak{allQueued}},
 		{"tiny slices", 0, options(func(o *Options) { o.SliceBytes = 1 })},
 		{"groups of two", 0, options(func(o *Options) { o.GroupTransactions = 2; o.SliceBytes = 1000 })},
-		{"set-wise", setRows, nil},
-		{"set-wise in slices", setRows, options(func(o *Options) { o.SliceBytes = 20_000 })},
+		{"set-wise", sliceRows, nil},
+		{"set-wise in slices", sliceRows, options(func(o *Options) { o.SliceBytes = 20_000 })},
 	}
 }
 

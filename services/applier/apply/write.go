@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -15,8 +16,10 @@ import (
 )
 
 const (
-	// setRows is the smallest slice that is written set-wise: below it row by row is as fast, and one round trip less.
-	setRows = 64
+	// sliceRows is the smallest slice that is written set-wise at all: below it one round trip less counts more.
+	sliceRows = 64
+	// setRows is the smallest number of operations on one table that is written set-wise.
+	setRows = 8
 	// copyRows is the smallest number of inserts into one table that is written with COPY.
 	copyRows = 16
 )
@@ -27,26 +30,63 @@ type step struct {
 	sets *sets // nil: one by one
 }
 
-// steps cuts a slice into parts that are written set-wise, and between them what has to run in its place.
+// steps cuts a slice into parts that are written set-wise, and between them what has to run in its place. Operations on
+// different tables do not see one another, for neither triggers nor foreign keys fire, so each table has parts of its own;
+// where triggers do fire, everything runs in its order.
 func (n *netting) steps(ops []op) []step {
-	if len(ops) < setRows {
+	if len(ops) < sliceRows || slices.ContainsFunc(ops, func(o op) bool { return o.plan.Target.RowTriggers }) {
 		return []step{{ops: ops}}
 	}
 	var list []step
+	for _, table := range byTarget(ops) {
+		list = n.tableSteps(list, table)
+	}
+	return list
+}
+
+// byTarget sorts operations by their tables and keeps the order of each.
+func byTarget(ops []op) [][]op {
+	index := map[*Target]int{}
+	var counts []int
+	for i := range ops {
+		at, ok := index[ops[i].plan.Target]
+		if !ok {
+			at = len(counts)
+			index[ops[i].plan.Target] = at
+			counts = append(counts, 0)
+		}
+		counts[at]++
+	}
+	if len(counts) == 1 {
+		return [][]op{ops}
+	}
+	all := make([]op, len(ops))
+	tables := make([][]op, len(counts))
+	for at, count := range counts {
+		tables[at], all = all[:0:count], all[count:]
+	}
+	for i := range ops {
+		at := index[ops[i].plan.Target]
+		tables[at] = append(tables[at], ops[i])
+	}
+	return tables
+}
+
+// tableSteps appends the parts of one table's operations.
+func (n *netting) tableSteps(list []step, ops []op) []step {
 	single := 0 // length of the run of operations at the front that are written one by one
-	for rest := ops; len(rest) > single; {
-		taken := n.take(rest[single:])
+	for single < len(ops) {
+		taken := n.take(ops[single:])
 		if taken < setRows {
 			single += max(taken, 1)
 			continue
 		}
 		if single > 0 {
-			list = append(list, step{ops: rest[:single]})
+			list = append(list, step{ops: ops[:single]})
 		}
 		s := n.build()
-		list = append(list, step{ops: rest[single : single+taken], sets: &s})
-		rest, single = rest[single+taken:], 0
-		ops = rest
+		list = append(list, step{ops: ops[single : single+taken], sets: &s})
+		ops, single = ops[single+taken:], 0
 	}
 	if len(ops) > 0 {
 		list = append(list, step{ops: ops})
