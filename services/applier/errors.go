@@ -53,6 +53,7 @@ const (
 var errorTable = rpc.Table{
 	{Sentinel: errNotFound, Code: codes.NotFound, Reason: reasonNotFound},
 	{Sentinel: errExists, Code: codes.AlreadyExists, Reason: reasonExists},
+	{Sentinel: apply.ErrInUse, Code: codes.Aborted, Reason: reasonInUse},
 }
 
 // failure is what a run ended with, as its state shows it.
@@ -117,6 +118,8 @@ func classifyChange(err error, rows bool) failure {
 		return failure{reasonRowExists, false}
 	case code == "42501":
 		return failure{reasonPrivilege, false}
+	case code == "42703" || code == "42P01" || code == "42804": // column, table or type changed since the session looked
+		return failure{reasonMismatch, false}
 	}
 	return failure{reasonRowRefused, false}
 }
