@@ -24,7 +24,7 @@ func ReservePort() (int, net.Listener, error) {
 		last = low - 1
 	}
 	for range 1000 {
-		port := firstPort + rand.IntN(last-firstPort+1) //nolint:gosec // no secret
+		port := firstPort + rand.IntN(last-firstPort+1)
 		hold, err := net.Listen("unix", "@syncline-pgserver-port-"+strconv.Itoa(port))
 		if err != nil {
 			continue

@@ -76,7 +76,7 @@ func (p *Proxy) StartChaos(t testing.TB, seed uint64, calm time.Duration) (stop 
 
 // seeded is the random source of one of several who share a seed.
 func seeded(seed uint64, who int) *rand.Rand {
-	return rand.New(rand.NewPCG(seed, uint64(who))) //nolint:gosec // it must be repeatable
+	return rand.New(rand.NewPCG(seed, uint64(who)))
 }
 
 // wait tells whether d passed before ctx ended.

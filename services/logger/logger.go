@@ -168,7 +168,7 @@ func (s *Service) capture(ctx context.Context) error {
 		if time.Since(began) > healthyAfter {
 			wait = firstRetry
 		}
-		pause := wait/2 + rand.N(wait) //nolint:gosec // jitter
+		pause := wait/2 + rand.N(wait)
 		if v.slow {
 			pause = s.cfg.FailedRetry
 		}
