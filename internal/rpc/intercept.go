@@ -16,7 +16,7 @@ import (
 type interceptors struct {
 	log      *slog.Logger
 	table    Table
-	stopping context.Context // done when the server begins to stop
+	stopping context.Context //nolint:containedctx // done when the server begins to stop
 }
 
 func (i *interceptors) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {

@@ -127,7 +127,7 @@ func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 		return nil
 	case <-ctx.Done():
 		s.Shutdown()
-		<-failed // it returns without an error once the server was stopped
+		_ = <-failed // nil once the server was stopped
 		return nil
 	}
 }

@@ -26,7 +26,7 @@ var errStopping = errors.New("server is stopping")
 // statusOf is the one funnel through which every error of a handler passes. The text is that of the whole chain; code and
 // reason come from the first that says them: an Error, the table, a status received from another server, a context.
 func statusOf(ctx context.Context, err error, table Table) *status.Status {
-	if context.Cause(ctx) == errStopping && isCanceled(err) {
+	if errors.Is(context.Cause(ctx), errStopping) && isCanceled(err) {
 		return Errorf(codes.Unavailable, ReasonStopping, "the server is shutting down; connect again").GRPCStatus()
 	}
 	var own *Error
