@@ -12,7 +12,7 @@ FUZZTIME ?= 30s
 
 .PHONY: help
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 .PHONY: build
 build: ## build bin/syncline
@@ -43,3 +43,15 @@ lint: ## go vet and golangci-lint, buf lint
 .PHONY: generate
 generate: ## generate gen/ from proto/
 	$(BUF) generate
+
+.PHONY: fuzz
+fuzz: ## fuzz the decoder of WAL and the block format (FUZZTIME=30s each)
+	@set -e; for target in $$(grep -rhoE '^func Fuzz[A-Za-z0-9]+' --include='*_test.go' internal | sed 's/func //'); do \
+		package=$$(grep -rlE "^func $$target\(" --include='*_test.go' internal | xargs dirname); \
+		echo "$$package $$target"; \
+		$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x ./$$package; \
+	done
+
+.PHONY: bench
+bench: ## benchmarks of decoding and encoding, with allocations
+	$(GO) test -run '^$$' -bench . -benchmem ./internal/pgoutput ./internal/changelog/...
