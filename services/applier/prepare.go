@@ -10,7 +10,6 @@ import (
 
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
 	"github.com/seed0419d559/syncline/internal/fault"
-	"github.com/seed0419d559/syncline/internal/postgres"
 	"github.com/seed0419d559/syncline/internal/schema"
 	"github.com/seed0419d559/syncline/services/applier/apply"
 )
@@ -75,36 +74,7 @@ func makePlan(ctx context.Context, conn *pgx.Conn, src *source, o planOptions) (
 	if err := p.checkPrivileges(ctx, conn, o.unguarded); err != nil {
 		return nil, err
 	}
-	if err := p.checkCreate(ctx, conn); err != nil {
-		return nil, err
-	}
 	return p, p.chooseTables(ctx, conn, o)
-}
-
-// checkCreate refuses a role that may not create tables where some have to be created.
-func (p *plan) checkCreate(ctx context.Context, conn *pgx.Conn) error {
-	var schemas []string
-	for _, name := range p.create {
-		if !slices.Contains(schemas, name.Schema) {
-			schemas = append(schemas, name.Schema)
-		}
-	}
-	role := postgres.Ident(p.target.Role.Name)
-	for _, name := range schemas {
-		var exists, may bool
-		err := conn.QueryRow(ctx, `SELECT count(*) > 0, coalesce(bool_and(pg_catalog.has_schema_privilege(oid, 'CREATE')), false)
-			FROM pg_catalog.pg_namespace WHERE nspname = $1`, name).Scan(&exists, &may)
-		if err != nil {
-			return fmt.Errorf("look up schema %s of the replica: %w", name, err)
-		}
-		switch {
-		case exists && !may:
-			return failed(reasonPrivilege, "tables of schema %s have to be created on the replica, and this role may not; as the schema's owner run there: GRANT CREATE ON SCHEMA %s TO %s", name, postgres.Ident(name), role)
-		case !exists && !p.target.Role.Create && !p.target.Role.Superuser:
-			return failed(reasonPrivilege, "schema %s has to be created on the replica, and this role may not; as the database's owner run there: GRANT CREATE ON DATABASE %s TO %s", name, postgres.Ident(conn.Config().Database), role)
-		}
-	}
-	return nil
 }
 
 func nonNil(names []schema.Name) []schema.Name {
