@@ -112,7 +112,6 @@ func TestCrashChild(t *testing.T) {
 // the log is applied.
 func TestCrashAtFaultPoints(t *testing.T) {
 	l, ends := crashLog(t, crashTransactions)
-	l.target = commonDatabase(t)
 	for _, point := range []string{FaultSliceWritten, FaultBeforeCommit, FaultAfterCommit, FaultSetWiseFailed} {
 		t.Run(strings.TrimPrefix(point, "apply/"), func(t *testing.T) {
 			g := newTestTarget(t, l, crashTables)
@@ -173,7 +172,6 @@ func TestCrashOfConnection(t *testing.T) {
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
 	l, ends := crashLog(t, crashTransactions)
-	l.target = commonDatabase(t)
 	proxy := pgtest.NewProxy(t, pgtest.Shared(t).Addr())
 	through := func(r *testRun) { r.url = proxy.URL(t, r.url) }
 

@@ -20,7 +20,7 @@ func TestDifferential(t *testing.T) {
 	r := testSeed(t)
 	s := newSourceDatabase(t, pgtest.AllKinds+sameStart)
 	pgtest.Exec(t, s.conn, pgtest.AllKindsLoad)
-	did, err := pgtest.MutateAllKinds(t.Context(), s.conn, r, 500)
+	did, err := pgtest.MutateAllKinds(t.Context(), s.conn, r, 300)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,6 @@ func TestDifferential(t *testing.T) {
 				padding = rand.New(rand.NewPCG(r.Uint64(), 2))
 			}
 			l := encodeLog(t, s, messages, way.every, padding)
-			l.target = commonDatabase(t)
 			g := newTestTarget(t, l, pgtest.AllKinds+sameStart)
 			fallbacks := l.goOn(g, way.stops, r, way.how)
 			t.Logf("%d events, %d slices replayed row by row", len(l.events), fallbacks)

@@ -53,8 +53,7 @@ type testLog struct {
 	sent    map[change.RelationHash]bool
 	// noise is how many rows go into the table noise at the beginning of every transaction, so that it is written set-wise.
 	noise, noised int
-	target        string // database for newTestTarget; "" for one of its own
-	fallbacks     int64  // of the last engine that applied the log
+	fallbacks     int64 // of the last engine that applied the log
 	emit          func(Event)
 	events        []Event // what emit collects, unless a test replaces it
 }

@@ -175,7 +175,7 @@ func TestApplyManyStatements(t *testing.T) {
 				want = append(want, row+")")
 			}
 			prepared := 0
-			g.apply(l, allQueued, withOptions(func(o *Options) { o.SliceBytes, o.GroupBytes = sliceBytes, 2*sliceBytes }), func(r *testRun) {
+			g.apply(l, allQueued, withOptions(func(o *Options) { o.SliceBytes, o.GroupBytes = sliceBytes, 30_000 }), func(r *testRun) {
 				r.Applied = func(Progress) error {
 					return r.Session.Conn().QueryRow(t.Context(), "SELECT greatest($1, count(*)) FROM pg_prepared_statements", prepared).Scan(&prepared)
 				}

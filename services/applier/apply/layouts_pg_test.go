@@ -83,7 +83,6 @@ func TestDifferentialLayouts(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := encodeLog(t, s, messages, 2, rand.New(rand.NewPCG(r.Uint64(), 2)))
-			l.target = commonDatabase(t)
 			g := newTestTarget(t, l, layoutsTarget)
 			g.apply(l, append(slices.Clone(how), toRoot)...)
 			t.Logf("%d slices replayed row by row", g.progress.Fallbacks)

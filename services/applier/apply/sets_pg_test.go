@@ -133,7 +133,6 @@ func TestDifferentialSetWise(t *testing.T) {
 	for _, sliceBytes := range []int{6_000, 30_000, 500_000, 64 << 20} {
 		t.Run(fmt.Sprint(sliceBytes), func(t *testing.T) {
 			l := encodeLog(t, s, messages, r.IntN(5), nil)
-			l.target = commonDatabase(t)
 			g := newTestTarget(t, l, setTables)
 			sets := 0
 			g.apply(l, allQueued, withOptions(func(o *Options) { o.SliceBytes, o.GroupBytes = sliceBytes, 3*sliceBytes }), func(r *testRun) {

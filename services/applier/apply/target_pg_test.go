@@ -33,13 +33,10 @@ type testTarget struct {
 	progress Progress // as the engine told it last
 }
 
-// newTestTarget makes a target whose position is the log's start, and runs SQL on it.
+// newTestTarget makes an empty target whose position is the log's start, and runs SQL on it. The target before is gone then.
 func newTestTarget(t testing.TB, l *testLog, sql string) *testTarget {
 	t.Helper()
-	g := &testTarget{t: t, url: l.target}
-	if g.url == "" {
-		g.url = preparedDatabase(t)
-	}
+	g := &testTarget{t: t, url: commonDatabase(t)}
 	g.conn = pgtest.Connect(t, g.url)
 	g.exec(emptyDatabase)
 	g.exec("CREATE TABLE noise (id int PRIMARY KEY)")
@@ -48,32 +45,23 @@ func newTestTarget(t testing.TB, l *testLog, sql string) *testTarget {
 	return g
 }
 
-// commonDatabase is a prepared database that the ways of all cases share, because making one takes a while. It goes with the
+// commonDatabase is the database of all targets, one after the other, because making one takes a while. It goes with the
 // shared server.
 func commonDatabase(t testing.TB) string {
 	t.Helper()
 	if common == "" {
 		server := pgtest.Shared(t)
 		pgtest.Exec(t, pgtest.Connect(t, server.URL("postgres")), "CREATE DATABASE apply_common")
-		common = server.URL("apply_common")
-		if _, err := node.Prepare(t.Context(), common, node.Replica); err != nil {
+		url := server.URL("apply_common")
+		if _, err := node.Prepare(t.Context(), url, node.Replica); err != nil {
 			t.Fatal(err)
 		}
+		common = url
 	}
 	return common
 }
 
 var common string
-
-// preparedDatabase makes a database with the schema syncline.
-func preparedDatabase(t testing.TB) string {
-	t.Helper()
-	url := pgtest.Shared(t).Database(t)
-	if _, err := node.Prepare(t.Context(), url, node.Replica); err != nil {
-		t.Fatal(err)
-	}
-	return url
-}
 
 const emptyDatabase = `DO $$
 	DECLARE name text;
@@ -82,7 +70,7 @@ const emptyDatabase = `DO $$
 			EXECUTE format('DROP SCHEMA %I CASCADE', name);
 		END LOOP;
 	END $$;
-	CREATE SCHEMA public; DELETE FROM syncline.positions; SET client_min_messages = warning`
+	CREATE SCHEMA public; DROP PUBLICATION IF EXISTS watch; DELETE FROM syncline.positions; SET client_min_messages = warning`
 
 func (g *testTarget) setPosition(id change.LogID, lsn change.LSN) {
 	g.t.Helper()
@@ -293,7 +281,7 @@ func runWays(t *testing.T, ways []testWay, run func(t *testing.T, l *testLog, ho
 	for _, way := range ways {
 		t.Run(way.name, func(t *testing.T) {
 			l := newTestLog(t)
-			l.noise, l.target = way.noise, commonDatabase(t)
+			l.noise = way.noise
 			run(t, l, way.how...)
 			if l.fallbacks > 0 {
 				t.Logf("%d slices were replayed row by row", l.fallbacks)
@@ -323,6 +311,11 @@ func (g *testTarget) watch() func() []targetTx {
 	slot := fmt.Sprintf("watch_%d", time.Now().UnixNano())
 	g.exec("CREATE PUBLICATION watch FOR ALL TABLES")
 	g.exec("SELECT pg_create_logical_replication_slot($1, 'pgoutput')", slot)
+	g.t.Cleanup(func() {
+		if _, err := g.conn.Exec(context.Background(), "SELECT pg_drop_replication_slot($1)", slot); err != nil {
+			g.t.Error(err)
+		}
+	})
 	return func() []targetTx {
 		g.t.Helper()
 		// The engine's commits are asynchronous, and only WAL that is flushed is decoded: a commit that waits takes it along.
