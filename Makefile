@@ -9,6 +9,8 @@ PACKAGES ?= ./...
 SEED ?=
 DURATION ?= 10m
 FUZZTIME ?= 30s
+VERSION_PAIRS ?= 15:15 16:16 17:17 18:18 18:15 15:18 16:17 17:16
+VERSION_TESTS ?= TestEveryKind|TestReadmePrivileges|TestBadInput
 
 .PHONY: help
 help: ## list the targets
@@ -33,6 +35,19 @@ test: postgres ## all tests
 .PHONY: e2e
 e2e: postgres ## the end-to-end tests alone
 	$(GO) test -timeout 25m -v ./test/...
+
+.PHONY: test-versions
+test-versions: ## end-to-end tests from and to each version of PostgreSQL (VERSION_PAIRS="18:15 15:18")
+	$(GO) run ./internal/pgserver/cmd/getpg $(sort $(subst :, ,$(VERSION_PAIRS)))
+	@set -e; for pair in $(VERSION_PAIRS); do \
+		echo "== PostgreSQL $${pair%:*} to $${pair#*:}"; \
+		SYNCLINE_TEST_SOURCE_VERSION=$${pair%:*} SYNCLINE_TEST_TARGET_VERSION=$${pair#*:} \
+			$(GO) test -count 1 -timeout 20m -run '$(VERSION_TESTS)' $(TEST_FLAGS) ./test/e2e; \
+	done
+
+.PHONY: test-large
+test-large: postgres ## memory and CPU with huge transactions, tables and values; takes about half an hour and 60 GB of disk
+	SYNCLINE_LARGE=1 $(GO) test -count 1 -timeout 3h -v -run TestLarge ./test/e2e
 
 .PHONY: lint
 lint: ## go vet and golangci-lint, buf lint
