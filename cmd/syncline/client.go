@@ -1,13 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
@@ -43,10 +46,17 @@ func (f *clientFlags) call(ctx context.Context, run func(ctx context.Context, co
 	return nil
 }
 
-// explain adds to an error of the transport which server was asked.
+// explain adds to an error of the transport which server was asked, and to one of a server that has not what was asked for
+// where that is found.
 func (f *clientFlags) explain(err error) error {
-	if rpc.Reason(err) == "" && rpc.IsTransient(err) {
+	switch {
+	case rpc.Code(err) == codes.Unimplemented:
+		return fmt.Errorf("the server at %s does not serve this (`syncline server show --addr %s` tells what it serves); choose another with --addr: a primary's default is %s, a replica's %s: %w",
+			f.address, f.address, primaryGRPC, replicaGRPC, err)
+	case rpc.Reason(err) == "" && rpc.IsTransient(err):
 		return fmt.Errorf("no answer from %s; is a Syncline server running there, and is that its gRPC address (--addr)? %w", f.address, err)
+	case rpc.Reason(err) == "" && rpc.Code(err) == codes.DeadlineExceeded:
+		return fmt.Errorf("no answer from %s in time: %w", f.address, err)
 	}
 	return err
 }
@@ -67,10 +77,20 @@ func show[M proto.Message](f *clientFlags, out io.Writer, answer M, render func(
 
 // printJSON prints one message, on several lines or on one.
 func printJSON(out io.Writer, message proto.Message, lines bool) error {
-	text, err := protojson.MarshalOptions{Multiline: lines, EmitDefaultValues: true}.Marshal(message)
+	text, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(message)
 	if err != nil {
 		return fmt.Errorf("print answer: %w", err)
 	}
-	_, err = fmt.Fprintln(out, string(text))
+	// protojson varies its spaces from build to build so that nobody compares them; here people do.
+	var tidy bytes.Buffer
+	if lines {
+		err = json.Indent(&tidy, text, "", "  ")
+	} else {
+		err = json.Compact(&tidy, text)
+	}
+	if err != nil {
+		return fmt.Errorf("print answer: %w", err)
+	}
+	_, err = fmt.Fprintln(out, tidy.String())
 	return err
 }

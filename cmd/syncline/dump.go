@@ -44,6 +44,9 @@ as of: following from there gives every change since.`,
 			if err != nil {
 				return err
 			}
+			if f.json && !cmd.Flags().Changed("format") {
+				format = "json"
+			}
 			kind, ok := dumpFormats[format]
 			if !ok {
 				return usageError{fmt.Errorf("--format %q: expected copy, csv or json", format)}
@@ -54,6 +57,7 @@ as of: following from there gives every change since.`,
 		},
 	}
 	f.register(cmd, primaryGRPC)
+	cmd.Flags().Lookup("json").Usage = "the same as --format json"
 	cmd.Flags().StringVar(&table, "table", "", "the table, as schema.table or \"quoted\".\"names\" (needed)")
 	cmd.Flags().StringVar(&format, "format", "copy", "copy, csv or json (a line for each row)")
 	cmd.Flags().StringVar(&path, "out", "", "file to write; standard output when empty")
@@ -72,7 +76,7 @@ func tableName(text string) (schema.Name, error) {
 	return name, nil
 }
 
-func dump(ctx context.Context, cmd *cobra.Command, conn *grpc.ClientConn, name schema.Name, format inventoryv1.DumpFormat, path string) (err error) {
+func dump(ctx context.Context, cmd *cobra.Command, conn *grpc.ClientConn, name schema.Name, format inventoryv1.DumpFormat, path string) error {
 	client := inventoryv1.NewInventoryServiceClient(conn)
 	snapshot, err := openSnapshot(ctx, client, cmd.ErrOrStderr())
 	if err != nil {
@@ -84,24 +88,54 @@ func dump(ctx context.Context, cmd *cobra.Command, conn *grpc.ClientConn, name s
 		// If this fails the lease ends by itself.
 		_, _ = client.CloseSnapshot(closing, &inventoryv1.CloseSnapshotRequest{SnapshotId: snapshot.GetSnapshotId()})
 	}()
-	out := cmd.OutOrStdout()
-	if path != "" {
-		file, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-		if err != nil {
-			return fmt.Errorf("--out: %w", err)
-		}
-		defer func() { err = errors.Join(err, file.Close()) }()
-		out = file
-	}
 	renewing, stop := context.WithCancel(ctx)
 	defer stop()
 	go renew(renewing, client, snapshot.GetSnapshotId())
-	end, err := writeDump(ctx, client, &inventoryv1.DumpRequest{SnapshotId: snapshot.GetSnapshotId(), Schema: name.Schema, Table: name.Name, Format: format}, out)
+	request := &inventoryv1.DumpRequest{SnapshotId: snapshot.GetSnapshotId(), Schema: name.Schema, Table: name.Name, Format: format}
+	var end *inventoryv1.DumpEnd
+	err = writeOut(path, cmd.OutOrStdout(), func(out io.Writer) (err error) {
+		end, err = writeDump(ctx, client, request, out)
+		return err
+	})
 	if err != nil {
 		return err
 	}
 	position := snapshot.GetPosition()
 	fmt.Fprintf(cmd.ErrOrStderr(), "%s rows, %s as of %s@%s\n", count(end.GetRows()), size(end.GetBytes()), position.GetLogId(), change.LSN(position.GetLsn()))
+	return nil
+}
+
+// partialSuffix ends the name of a file that is not whole yet.
+const partialSuffix = ".part"
+
+// writeOut writes to a file, or to stdout when path is empty. A regular file appears under its name when it is whole and on
+// the disk; until then one that was there stays as it was.
+func writeOut(path string, stdout io.Writer, write func(io.Writer) error) error {
+	if path == "" {
+		return write(stdout)
+	}
+	partial := path + partialSuffix
+	if about, err := os.Stat(path); err == nil && !about.Mode().IsRegular() {
+		partial = path // a pipe or a device
+	}
+	file, err := os.OpenFile(partial, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("--out: %w", err)
+	}
+	err = write(file)
+	if err == nil && partial != path {
+		err = file.Sync()
+	}
+	err = errors.Join(err, file.Close())
+	if partial == path {
+		return err
+	}
+	if err == nil {
+		err = os.Rename(partial, path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(partial))
+	}
 	return nil
 }
 

@@ -3,19 +3,20 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	changev1 "github.com/seed0419d559/syncline/gen/syncline/change/v1"
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
 	"github.com/seed0419d559/syncline/internal/change"
+	"github.com/seed0419d559/syncline/internal/changelog/block"
+	"github.com/seed0419d559/syncline/internal/rpc"
 )
 
 func newFollowCommand() *cobra.Command {
@@ -35,17 +36,20 @@ by this command and by dump. With --json one object for each line.`,
 			if err != nil {
 				return err
 			}
+			if limit < 0 {
+				return usageError{errors.New("--limit: expected 0 for no limit, or a number of transactions")}
+			}
 			return f.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
 				out := bufio.NewWriter(cmd.OutOrStdout())
-				p := &printer{out: out, json: f.json, limit: limit, relations: map[string]*changev1.Relation{}}
-				err := p.follow(ctx, loggerv1.NewLoggerServiceClient(conn), request)
+				p := newPursuit(recordPrinter{out: out, json: f.json}, limit)
+				err := p.follow(ctx, conn, request)
 				if flushed := out.Flush(); flushed != nil {
 					return fmt.Errorf("print: %w", flushed)
 				}
 				if errors.Is(err, errEnough) || cmd.Context().Err() != nil {
-					return nil
+					return nil //nolint:nilerr // whoever ends it has seen enough
 				}
-				return err
+				return p.explain(err)
 			})
 		},
 	}
@@ -72,201 +76,128 @@ func followRequest(from string) (*loggerv1.FollowRequest, error) {
 // errEnough ends following after the limit.
 var errEnough = errors.New("enough transactions")
 
-// printer prints the records of blocks.
-type printer struct {
-	out       *bufio.Writer
-	json      bool
-	limit     int64
-	seen      int64
-	logID     string
-	relations map[string]*changev1.Relation // by hash
-	block     *changev1.Block
-	pieces    []byte // of a record in fragments
+// errAnswer says that the server sent something that is no answer of Follow.
+var errAnswer = errors.New("the server's answer is malformed; is it a newer version?")
+
+// The fields of FollowResponse. Blocks are read in their stored form, whose chain and checksum are then checked as an
+// applier does: a hole is an error here too.
+const (
+	fieldStarted  = 1
+	fieldRelation = 2
+	fieldBlock    = 3
+)
+
+// pursuit reads a stream and prints its records.
+type pursuit struct {
+	printer   recordPrinter
+	limit     int64 // 0 for none
+	seen      int64 // transactions
+	position  change.Position
+	relations map[change.RelationHash]*changev1.Relation
+	assembler *block.Assembler // nil before the stream has said where it begins
+	record    block.Record
 }
 
-func (p *printer) follow(ctx context.Context, client loggerv1.LoggerServiceClient, request *loggerv1.FollowRequest) error {
-	stream, err := client.Follow(ctx, request)
+func newPursuit(p recordPrinter, limit int64) *pursuit {
+	return &pursuit{printer: p, limit: limit, relations: make(map[change.RelationHash]*changev1.Relation)}
+}
+
+func (p *pursuit) follow(ctx context.Context, conn grpc.ClientConnInterface, request *loggerv1.FollowRequest) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := rpc.OpenFrames(ctx, conn, loggerv1.LoggerService_Follow_FullMethodName, request)
 	if err != nil {
 		return err
 	}
 	for {
-		answer, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil
+		var frame rpc.Frame
+		if err := stream.RecvMsg(&frame); err != nil {
+			return err
 		}
+		if err := p.take(frame.Data); err != nil {
+			return err
+		}
+	}
+}
+
+// explain tells from where the rest can be had after the stream broke.
+func (p *pursuit) explain(err error) error {
+	if errors.Is(err, io.EOF) {
+		err = errors.New("the server has ended the stream")
+	}
+	if p.seen == 0 || p.position == (change.Position{}) {
+		return err
+	}
+	return fmt.Errorf("%w; go on with --from %s", err, p.position)
+}
+
+// take reads one FollowResponse.
+func (p *pursuit) take(data []byte) error {
+	number, kind, n := protowire.ConsumeTag(data)
+	if n < 0 || kind != protowire.BytesType {
+		return errAnswer
+	}
+	body, m := protowire.ConsumeBytes(data[n:])
+	if m < 0 || n+m != len(data) {
+		return errAnswer
+	}
+	switch number {
+	case fieldStarted:
+		return p.start(body)
+	case fieldRelation:
+		relation := &changev1.Relation{}
+		if err := proto.Unmarshal(body, relation); err != nil || len(relation.GetHash()) != len(change.RelationHash{}) {
+			return fmt.Errorf("read relation: %w", errAnswer)
+		}
+		p.relations[change.RelationHash(relation.GetHash())] = relation
+	case fieldBlock:
+		b, err := block.Parse(body)
 		if err != nil {
 			return err
 		}
-		switch {
-		case answer.GetStarted() != nil:
-			p.logID = answer.GetStarted().GetPosition().GetLogId()
-		case answer.GetRelation() != nil:
-			p.relations[string(answer.GetRelation().GetHash())] = answer.GetRelation()
-		case answer.GetBlock() != nil:
-			p.block = answer.GetBlock()
-			for _, record := range p.block.GetRecords() {
-				if err := p.record(record); err != nil {
-					return err
-				}
-			}
-			if err := p.out.Flush(); err != nil {
-				return err
-			}
-		}
+		return p.block(b)
 	}
+	return nil // a heartbeat
 }
 
-func (p *printer) record(r *changev1.Record) error {
-	if f := r.GetFragment(); f != nil {
-		p.pieces = append(p.pieces, f.GetData()...)
-		if !f.GetLast() {
-			return nil
-		}
-		var whole changev1.Record
-		if err := proto.Unmarshal(p.pieces, &whole); err != nil {
-			return fmt.Errorf("read a record in fragments: %w", err)
-		}
-		p.pieces = nil
-		r = &whole
+func (p *pursuit) start(body []byte) error {
+	var started loggerv1.Started
+	if err := proto.Unmarshal(body, &started); err != nil {
+		return fmt.Errorf("read start: %w", errAnswer)
 	}
-	line, err := p.line(r)
-	if err != nil || line == nil {
+	id, err := change.ParseLogID(started.GetPosition().GetLogId())
+	if err != nil {
+		return fmt.Errorf("read start: %w", err)
+	}
+	p.position = change.Position{LogID: id, LSN: change.LSN(started.GetPosition().GetLsn())}
+	p.assembler = block.NewAssembler(p.position)
+	return nil
+}
+
+func (p *pursuit) block(b *block.Block) error {
+	if p.assembler == nil {
+		return errAnswer
+	}
+	if err := p.assembler.Push(b); err != nil {
 		return err
 	}
-	if p.json {
-		err = line.printJSON(p.out)
-	} else {
-		line.print(p.out)
-	}
-	if err == nil && r.GetCommit() != nil {
+	for {
+		more, err := p.assembler.Next(&p.record)
+		if err != nil {
+			return err
+		}
+		if !more {
+			return p.printer.out.Flush()
+		}
+		if err := p.printer.print(b, &p.record, p.relations); err != nil {
+			return err
+		}
+		if p.record.Kind != block.KindCommit {
+			continue
+		}
+		p.position.LSN = p.record.Commit.EndLSN
 		if p.seen++; p.seen == p.limit {
 			return errEnough
 		}
-	}
-	return err
-}
-
-// line is one printed record.
-type line struct {
-	Kind     string         `json:"kind"`
-	XID      uint32         `json:"xid,omitempty"`
-	Time     string         `json:"commit_time,omitempty"`
-	Position string         `json:"position,omitempty"`
-	Tables   []string       `json:"tables,omitempty"`
-	Table    string         `json:"table,omitempty"`
-	Old      map[string]any `json:"old,omitempty"`
-	New      map[string]any `json:"new,omitempty"`
-	Prefix   string         `json:"prefix,omitempty"`
-	Content  []byte         `json:"content,omitempty"`
-	Origin   string         `json:"origin,omitempty"`
-
-	oldText, newText string
-}
-
-func (p *printer) line(r *changev1.Record) (*line, error) {
-	switch {
-	case r.GetBegin() != nil:
-		b := r.GetBegin()
-		return &line{Kind: "begin", XID: b.GetXid(), Time: commitTime(b.GetCommitTime())}, nil
-	case r.GetCommit() != nil:
-		c := r.GetCommit()
-		return &line{Kind: "commit", XID: c.GetXid(), Time: commitTime(c.GetCommitTime()), Position: p.logID + "@" + lsn(c.GetEndLsn())}, nil
-	case r.GetMessage() != nil:
-		return &line{Kind: "message", Prefix: r.GetMessage().GetPrefix(), Content: r.GetMessage().GetContent()}, nil
-	case r.GetOrigin() != nil:
-		return &line{Kind: "origin", Origin: r.GetOrigin().GetServerId() + r.GetOrigin().GetName()}, nil
-	case r.GetTruncate() != nil:
-		l := &line{Kind: "truncate"}
-		for _, index := range r.GetTruncate().GetRelations() {
-			relation, err := p.relation(index)
-			if err != nil {
-				return nil, err
-			}
-			l.Tables = append(l.Tables, relation.GetSchema()+"."+relation.GetName())
-		}
-		return l, nil
-	case r.GetChange() != nil:
-		return p.change(r.GetChange())
-	}
-	return nil, nil
-}
-
-func commitTime(t int64) string {
-	return change.Timestamp(t).Time().Format("2006-01-02T15:04:05.000000Z07:00")
-}
-
-func (p *printer) relation(index uint32) (*changev1.Relation, error) {
-	hashes := p.block.GetRelations()
-	if int(index) >= len(hashes) || p.relations[string(hashes[index])] == nil {
-		return nil, errors.New("a change came before its relation")
-	}
-	return p.relations[string(hashes[index])], nil
-}
-
-func (p *printer) change(c *changev1.Change) (*line, error) {
-	relation, err := p.relation(c.GetRelation())
-	if err != nil {
-		return nil, err
-	}
-	l := &line{
-		Kind:  strings.ToLower(strings.TrimPrefix(c.GetOperation().String(), "OPERATION_")),
-		Table: relation.GetSchema() + "." + relation.GetName(),
-	}
-	if c.GetOld() != nil {
-		l.Old, l.oldText = values(relation, c.GetOld(), c.GetOldIsKey())
-	}
-	if c.GetNew() != nil {
-		l.New, l.newText = values(relation, c.GetNew(), false)
-	}
-	return l, nil
-}
-
-// values returns a row by column name, and as text. Unchanged large values are left out.
-func values(relation *changev1.Relation, row *changev1.Row, keyOnly bool) (map[string]any, string) {
-	named := map[string]any{}
-	var text []string
-	next := 0
-	for i, kind := range row.GetKinds() {
-		column := relation.GetColumns()[i]
-		switch {
-		case kind == 't':
-			value := string(row.GetValues()[next])
-			next++
-			named[column.GetName()] = value
-			text = append(text, column.GetName()+"="+value)
-		case kind == 'n' && (!keyOnly || column.GetKey()):
-			named[column.GetName()] = nil
-			text = append(text, column.GetName()+"=NULL")
-		}
-	}
-	return named, strings.Join(text, " ")
-}
-
-func (l *line) printJSON(out io.Writer) error {
-	encoder := json.NewEncoder(out)
-	encoder.SetEscapeHTML(false)
-	return encoder.Encode(l)
-}
-
-func (l *line) print(out io.Writer) {
-	switch l.Kind {
-	case "begin":
-		fmt.Fprintf(out, "BEGIN %d  %s\n", l.XID, l.Time)
-	case "commit":
-		fmt.Fprintf(out, "COMMIT %d  %s\n", l.XID, l.Position)
-	case "message":
-		fmt.Fprintf(out, "  message %s %q\n", l.Prefix, l.Content)
-	case "origin":
-		fmt.Fprintf(out, "  origin %s\n", l.Origin)
-	case "truncate":
-		fmt.Fprintf(out, "  truncate %s\n", strings.Join(l.Tables, ", "))
-	case "update":
-		if l.oldText != "" {
-			fmt.Fprintf(out, "  update %s: %s → %s\n", l.Table, l.oldText, l.newText)
-			return
-		}
-		fmt.Fprintf(out, "  update %s: %s\n", l.Table, l.newText)
-	default:
-		fmt.Fprintf(out, "  %s %s: %s%s\n", l.Kind, l.Table, l.oldText, l.newText)
 	}
 }

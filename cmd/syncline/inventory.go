@@ -18,8 +18,8 @@ func addInventoryClient(cmd *cobra.Command, postgres *string) {
 	cmd.Long = "Without --postgres: lists the tables of the primary at --addr, and what is not replicated and why.\nWith --postgres: runs the inventory service, which gives a primary's tables, snapshots and dumps."
 	cmd.Flags().StringVar(&f.address, "addr", primaryGRPC, "gRPC address of the primary whose tables are listed")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print JSON")
-	cmd.Flags().StringSliceVar(&tables.Include, "table", nil, "list only these tables: schema.table, schema.*; may be repeated")
-	cmd.Flags().StringSliceVar(&tables.Exclude, "exclude-table", nil, "leave these tables out")
+	patternsFlag(cmd.Flags(), &tables.Include, "table", "list only these tables: schema.table, schema.*; may be repeated")
+	patternsFlag(cmd.Flags(), &tables.Exclude, "exclude-table", "leave these tables out")
 	run := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if *postgres != "" {

@@ -6,12 +6,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc/codes"
 
 	"github.com/seed0419d559/syncline/internal/rpc"
 )
@@ -38,19 +39,30 @@ func (e usageError) Unwrap() error { return e.error }
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	os.Exit(execute(ctx, os.Args[1:]))
+	os.Exit(execute(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 }
 
 // execute runs one command and returns its exit code.
-func execute(ctx context.Context, args []string) int {
-	root := newRoot()
+func execute(ctx context.Context, args, environment []string, out, errOut io.Writer) int {
+	root := newRoot(environment)
 	root.SetArgs(args)
+	root.SetOut(out)
+	root.SetErr(errOut)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitDone
 	}
-	fmt.Fprintln(root.ErrOrStderr(), "syncline: "+rpc.Message(err))
+	fmt.Fprintln(errOut, "syncline: "+oneLine(rpc.Message(err)))
 	return exitCode(err)
+}
+
+// oneLine joins the lines of an error that is made of several, as pgx's are.
+func oneLine(text string) string {
+	lines := strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' })
+	for i := range lines {
+		lines[i] = strings.TrimSpace(lines[i])
+	}
+	return strings.Join(lines, " ")
 }
 
 func exitCode(err error) int {
@@ -58,13 +70,13 @@ func exitCode(err error) int {
 	switch {
 	case errors.As(err, &usage):
 		return exitWrongUse
-	case errors.Is(err, errNotReached), rpc.Code(err) == codes.DeadlineExceeded:
+	case errors.Is(err, errNotReached):
 		return exitNotReached
 	}
 	return exitFailed
 }
 
-func newRoot() *cobra.Command {
+func newRoot(environment []string) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "syncline",
 		Short: "Keep copies of a PostgreSQL database up to date",
@@ -73,12 +85,17 @@ func newRoot() *cobra.Command {
 Beside the primary runs ` + "`syncline primary`" + `, beside each replica ` + "`syncline replica`" + `;
 ` + "`syncline replication create`" + ` on the replica makes the first copy and follows from there.
 Every flag can be set by a variable too: --max-row-bytes by SYNCLINE_MAX_ROW_BYTES.`,
-		Version:           version,
-		SilenceUsage:      true,
-		SilenceErrors:     true,
-		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return bindVariables(cmd.Flags(), os.Environ()) },
-		Args:              wrongUse(cobra.NoArgs),
-		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Version:       version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			for _, name := range unknownVariables(cmd.Root(), environment) {
+				fmt.Fprintf(cmd.ErrOrStderr(), "syncline: variable %s is of no flag and has no effect\n", name)
+			}
+			return bindVariables(cmd.Flags(), environment)
+		},
+		Args: wrongUse(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/vbauerster/mpb/v8"
@@ -27,6 +28,9 @@ const (
 	awayLimit = time.Minute
 )
 
+// errWatchEnded says that the user has ended the watch, not the replication.
+var errWatchEnded = errors.New("no longer watching")
+
 // errReplicationFailed says that the replication stopped by a fault.
 var errReplicationFailed = errors.New("the replication has failed")
 
@@ -40,12 +44,21 @@ func watchSync(ctx context.Context, client applierv1.ApplierServiceClient, name 
 		if final != nil {
 			return final, nil
 		}
-		if !rpc.IsTransient(err) || time.Since(away) > awayLimit || ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
+			return nil, fmt.Errorf("%w: replication %s goes on by itself; `syncline replication show %s` tells how far it is", errWatchEnded, name, name)
+		case errors.Is(err, io.EOF):
+			err = fmt.Errorf("the replica has ended the watch of replication %s; is it being shut down?", name)
+			fallthrough
+		case rpc.IsTransient(err):
+			if time.Since(away) > awayLimit {
+				return nil, err
+			}
+		default:
 			return nil, err
 		}
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
 		case <-time.After(reconnectPause):
 		}
 	}
@@ -81,21 +94,25 @@ type syncView struct {
 	out      io.Writer
 	progress *mpb.Progress
 	bar      *mpb.Bar
-	text     string
+	shown    atomic.Pointer[syncShown] // read by the bar's own goroutine
 	speed    speed
 	last     time.Time
 	phase    string
 }
+
+// syncShown is what stands beside the bar.
+type syncShown struct{ percent, text string }
 
 func newSyncView(out io.Writer) *syncView {
 	v := &syncView{out: out}
 	if file, ok := out.(*os.File); !ok || !term.IsTerminal(int(file.Fd())) {
 		return v
 	}
+	v.shown.Store(&syncShown{})
 	v.progress = mpb.New(mpb.WithOutput(out), mpb.WithWidth(40))
 	v.bar = v.progress.AddBar(barTotal,
-		mpb.PrependDecorators(decor.Percentage(decor.WCSyncSpace)),
-		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return v.text })),
+		mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return v.shown.Load().percent })),
+		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return v.shown.Load().text })),
 	)
 	return v
 }
@@ -104,9 +121,14 @@ func (v *syncView) update(r *applierv1.Replication) {
 	now := time.Now()
 	v.speed.add(now, r.GetSync().GetRows(), r.GetSync().GetBytes(), r.GetSync().GetFraction())
 	text := syncLine(r, &v.speed)
+	percent := fmt.Sprintf("%3.0f %%", 100*r.GetSync().GetFraction())
 	if v.bar != nil {
-		v.text = text
-		v.bar.SetCurrent(int64(r.GetSync().GetFraction() * barTotal))
+		v.shown.Store(&syncShown{percent, "  " + text})
+		steps := int64(r.GetSync().GetFraction() * barTotal)
+		if r.GetState() != applierv1.State_STATE_RUNNING {
+			steps = min(steps, barTotal-1) // a full bar is drawn no more, and a whole copy still has to catch up
+		}
+		v.bar.SetCurrent(steps)
 		return
 	}
 	phase := r.GetState().String() + r.GetSync().GetPhase() + r.GetReason()
@@ -114,7 +136,7 @@ func (v *syncView) update(r *applierv1.Replication) {
 		return
 	}
 	v.phase, v.last = phase, now
-	fmt.Fprintf(v.out, "%3.0f %%  %s\n", 100*r.GetSync().GetFraction(), text)
+	fmt.Fprintf(v.out, "%s  %s\n", percent, text)
 }
 
 func (v *syncView) end() {

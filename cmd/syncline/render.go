@@ -5,21 +5,40 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
 	serverv1 "github.com/seed0419d559/syncline/gen/syncline/server/v1"
 	"github.com/seed0419d559/syncline/internal/change"
+	"github.com/seed0419d559/syncline/internal/schema"
 )
 
 // table prints columns that line up.
 func table(out io.Writer, rows [][]string) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, row := range rows {
-		fmt.Fprintln(w, strings.TrimRight(strings.Join(row, "\t"), "\t"))
+		cells := make([]string, len(row))
+		for i := range row {
+			cells[i] = printable(row[i])
+		}
+		fmt.Fprintln(w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
 	}
 	_ = w.Flush() // as any print to the terminal
+}
+
+// printable replaces what would break a line or drive the terminal: names and reasons come from databases.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t' || r == '\r':
+			return ' '
+		case !unicode.IsPrint(r):
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text)
 }
 
 // stateName is a replication's state as people read it.
@@ -60,6 +79,11 @@ func size(n int64) string {
 		return fmt.Sprintf("%d B", n)
 	}
 	return fmt.Sprintf("%.1f %s", value, units[unit])
+}
+
+// tableText is a table's name as it is typed for --table: quoted where it has to be.
+func tableText(schemaName, name string) string {
+	return schema.Name{Schema: schemaName, Name: name}.String()
 }
 
 func seconds(s float64) string { return fmt.Sprintf("%.1f s", s) }
@@ -117,7 +141,7 @@ func renderReplication(out io.Writer, r *applierv1.Replication) {
 	}
 	table(out, rows)
 	for _, w := range r.GetWarnings() {
-		fmt.Fprintln(out, "note:", w)
+		fmt.Fprintln(out, "note:", printable(w))
 	}
 	if len(r.GetTables()) == 0 {
 		return
@@ -125,7 +149,7 @@ func renderReplication(out io.Writer, r *applierv1.Replication) {
 	fmt.Fprintln(out)
 	tables := [][]string{{"TABLE", "STATE", "ROWS COPIED", "BYTES", "COPY AS OF"}}
 	for _, t := range r.GetTables() {
-		tables = append(tables, []string{t.GetSchema() + "." + t.GetName(), t.GetState(), count(t.GetRows()), size(t.GetBytes()), lsn(t.GetCopyLsn())})
+		tables = append(tables, []string{tableText(t.GetSchema(), t.GetName()), t.GetState(), count(t.GetRows()), size(t.GetBytes()), lsn(t.GetCopyLsn())})
 	}
 	table(out, tables)
 }
@@ -143,7 +167,7 @@ func renderLogger(out io.Writer, s *loggerv1.GetStateResponse) {
 	)
 	table(out, rows)
 	for _, w := range s.GetWarnings() {
-		fmt.Fprintln(out, "warning:", w)
+		fmt.Fprintln(out, "warning:", printable(w))
 	}
 }
 
@@ -167,15 +191,19 @@ func renderFollowers(out io.Writer, answer *loggerv1.ListFollowersResponse) {
 }
 
 func renderServer(out io.Writer, s *serverv1.Server) {
-	table(out, [][]string{
+	rows := [][]string{
 		{"server", s.GetServerId()},
 		{"serves", strings.Join(s.GetRoles(), ", ")},
 		{"version", s.GetVersion()},
 		{"database", fmt.Sprintf("%s, PostgreSQL %d.%d, system %s", s.GetDatabase(), s.GetPostgresVersion()/10000, s.GetPostgresVersion()%10000, s.GetSystemIdentifier())},
-		{"logger", s.GetLoggerAddress()},
-		{"inventory", s.GetInventoryAddress()},
-		{"since", s.GetStartTime().AsTime().Format("2006-01-02 15:04:05 MST")},
-	})
+	}
+	if s.GetLoggerAddress() != "" {
+		rows = append(rows, []string{"logger", s.GetLoggerAddress()})
+	}
+	if s.GetInventoryAddress() != "" {
+		rows = append(rows, []string{"inventory", s.GetInventoryAddress()})
+	}
+	table(out, append(rows, []string{"since", s.GetStartTime().AsTime().Format("2006-01-02 15:04:05 MST")}))
 }
 
 func renderInventory(out io.Writer, answer *inventoryv1.GetInventoryResponse) {
@@ -192,7 +220,7 @@ func renderInventory(out io.Writer, answer *inventoryv1.GetInventoryResponse) {
 		if t.GetEstimatedRows() >= 0 {
 			estimate = count(t.GetEstimatedRows())
 		}
-		rows = append(rows, []string{t.GetSchema() + "." + t.GetName(), t.GetKind(), estimate, size(t.GetBytes()), key, fmt.Sprint(t.GetIndexes())})
+		rows = append(rows, []string{tableText(t.GetSchema(), t.GetName()), t.GetKind(), estimate, size(t.GetBytes()), key, fmt.Sprint(t.GetIndexes())})
 	}
 	table(out, rows)
 	if len(answer.GetNotReplicated()) == 0 {
