@@ -27,6 +27,7 @@ func serve(ctx context.Context, r *role, f *serverFlags, out io.Writer) error {
 	if err := f.check(r); err != nil {
 		return err
 	}
+	boundMemory()
 	log, err := telemetry.NewLogger(os.Stderr, f.logFormat, f.logLevel)
 	if err != nil {
 		return usageError{err}
@@ -47,6 +48,15 @@ func serve(ctx context.Context, r *role, f *serverFlags, out io.Writer) error {
 		return err
 	}
 	defer grpcListener.Close()
+	f.grpc = grpcListener.Addr().String() // the port, where 0 let the system choose
+	var httpListener net.Listener
+	if f.http != "" {
+		if httpListener, err = listen("--http", f.http); err != nil {
+			return err
+		}
+		defer httpListener.Close()
+		f.http = httpListener.Addr().String()
+	}
 	id, err := f.prepare(ctx, r)
 	if err != nil {
 		return err
@@ -67,13 +77,6 @@ func serve(ctx context.Context, r *role, f *serverFlags, out io.Writer) error {
 	for _, s := range services {
 		s.Register(server)
 	}
-	var httpListener net.Listener
-	if f.http != "" {
-		if httpListener, err = listen("--http", f.http); err != nil {
-			return err
-		}
-		defer httpListener.Close()
-	}
 	p := newProcess(ctx)
 	for _, s := range services {
 		p.work(s.Run)
@@ -86,7 +89,7 @@ func serve(ctx context.Context, r *role, f *serverFlags, out io.Writer) error {
 		})
 	}
 	banner(out, r, f)
-	return p.wait()
+	return p.wait(stopLimit)
 }
 
 // process runs servers and, for longer, the workers whose calls they answer.
@@ -98,6 +101,13 @@ type process struct {
 	servers, workers sync.WaitGroup
 	ended            chan error
 }
+
+// stopLimit bounds how long services may take to stop. Whatever is cut off then is as if the process had been killed, which
+// costs nothing but the time to do some work again.
+const stopLimit = 30 * time.Second
+
+// errStopLimit says that the end of the process did not wait for every service.
+var errStopLimit = fmt.Errorf("services did not stop within %s and were cut off; nothing is lost", stopLimit)
 
 // mostParts is more than the number of servers and workers in one process.
 const mostParts = 16
@@ -118,8 +128,8 @@ func (p *process) work(run func(context.Context) error) {
 }
 
 // wait returns when the end is asked for or a part fails, after every part has ended: servers first, then workers. It returns
-// the first failure.
-func (p *process) wait() error {
+// the first failure, or errStopLimit when a part does not end within the limit.
+func (p *process) wait(limit time.Duration) error {
 	var first error
 	select {
 	case <-p.asked.Done():
@@ -128,10 +138,21 @@ func (p *process) wait() error {
 			first = errors.New("a service ended by itself")
 		}
 	}
-	p.stopServing()
-	p.servers.Wait()
-	p.stopWorking()
-	p.workers.Wait()
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		p.stopServing()
+		p.servers.Wait()
+		p.stopWorking()
+		p.workers.Wait()
+	}()
+	cut := time.NewTimer(limit)
+	defer cut.Stop()
+	select {
+	case <-stopped:
+	case <-cut.C:
+		return errors.Join(first, errStopLimit)
+	}
 	close(p.ended)
 	for err := range p.ended {
 		if first == nil && err != nil && !errors.Is(err, context.Canceled) {
