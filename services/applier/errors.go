@@ -47,6 +47,7 @@ const (
 	// From the logger and the inventory.
 	reasonSnapshotGone   = "SNAPSHOT_GONE"
 	reasonTableRewritten = "TABLE_REWRITTEN"
+	reasonNotReady       = "NOT_READY"
 )
 
 // errorTable maps sentinels to statuses for the whole service.
@@ -74,7 +75,7 @@ func classify(err error) failure {
 	var unknown *schema.UnknownTablesError
 	switch {
 	case errors.As(err, &own):
-		return failure{own.Reason, false}
+		return failure{own.Reason, rpc.IsTransient(own)}
 	case errors.As(err, &noPlan), errors.As(err, &mismatch), errors.As(err, &conflict):
 		return failure{reasonMismatch, false}
 	case errors.As(err, &missing):

@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"google.golang.org/grpc/codes"
 
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
 	"github.com/seed0419d559/syncline/internal/fault"
+	"github.com/seed0419d559/syncline/internal/rpc"
 	"github.com/seed0419d559/syncline/internal/schema"
 	"github.com/seed0419d559/syncline/services/applier/apply"
 )
@@ -84,18 +87,36 @@ func nonNil(names []schema.Name) []schema.Name {
 	return names
 }
 
-// capturedTables are the tables whose changes are in the change log, by their SQL name.
+// capturedTables are the tables whose changes are in the change log, by their SQL name. A logger that has just started does
+// not know them yet; it is waited for a little, because what it does not name would be left out.
 func capturedTables(ctx context.Context, src *source) (map[string]bool, error) {
-	state, err := src.loggerClient().GetState(ctx, &loggerv1.GetStateRequest{})
-	if err != nil {
-		return nil, fmt.Errorf("ask the source's logger for its tables: %w", err)
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	for {
+		state, err := src.loggerClient().GetState(ctx, &loggerv1.GetStateRequest{})
+		if err != nil {
+			return nil, fmt.Errorf("ask the source's logger for its tables: %w", err)
+		}
+		if state.GetPosition() != nil && (state.GetState() == stateCapturing || len(state.GetTables()) > 0) {
+			captured := make(map[string]bool, len(state.GetTables()))
+			for _, name := range state.GetTables() {
+				captured[name] = true
+			}
+			return captured, nil
+		}
+		select {
+		case <-time.After(loggerPoll):
+		case <-ctx.Done():
+			return nil, rpc.Errorf(codes.Unavailable, reasonNotReady, "the source's logger does not capture yet, it is %s: %s %s; try again when it does",
+				state.GetState(), state.GetReasonCode(), state.GetReason())
+		}
 	}
-	captured := make(map[string]bool, len(state.GetTables()))
-	for _, name := range state.GetTables() {
-		captured[name] = true
-	}
-	return captured, nil
 }
+
+const (
+	stateCapturing = "capturing" // of a logger
+	loggerPoll     = 100 * time.Millisecond
+)
 
 // leaveOut takes out of the plan what the logger does not capture: a copy of it would stand still. A table that was asked
 // for by its name is refused instead.
