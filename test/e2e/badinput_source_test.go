@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"testing"
 	"time"
@@ -242,6 +243,23 @@ func (s *servers) malformed(t *testing.T) {
 		t.Errorf("%d slots instead of the logger's own", slots)
 	}
 	replica.mustCreate("all", primary.grpc)
+	replica.waitApplied("all", time.Minute)
+	pgtest.RequireEqual(t, sourceURL, targetURL)
+}
+
+// notReady has a primary whose slot waits for a transaction of somebody else. A replication is refused and not made without the
+// tables that the logger does not name yet.
+func (s *servers) notReady(t *testing.T) {
+	sourceURL, targetURL := s.source.Database(t), s.target.Database(t)
+	conn := pgtest.Connect(t, sourceURL)
+	pgtest.Exec(t, conn, shop)
+	pgtest.Exec(t, conn, "BEGIN; INSERT INTO items VALUES (0)")
+	primary, replica := startPrimary(t, sourceURL), startReplica(t, targetURL)
+	_, err := replica.create("all", primary.grpc)
+	requireRefused(t, err, codes.Unavailable, "NOT_READY", "starting", "WAITS_FOR_TRANSACTIONS", fmt.Sprint(conn.PgConn().PID()))
+	requireNoReplication(t, replica)
+	pgtest.Exec(t, conn, "COMMIT")
+	replica.mustCreate("all", primary.grpc) // it waits until the logger is there
 	replica.waitApplied("all", time.Minute)
 	pgtest.RequireEqual(t, sourceURL, targetURL)
 }

@@ -38,6 +38,7 @@ func TestBadInput(t *testing.T) {
 	t.Run("source refuses", s.sourceRefuses)
 	t.Run("names and tables twice", s.twice)
 	t.Run("source is itself", s.sourceIsItself)
+	t.Run("logger not ready", s.notReady)
 	t.Run("malformed requests", s.malformed)
 	t.Run("replica's role", s.replicaRole)
 	t.Run("row level security", s.rowSecurity)
