@@ -5,6 +5,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -118,18 +119,18 @@ func (s *Server) SetHealthy(service string, healthy bool) {
 func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 	failed := make(chan error, 1)
 	go func() { failed <- s.Serve(listener) }()
+	var err error
 	select {
-	case err := <-failed:
+	case err = <-failed:
 		s.Shutdown()
-		if err != nil {
-			return fmt.Errorf("serve gRPC on %s: %w", listener.Addr(), err)
-		}
-		return nil
 	case <-ctx.Done():
 		s.Shutdown()
-		_ = <-failed // nil once the server was stopped
-		return nil
+		err = <-failed
 	}
+	if err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return fmt.Errorf("serve gRPC on %s: %w", listener.Addr(), err)
+	}
+	return nil
 }
 
 // Shutdown stops in order: health says not serving, no call is taken any more, streams are told that the server stops
