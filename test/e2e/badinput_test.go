@@ -47,6 +47,7 @@ func TestBadInput(t *testing.T) {
 	t.Run("column lost", s.columnLost)
 	t.Run("row lost", s.rowLost)
 	t.Run("row in the way", s.rowInTheWay)
+	t.Run("row too large", s.rowTooLarge)
 	t.Run("without identity", s.withoutIdentity)
 	t.Run("identity lost", s.identityLost)
 }
