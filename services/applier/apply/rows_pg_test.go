@@ -25,6 +25,15 @@ func TestApplyRowsByPrimaryKey(t *testing.T) {
 			l.insert(items, 2, "", nil)
 			l.insert(items, 3, "three", "3")
 			l.insert(items, 4, "four", "4")
+			for i := 10; i < 20; i++ {
+				l.insert(items, i, "goes", nil)
+			}
+		})
+		l.tx(func() {
+			for i := 10; i < 20; i++ {
+				l.update(items, i, "changed and gone", asIs)
+				l.delete(items, i, nil, nil)
+			}
 		})
 		l.tx(func() { l.update(items, 1, "ONE", nil) })
 		l.tx(func() {
