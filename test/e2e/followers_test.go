@@ -87,7 +87,6 @@ type reader struct {
 	relations map[string]*changev1.Relation
 	block     uint64
 	open      *deed
-	partial   []byte
 	lastEnd   uint64
 	beat      *loggerv1.Heartbeat // the last one
 	done      func(deed)
