@@ -30,7 +30,7 @@ func (r *runner) finish(ctx context.Context, session *apply.Session, src *source
 	if err != nil {
 		return err
 	}
-	if err := r.build(ctx, steps.After); err != nil {
+	if err := r.build(ctx, conn.PgConn().PID(), steps.After); err != nil {
 		return err
 	}
 	if err := r.setSequences(ctx, session, src); err != nil {
@@ -101,8 +101,9 @@ func (r *runner) setSequences(ctx context.Context, session *apply.Session, src *
 	})
 }
 
-// build runs the statements after the load: neighbours that may run at the same time do, on sessions of their own.
-func (r *runner) build(ctx context.Context, statements []schema.Statement) error {
+// build runs the statements after the load: neighbours that may run at the same time do, on sessions of their own. holder is the
+// session that holds the replication's lock.
+func (r *runner) build(ctx context.Context, holder uint32, statements []schema.Statement) error {
 	for len(statements) > 0 {
 		n := 1
 		for statements[0].Parallel && n < len(statements) && statements[n].Parallel {
@@ -111,7 +112,7 @@ func (r *runner) build(ctx context.Context, statements []schema.Statement) error
 		group, ctx := errgroup.WithContext(ctx)
 		group.SetLimit(buildSessions)
 		for _, s := range statements[:n] {
-			group.Go(func() error { return r.buildOne(ctx, s) })
+			group.Go(func() error { return r.buildOne(ctx, holder, s) })
 		}
 		if err := group.Wait(); err != nil {
 			return err
@@ -123,11 +124,11 @@ func (r *runner) build(ctx context.Context, statements []schema.Statement) error
 
 const buildSessions = 2
 
-func (r *runner) buildOne(ctx context.Context, s schema.Statement) error {
+func (r *runner) buildOne(ctx context.Context, holder uint32, s schema.Statement) error {
 	r.status.update(func(st *status) {
 		st.sync.phase, st.sync.detail = "building indexes", fmt.Sprintf("%s %s on %s", s.Kind, s.Name, s.Table)
 	})
-	conn, err := apply.ConnectLoader(ctx, r.config.PostgresURL, r.stored.name)
+	conn, err := apply.ConnectLoader(ctx, r.config.PostgresURL, r.stored.name, holder)
 	if err != nil {
 		return err
 	}

@@ -357,7 +357,7 @@ func (c *copier) work(ctx context.Context, snapshot copySnapshot, jobs []job) er
 }
 
 func (c *copier) worker(ctx context.Context, snapshot copySnapshot, queue <-chan job) error {
-	conn, err := apply.ConnectLoader(ctx, c.url, c.replication)
+	conn, err := apply.ConnectLoader(ctx, c.url, c.replication, c.conn.PgConn().PID())
 	if err != nil {
 		return err
 	}

@@ -22,8 +22,20 @@ var ErrInUse = errors.New("another session applies this replication")
 // a second time was rolled back.
 var ErrMoved = errors.New("the replication's position was moved by another session")
 
-// lockSpace keeps our advisory locks apart from an application's: "sync" in ASCII.
-const lockSpace = 0x73796e63
+// Our advisory locks are kept apart from an application's: "sync" in ASCII, and the next number. The session that applies a
+// replication holds the first one alone; sessions that load and build for it share the second one.
+const (
+	lockSpace   = 0x73796e63
+	loaderSpace = lockSpace + 1
+)
+
+// lockHolders are the server's process ids of the sessions that hold the lock of a space and a replication.
+const lockHolders = `SELECT pid FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND granted
+	AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+	AND classid = $1::int::oid AND objid = (hashtext($2)::bigint & 4294967295)::oid AND objsubid = 2`
+
+// endTimeout bounds the wait for sessions that were told to end.
+const endTimeout = 5 * time.Second
 
 // Session is the one target session that applies a replication. It holds the replication's lock, so between Open and
 // Close nobody else applies it.
@@ -74,20 +86,59 @@ func (s *Session) prepare(ctx context.Context) error {
 	if _, err := s.conn.Exec(ctx, "SET jit = off"); err != nil {
 		return fmt.Errorf("set up apply session: %w", err)
 	}
-	var locked bool
-	if err := s.conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1::int, hashtext($2))", lockSpace, s.replication).Scan(&locked); err != nil {
-		return fmt.Errorf("lock replication %s: %w", s.replication, err)
+	if err := s.lock(ctx); err != nil {
+		return err
 	}
-	if !locked {
-		return fmt.Errorf("%w (%s); it ends by itself when that applier is gone", ErrInUse, s.replication)
+	if err := s.endLoaders(ctx); err != nil {
+		return err
 	}
 	var err error
 	s.Catalog, err = ReadCatalog(ctx, s.conn)
 	return err
 }
 
-// ConnectLoader opens a session for the first copy, with the same settings as the one that applies but without the lock.
-func ConnectLoader(ctx context.Context, url, replication string) (*pgx.Conn, error) {
+// lockWait is how long a session waits for the replication's lock: one that was just closed holds it until the server notices.
+const lockWait = 2 * time.Second
+
+func (s *Session) lock(ctx context.Context) error {
+	if _, err := s.conn.Exec(ctx, fmt.Sprintf("SET lock_timeout = %d", lockWait.Milliseconds())); err != nil {
+		return fmt.Errorf("lock replication %s: %w", s.replication, err)
+	}
+	_, err := s.conn.Exec(ctx, "SELECT pg_advisory_lock($1::int, hashtext($2))", lockSpace, s.replication)
+	if postgres.Code(err) == codeLockNotAvailable {
+		return fmt.Errorf("%w (%s); it ends by itself when that applier is gone", ErrInUse, s.replication)
+	}
+	if err != nil {
+		return fmt.Errorf("lock replication %s: %w", s.replication, err)
+	}
+	if _, err := s.conn.Exec(ctx, "SET lock_timeout = 0"); err != nil {
+		return fmt.Errorf("lock replication %s: %w", s.replication, err)
+	}
+	return nil
+}
+
+const codeLockNotAvailable = "55P03"
+
+// endLoaders ends the sessions that load and build on behalf of an applier that was killed or has lost the lock, and waits until
+// they have ended. The server itself goes on with a statement whose client is gone: a CREATE INDEX may take hours more.
+func (s *Session) endLoaders(ctx context.Context) error {
+	_, err := s.conn.Exec(ctx, "SELECT pg_catalog.pg_terminate_backend(pid, $3) FROM ("+lockHolders+") loaders", loaderSpace, s.replication, endTimeout.Milliseconds())
+	if err != nil {
+		return fmt.Errorf("end former sessions of replication %s: %w", s.replication, err)
+	}
+	var left bool
+	if err := s.conn.QueryRow(ctx, "SELECT EXISTS ("+lockHolders+")", loaderSpace, s.replication).Scan(&left); err != nil {
+		return fmt.Errorf("end former sessions of replication %s: %w", s.replication, err)
+	}
+	if left {
+		return fmt.Errorf("%w (%s): it loads rows or builds indexes", ErrInUse, s.replication)
+	}
+	return nil
+}
+
+// ConnectLoader opens a session for the first copy, with the same settings as the one that applies. holder is the server's process
+// id of the session that holds the replication's lock: if it has lost it, or loses it later, this session has no right to be.
+func ConnectLoader(ctx context.Context, url, replication string, holder uint32) (*pgx.Conn, error) {
 	conn, err := postgres.Connect(ctx, url, "syncline applier "+replication)
 	if err != nil {
 		return nil, err
@@ -102,7 +153,27 @@ func ConnectLoader(ctx context.Context, url, replication string) (*pgx.Conn, err
 		s.Close()
 		return nil, fmt.Errorf("set up copy session: %w", err)
 	}
+	if err := shareLock(ctx, conn, replication, holder); err != nil {
+		s.Close()
+		return nil, err
+	}
 	return conn, nil
+}
+
+// shareLock makes a loader known to endLoaders, and then makes sure that holder still has the replication's lock: whoever takes
+// that later finds the loader.
+func shareLock(ctx context.Context, conn *pgx.Conn, replication string, holder uint32) error {
+	if _, err := conn.Exec(ctx, "SELECT pg_catalog.pg_advisory_lock_shared($1::int, hashtext($2))", loaderSpace, replication); err != nil {
+		return fmt.Errorf("set up copy session: %w", err)
+	}
+	var held bool
+	if err := conn.QueryRow(ctx, "SELECT $3::int IN ("+lockHolders+")", lockSpace, replication, int64(holder)).Scan(&held); err != nil {
+		return fmt.Errorf("set up copy session: %w", err)
+	}
+	if !held {
+		return fmt.Errorf("%w (%s): this one has lost its lock", ErrInUse, replication)
+	}
+	return nil
 }
 
 // Reload reads the catalog again, after tables were created.
