@@ -58,7 +58,7 @@ func (s *Service) CreateReplication(ctx context.Context, in *applierv1.CreateRep
 		return nil, err
 	}
 	if err := s.check(ctx, in, src, selection); err != nil {
-		return nil, err
+		return nil, refusal(err)
 	}
 	err = s.store.insert(ctx, &stored{name: in.GetName(), spec: in.GetSpec(), wanted: wantedRunning, phase: phaseNew, sourceServerID: server.GetServerId()})
 	if err != nil {
@@ -74,6 +74,18 @@ func (s *Service) CreateReplication(ctx context.Context, in *applierv1.CreateRep
 	one.start(s.runCtx)
 	s.mu.Unlock()
 	return &applierv1.CreateReplicationResponse{Replication: one.status.proto(one.snapshot(), true)}, nil
+}
+
+// refusal gives an error that has no status of its own the one that says whether it is worth while to try again.
+func refusal(err error) error {
+	if rpc.Reason(err) != "" {
+		return err
+	}
+	f := classify(err)
+	if f.passes {
+		return rpc.Errorf(codes.Unavailable, f.code, "%w", err)
+	}
+	return rpc.Errorf(codes.FailedPrecondition, f.code, "%w", err)
 }
 
 func validate(name string, spec *applierv1.ReplicationSpec) error {
@@ -137,10 +149,6 @@ func (s *Service) check(ctx context.Context, in *applierv1.CreateReplicationRequ
 	defer session.Close()
 	p, err := makePlan(ctx, session.Conn(), src, planOptions{selection: selection, replace: in.GetSpec().GetReplace(), unguarded: session.Unguarded})
 	if err != nil {
-		f := classify(err)
-		if rpc.Reason(err) == "" && !f.passes {
-			return rpc.Errorf(codes.FailedPrecondition, f.code, "%w", err)
-		}
 		return err
 	}
 	var taken []string

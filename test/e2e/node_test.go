@@ -68,9 +68,13 @@ type node struct {
 
 // lockedBuffer keeps what a process prints, at most its last part.
 type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
+	mu   sync.Mutex
+	buf  bytes.Buffer
+	file *os.File // takes all of it, unless nil
 }
+
+// logsVariable names a directory for all that the processes print.
+const logsVariable = "SYNCLINE_TEST_LOGS"
 
 const keptOutput = 1 << 20
 
@@ -79,6 +83,9 @@ func (b *lockedBuffer) Write(p []byte) (int, error) {
 	defer b.mu.Unlock()
 	if b.buf.Len() > keptOutput {
 		b.buf.Next(b.buf.Len() - keptOutput/2)
+	}
+	if b.file != nil {
+		_, _ = b.file.Write(p)
 	}
 	return b.buf.Write(p)
 }
@@ -104,6 +111,14 @@ func newNode(t testing.TB, role string, args ...string) *node {
 	t.Helper()
 	n := &node{t: t, name: role, grpc: freeAddress(t), http: freeAddress(t), out: &lockedBuffer{}}
 	n.args = append([]string{role, "--grpc", n.grpc, "--http", n.http}, args...)
+	if dir := os.Getenv(logsVariable); dir != "" {
+		var err error
+		name := strings.ReplaceAll(t.Name(), "/", "_") + "_" + role + "_"
+		if n.out.file, err = os.CreateTemp(dir, name); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = n.out.file.Close() })
+	}
 	t.Cleanup(func() {
 		n.kill9()
 		if n.conn != nil {
@@ -125,7 +140,25 @@ func startPrimary(t testing.TB, url string, args ...string) *node {
 	n := newNode(t, "primary", append([]string{"--postgres", url, "--data", t.TempDir()}, args...)...)
 	n.start()
 	n.waitHealthy(time.Minute)
+	n.waitCapturing(time.Minute)
 	return n
+}
+
+// waitCapturing waits until the change log has been begun and capture runs.
+func (n *node) waitCapturing(timeout time.Duration) {
+	n.t.Helper()
+	pgtest.Eventually(n.t, timeout, func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		state, err := n.logger().GetState(ctx, &loggerv1.GetStateRequest{}, grpc.WaitForReady(true))
+		if err != nil {
+			return err
+		}
+		if state.GetState() != "capturing" {
+			return fmt.Errorf("the logger is %s: %s %s", state.GetState(), state.GetReasonCode(), state.GetReason())
+		}
+		return nil
+	})
 }
 
 func startReplica(t testing.TB, url string, args ...string) *node {
