@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/seed0419d559/syncline/internal/pgtest"
 )
@@ -18,6 +20,7 @@ import (
 // tables and one of several chunks, and while it runs transactions of several blocks, values in several pieces, swaps
 // of unique values, TRUNCATE, rows without a key, and new tables. It lives in the schema bank, which random load leaves alone.
 type load struct {
+	url  string
 	conn *pgx.Conn
 
 	mu       sync.Mutex // held by a step, and while the load pauses
@@ -58,12 +61,12 @@ END $$;`
 // newLoad makes the tables in a database where a pgtest.Bank is.
 func newLoad(t testing.TB, url string) *load {
 	t.Helper()
-	l := &load{conn: pgtest.Connect(t, url)}
+	l := &load{url: url, conn: pgtest.Connect(t, url)}
 	pgtest.Exec(t, l.conn, loadTables)
 	return l
 }
 
-// start lets steps run one after the other until stop.
+// start lets steps run one after the other until stop. When its server was killed the load connects again and goes on.
 func (l *load) start(t testing.TB, seed uint64, interval time.Duration) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -79,13 +82,56 @@ func (l *load) start(t testing.TB, seed uint64, interval time.Duration) {
 				return
 			case <-tick.C:
 			}
-			if err := l.step(r); err != nil {
+			err := l.step(r)
+			if lost(err) {
+				err = l.reconnect(ctx)
+			}
+			if err != nil && ctx.Err() == nil {
 				l.done <- err
 				return
 			}
 		}
 	}()
 	t.Cleanup(cancel)
+}
+
+// lost tells whether an error comes from a server that was killed.
+func lost(err error) bool {
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) {
+		return strings.HasPrefix(refused.Code, "57") || strings.HasPrefix(refused.Code, "08") || strings.HasPrefix(refused.Code, "53")
+	}
+	return err != nil
+}
+
+// reconnect tries until it succeeds or ctx ends.
+func (l *load) reconnect(ctx context.Context) error {
+	conn, err := connectAgain(ctx, l.url)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_ = l.conn.Close(ctx)
+	l.conn = conn
+	return nil
+}
+
+// connectAgain connects to a server that may be starting, until ctx ends.
+func connectAgain(ctx context.Context, url string) (*pgx.Conn, error) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		conn, err := pgx.Connect(ctx, url)
+		if err == nil {
+			return conn, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-tick.C:
+		}
+	}
 }
 
 // stop ends the load; its transactions are all committed then.
@@ -160,7 +206,8 @@ func (l *load) addTable() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	name := fmt.Sprintf("bank.added_%d", len(l.added)+1)
-	err := l.run(fmt.Sprintf("CREATE TABLE %s (id integer PRIMARY KEY, note text); INSERT INTO %[1]s SELECT n, 'first' FROM generate_series(1, 20) n", name))
+	err := l.run(fmt.Sprintf(`CREATE TABLE IF NOT EXISTS %s (id integer PRIMARY KEY, note text);
+		INSERT INTO %[1]s SELECT n, 'first' FROM generate_series(1, 20) n ON CONFLICT DO NOTHING`, name))
 	if err == nil {
 		l.added = append(l.added, name)
 	}

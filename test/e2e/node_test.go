@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -175,7 +176,10 @@ func (n *node) start(env ...string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.cmd = exec.Command(binary, n.args...)
-	n.cmd.Env = append(append(os.Environ(), n.env...), env...)
+	own := slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "SYNCLINE_TEST_") || strings.HasPrefix(v, "SYNCLINE_TORTURE_") // ours, not the program's
+	})
+	n.cmd.Env = append(append(own, n.env...), env...)
 	n.cmd.Stdout, n.cmd.Stderr = n.out, n.out
 	if err := n.cmd.Start(); err != nil {
 		n.t.Fatal(err)
