@@ -70,3 +70,7 @@ fuzz: ## fuzz the decoder of WAL and the block format (FUZZTIME=30s each)
 .PHONY: bench
 bench: ## benchmarks of decoding and encoding, with allocations
 	$(GO) test -run '^$$' -bench . -benchmem ./internal/pgoutput ./internal/changelog/...
+
+.PHONY: torture
+torture: postgres ## kill and cut everything at random under load (SEED=… DURATION=10m)
+	SYNCLINE_TORTURE_SEED=$(SEED) SYNCLINE_TORTURE_DURATION=$(DURATION) $(GO) test -tags torture -count=1 -timeout 3h -v -run 'TestTorture$$' ./test/e2e

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
 	"github.com/seed0419d559/syncline/internal/pgtest"
 	"github.com/seed0419d559/syncline/internal/postgres"
 )
@@ -185,4 +187,46 @@ func (s *servers) foreignObjects(t *testing.T) {
 		pgtest.Exec(t, conn, test.remove)
 	}
 	startPrimary(t, url, "--data", data)
+}
+
+// twoLoggers starts a second primary beside one that runs: with the same directory it ends, with another one it waits and says
+// who holds the slot. The first one does not notice.
+func (s *servers) twoLoggers(t *testing.T) {
+	url, targetURL := s.source.Database(t), s.target.Database(t)
+	conn := pgtest.Connect(t, url)
+	pgtest.Exec(t, conn, shop)
+	data := t.TempDir()
+	primary, replica := startPrimary(t, url, "--data", data), startReplica(t, targetURL)
+	replica.mustCreate("all", primary.grpc)
+	replica.waitApplied("all", time.Minute)
+	log := barrier(t, primary).GetLogId()
+
+	stdout, stderr, code := run(t, "primary", "--grpc", freeAddress(t), "--http", freeAddress(t), "--postgres", url, "--data", data)
+	t.Log(stderr)
+	if code != 1 {
+		t.Errorf("a second logger in the same directory ended with %d: %s%s", code, stdout, stderr)
+	}
+	requireWords(t, stderr, data)
+
+	second := newNode(t, "primary", "--postgres", url, "--data", t.TempDir())
+	second.start()
+	second.waitHealthy(time.Minute)
+	pgtest.Eventually(t, time.Minute, func() error {
+		state, err := second.logger().GetState(t.Context(), &loggerv1.GetStateRequest{})
+		if err != nil {
+			return err
+		}
+		if state.GetReasonCode() != "SLOT_IN_USE" {
+			return fmt.Errorf("the second logger is %s: %s %s", state.GetState(), state.GetReasonCode(), state.GetReason())
+		}
+		t.Log(state.GetReason())
+		requireWords(t, state.GetReason(), "syncline logger", "--slot")
+		return nil
+	})
+	pgtest.Exec(t, conn, "UPDATE items SET price = 3; DELETE FROM sales.orders WHERE id > 50")
+	replica.waitApplied("all", time.Minute)
+	pgtest.RequireEqual(t, url, targetURL)
+	if now := barrier(t, primary).GetLogId(); now != log {
+		t.Errorf("the log id changed from %s to %s", log, now)
+	}
 }

@@ -34,6 +34,7 @@ func TestBadInput(t *testing.T) {
 	t.Run("primary needs room", s.primaryNeedsRoom)
 	t.Run("standby", s.standbyIsRefused)
 	t.Run("foreign objects", s.foreignObjects)
+	t.Run("two loggers", s.twoLoggers)
 	t.Run("replica refuses", s.replicaRefuses)
 	t.Run("source refuses", s.sourceRefuses)
 	t.Run("names and tables twice", s.twice)

@@ -246,7 +246,7 @@ func followEveryTransaction(t *testing.T, source *pgtest.Server) {
 	url := source.Database(t)
 	conn := pgtest.Connect(t, url)
 	pgtest.Exec(t, conn, deedTables)
-	primary := startLogged(t, url)
+	primary := startPrimary(t, url)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	parts := writeDeeds(t, url, seed, 4, 50)
@@ -346,17 +346,6 @@ func followEveryTransaction(t *testing.T, source *pgtest.Server) {
 	}
 }
 
-// startLogged starts a primary whose change log has begun: what is committed from now on is in it.
-func startLogged(t testing.TB, url string, args ...string) *node {
-	t.Helper()
-	primary := startPrimary(t, url, args...)
-	pgtest.Eventually(t, time.Minute, func() error {
-		_, err := primary.logger().GetRanges(t.Context(), &loggerv1.GetRangesRequest{})
-		return err
-	})
-	return primary
-}
-
 // waitLogged waits until the change log has what was committed before.
 func waitLogged(t testing.TB, primary *node) {
 	t.Helper()
@@ -378,7 +367,7 @@ func followNoPosition(t *testing.T, source *pgtest.Server) {
 	url := source.Database(t)
 	conn := pgtest.Connect(t, url)
 	pgtest.Exec(t, conn, deedTables)
-	primary := startLogged(t, url, "--log-max-bytes", fmt.Sprint(4<<20))
+	primary := startPrimary(t, url, "--log-max-bytes", fmt.Sprint(4<<20))
 	ranges := func() *loggerv1.GetRangesResponse {
 		answer, err := primary.logger().GetRanges(t.Context(), &loggerv1.GetRangesRequest{})
 		if err != nil {
@@ -444,7 +433,7 @@ func followHeartbeats(t *testing.T, source *pgtest.Server) {
 	pgtest.Exec(t, pgtest.Connect(t, url), deedTables)
 	other := pgtest.Connect(t, source.Database(t))
 	pgtest.Exec(t, other, "CREATE TABLE elsewhere (v text)")
-	primary := startLogged(t, url)
+	primary := startPrimary(t, url)
 	const interval = 200 * time.Millisecond
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -486,7 +475,7 @@ func followStalled(t *testing.T, source *pgtest.Server) {
 	url := source.Database(t)
 	conn := pgtest.Connect(t, url)
 	pgtest.Exec(t, conn, deedTables)
-	primary := startLogged(t, url)
+	primary := startPrimary(t, url)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	request := &loggerv1.FollowRequest{Start: loggerv1.Start_START_EARLIEST}

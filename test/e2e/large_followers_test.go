@@ -32,7 +32,7 @@ func eightFollowers(t *testing.T) {
 	url := source.Database(t)
 	conn := pgtest.Connect(t, url)
 	pgtest.Exec(t, conn, "CREATE TABLE load (id bigserial PRIMARY KEY, v text)")
-	primary := startLogged(t, url)
+	primary := startPrimary(t, url)
 	cost := map[int][2][]time.Duration{}
 	f := &figures{t: t, lines: []string{"followers\twalsender's CPU\tPostgreSQL's CPU\tbytes to each follower"}}
 	defer f.print()
