@@ -92,6 +92,9 @@ func classify(err error) failure {
 	if postgres.Code(err) != "" {
 		return failure{targetReason(err), postgres.IsTransient(err)}
 	}
+	if rpc.Code(err) == codes.Unimplemented {
+		return failure{reasonNotSyncline, false}
+	}
 	switch rpc.Reason(err) {
 	case "":
 		if rpc.IsTransient(err) || rpc.Code(err) == codes.DeadlineExceeded {

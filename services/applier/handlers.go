@@ -82,10 +82,13 @@ func refusal(err error) error {
 		return err
 	}
 	f := classify(err)
+	code := codes.FailedPrecondition
 	if f.passes {
-		return rpc.Errorf(codes.Unavailable, f.code, "%w", err)
+		code = codes.Unavailable
 	}
-	return rpc.Errorf(codes.FailedPrecondition, f.code, "%w", err)
+	refused := rpc.Errorf(code, f.code, "%w", err)
+	refused.Message = rpc.Message(err) // without the words that gRPC puts around another server's
+	return refused
 }
 
 func validate(name string, spec *applierv1.ReplicationSpec) error {

@@ -88,7 +88,7 @@ func whoIs(ctx context.Context, conn *grpc.ClientConn, address string) (*serverv
 	case rpc.Reason(err) != "":
 		return nil, fmt.Errorf("ask the source at %s who it is: %w", address, err)
 	}
-	return nil, fmt.Errorf("no Syncline server answers at %s; is it running, and is that its gRPC port (7400 by default, 7480 is HTTP)? %w", address, err)
+	return nil, rpc.Errorf(codes.Unavailable, reasonNoSource, "no Syncline server answers at %s; is it running, and is that its gRPC port (7400 by default, 7480 is HTTP)? %s", address, rpc.Message(err))
 }
 
 func (s *source) close() {
