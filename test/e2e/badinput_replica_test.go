@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -137,6 +138,9 @@ func requireRefused(t testing.TB, err error, code codes.Code, reason string, wor
 		t.Errorf("refused with %s %s instead of %s %s", rpc.Code(err), rpc.Reason(err), code, reason)
 	}
 	requireWords(t, rpc.Message(err), words...)
+	if strings.Contains(rpc.Message(err), "rpc error:") {
+		t.Errorf("the text has gRPC's own words: %s", rpc.Message(err))
+	}
 }
 
 // requireNoReplication fails when something was stored, although it was refused.

@@ -38,10 +38,10 @@ func (s *servers) sourceRefuses(t *testing.T) {
 		reason                   string
 		words                    []string
 	}{
-		{"closed port", "127.0.0.1:1", "", codes.Unavailable, "UNAVAILABLE", []string{"127.0.0.1:1", "no Syncline server answers", "7400"}},
-		{"HTTP port", primary.http, "", codes.Unavailable, "UNAVAILABLE", []string{primary.http, "no Syncline server answers", "HTTP"}},
-		{"PostgreSQL's port", s.source.Addr(), "", codes.Unavailable, "UNAVAILABLE", []string{s.source.Addr(), "no Syncline server answers"}},
-		{"nobody speaks", silent.Addr().String(), "", codes.DeadlineExceeded, "DEADLINE_EXCEEDED", []string{silent.Addr().String(), "no Syncline server answers"}},
+		{"closed port", "127.0.0.1:1", "", codes.Unavailable, "SOURCE_UNREACHABLE", []string{"127.0.0.1:1", "no Syncline server answers", "7400"}},
+		{"HTTP port", primary.http, "", codes.Unavailable, "SOURCE_UNREACHABLE", []string{primary.http, "no Syncline server answers", "HTTP"}},
+		{"PostgreSQL's port", s.source.Addr(), "", codes.Unavailable, "SOURCE_UNREACHABLE", []string{s.source.Addr(), "no Syncline server answers"}},
+		{"nobody speaks", silent.Addr().String(), "", codes.Unavailable, "SOURCE_UNREACHABLE", []string{silent.Addr().String(), "no Syncline server answers"}},
 		{"unknown host", "no-such-host.invalid:7400", "", codes.FailedPrecondition, "SOURCE_UNREACHABLE", []string{"no-such-host.invalid", "--plaintext"}},
 		{"a replica", other.grpc, "", codes.FailedPrecondition, "NOT_A_SOURCE", []string{other.grpc, "is no primary", "applier"}},
 		{"no port", "127.0.0.1", "", codes.InvalidArgument, "INVALID_FIELD", []string{"spec.source", "HOST:PORT"}},
@@ -51,8 +51,8 @@ func (s *servers) sourceRefuses(t *testing.T) {
 		{"a URL", "http://127.0.0.1:7400", "", codes.InvalidArgument, "INVALID_FIELD", []string{"spec.source", "HOST:PORT"}},
 		{"nothing", "", "", codes.InvalidArgument, "INVALID_FIELD", []string{"spec.source", "HOST:PORT"}},
 		{"bad inventory", primary.grpc, "127.0.0.1", codes.InvalidArgument, "INVALID_FIELD", []string{"spec.inventory", "HOST:PORT"}},
-		{"closed inventory", primary.grpc, "127.0.0.1:1", codes.Unavailable, "UNAVAILABLE", []string{"inventory"}},
-		{"no inventory there", primary.grpc, other.grpc, codes.Unimplemented, "UNIMPLEMENTED", []string{"inventory"}},
+		{"closed inventory", primary.grpc, "127.0.0.1:1", codes.Unavailable, "SOURCE_UNREACHABLE", []string{"inventory"}},
+		{"no inventory there", primary.grpc, other.grpc, codes.FailedPrecondition, "NOT_A_SOURCE", []string{"inventory"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := replica.create("all", test.address, func(s *applierv1.ReplicationSpec) { s.Inventory = test.inventory })
@@ -95,7 +95,7 @@ func (s *servers) twice(t *testing.T) {
 		t.Fatalf("neither was made: %s", rpc.Message(first))
 	}
 	if rpc.Reason(second) == "IN_USE" { // the first one was still being checked
-		requireRefused(t, second, codes.Aborted, "IN_USE", "orders")
+		requireRefused(t, second, codes.Unavailable, "IN_USE", "orders")
 	} else {
 		requireRefused(t, second, codes.AlreadyExists, "REPLICATION_EXISTS", "orders")
 	}
