@@ -73,4 +73,4 @@ bench: ## benchmarks of decoding and encoding, with allocations
 
 .PHONY: torture
 torture: postgres ## kill and cut everything at random under load (SEED=… DURATION=10m)
-	SYNCLINE_TORTURE_SEED=$(SEED) SYNCLINE_TORTURE_DURATION=$(DURATION) $(GO) test -tags torture -count=1 -timeout 3h -v -run 'TestTorture$$' ./test/e2e
+	SYNCLINE_TORTURE_SEED=$(SEED) SYNCLINE_TORTURE_DURATION=$(DURATION) $(GO) test -count=1 -timeout 3h -v -run 'TestTorture$$' ./test/e2e

@@ -1,5 +1,3 @@
-//go:build torture
-
 package e2e
 
 import (
@@ -259,7 +257,11 @@ func (x *torture) act() {
 	a := acts[x.r.IntN(len(acts))]
 	x.did[a.name]++
 	a.do()
-	x.pause(x.random(4 * time.Second))
+	rest := 4 * time.Second
+	if !x.running.Load() {
+		rest *= 2 // a copy that is never left in peace never ends
+	}
+	x.pause(x.random(rest))
 }
 
 func (x *torture) kill(nodes ...*node) {
