@@ -80,6 +80,7 @@ type stream struct {
 	from, to int
 	large    []byte
 	since    int // messages since large was last needed
+	pace     pacer
 }
 
 // Receive returns the next message. It blocks until there is one, the session ends or Close is called.
@@ -197,6 +198,7 @@ func (s *stream) fill(n int) error {
 	}
 	if s.from == s.to {
 		s.from, s.to = 0, 0
+		s.pace.before()
 	} else if s.from+n > len(s.buf) {
 		s.to = copy(s.buf, s.buf[s.from:s.to])
 		s.from = 0
@@ -204,6 +206,7 @@ func (s *stream) fill(n int) error {
 	for s.to-s.from < n {
 		read, err := s.source.Read(s.buf[s.to:])
 		s.to += read
+		s.pace.after(read)
 		if err != nil && s.to-s.from < n {
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF

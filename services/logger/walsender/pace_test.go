@@ -1,0 +1,48 @@
+package walsender
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// paced reads as often, with gap between the reads, and returns how long the pauses took together.
+func paced(p *pacer, reads, bytes int, gap time.Duration) (paused time.Duration) {
+	for range reads {
+		began := time.Now()
+		p.before()
+		paused += time.Since(began)
+		time.Sleep(gap)
+		p.after(bytes)
+	}
+	return paused
+}
+
+func TestPacerLeavesAQuietStreamAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p pacer
+		if paused := paced(&p, 1000, 100, 300*time.Microsecond); paused != 0 {
+			t.Errorf("a stream of 3,300 messages a second was delayed by %v", paused)
+		}
+		if paused := paced(&p, 1000, smallBytes, 0); paused != 0 {
+			t.Errorf("reads that are large anyway were delayed by %v", paused)
+		}
+	})
+}
+
+func TestPacerGathersABusyStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p pacer
+		paced(&p, busyReads, 100, 10*time.Microsecond)
+		if paused := paced(&p, 10, 8<<10, 0); paused != 10*readPause {
+			t.Errorf("10 reads of a busy stream were delayed by %v", paused)
+		}
+		if paused := paced(&p, 10, fullBytes, 0); paused != readPause {
+			t.Errorf("reads that the server may have to wait for were delayed by %v", paused)
+		}
+		paced(&p, 2, idleBytes-1, 0)
+		if paused := paced(&p, 10, 100, 10*time.Microsecond); paused != 0 {
+			t.Errorf("a stream that is not busy any more was delayed by %v", paused)
+		}
+	})
+}
