@@ -64,6 +64,7 @@ func TestClientTranscripts(t *testing.T) {
 		"no_name":             {"replication", "create", "--source", "db1:7400"},
 		"no_source":           {"replication", "create", "shop"},
 		"unknown_flag":        {"status", "--address", "x"},
+		"unknown_compression": {"replication", "create", "shop", "--source", "db1:7400", "--compress", "lzma"},
 		"unknown_command":     {"replicate"},
 		"not_encrypted":       {"status", "--addr", "db1.example:7400"},
 		"bad_address":         {"status", "--addr", "7400"},
@@ -137,13 +138,13 @@ func TestCreateSendsTheSpec(t *testing.T) {
 	applier := &fakeApplier{}
 	replica := serveFake(t, applier)
 	_, errOut, code := command(t, []string{"SYNCLINE_ADDR=" + replica, "SYNCLINE_COPY_WORKERS=7"},
-		"replication", "create", "shop", "--source", "db1:7400", "--inventory", "db1:7401", "--replace",
+		"replication", "create", "shop", "--source", "db1:7400", "--inventory", "db1:7401", "--replace", "--compress", "zstd",
 		"--table", `public.a, "My, Schema"."T.1"`, "--table", "sales.*", "--exclude-table", "sales.tmp")
 	if code != exitDone {
 		t.Fatalf("exit code %d, %s", code, errOut)
 	}
 	want := &applierv1.CreateReplicationRequest{Name: "shop", Spec: &applierv1.ReplicationSpec{
-		Source: "db1:7400", Inventory: "db1:7401", Replace: true, CopyWorkers: 7,
+		Source: "db1:7400", Inventory: "db1:7401", Replace: true, CopyWorkers: 7, Compression: applierv1.Compression_COMPRESSION_ZSTD,
 		IncludeTables: []string{"public.a", `"My, Schema"."T.1"`, "sales.*"}, ExcludeTables: []string{"sales.tmp"},
 	}}
 	if !proto.Equal(applier.created, want) {

@@ -28,7 +28,7 @@ func TestExisting(t *testing.T) {
 		same bool
 	}{
 		"the same":             {&applierv1.ReplicationSpec{Source: "db1:7400", IncludeTables: []string{"b.*", "a.*"}}, true},
-		"copied another way":   {&applierv1.ReplicationSpec{Source: "db1:7400", IncludeTables: []string{"a.*", "b.*"}, Replace: true, CopyWorkers: 2}, true},
+		"copied another way":   {&applierv1.ReplicationSpec{Source: "db1:7400", IncludeTables: []string{"a.*", "b.*"}, Replace: true, CopyWorkers: 2, Compression: applierv1.Compression_COMPRESSION_ZSTD}, true},
 		"another source":       {&applierv1.ReplicationSpec{Source: "db2:7400", IncludeTables: []string{"a.*", "b.*"}}, false},
 		"another inventory":    {&applierv1.ReplicationSpec{Source: "db1:7400", Inventory: "db1:7401", IncludeTables: []string{"a.*", "b.*"}}, false},
 		"other tables":         {&applierv1.ReplicationSpec{Source: "db1:7400", IncludeTables: []string{"a.*"}}, false},

@@ -36,6 +36,7 @@ func applierCall(ctx context.Context, f *clientFlags, run func(ctx context.Conte
 func newCreateCommand() *cobra.Command {
 	var f clientFlags
 	var wait, ifMissing bool
+	var compression string
 	spec := &applierv1.ReplicationSpec{}
 	cmd := &cobra.Command{
 		Use:   "create NAME --source HOST:PORT",
@@ -48,6 +49,9 @@ An existing table is compared first, and a difference that matters is named; one
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if spec.GetSource() == "" {
 				return usageError{errors.New("--source (SYNCLINE_SOURCE) is needed: the gRPC address of a primary, such as db1:7400")}
+			}
+			if err := setCompression(spec, compression); err != nil {
+				return err
 			}
 			return applierCall(cmd.Context(), &f, func(ctx context.Context, client applierv1.ApplierServiceClient) error {
 				return create(ctx, cmd, &f, client, args[0], spec, wait, ifMissing)
@@ -62,9 +66,22 @@ An existing table is compared first, and a difference that matters is named; one
 	patternsFlag(flags, &spec.ExcludeTables, "exclude-table", "leave these tables out")
 	flags.BoolVar(&spec.Replace, "replace", false, "remove the rows that the replica's tables hold before the copy")
 	flags.Int32Var(&spec.CopyWorkers, "copy-workers", 0, "sessions that copy at the same time; 0 for the default of 4")
+	flags.StringVar(&compression, "compress", "none", "how changes and rows are compressed on their way from the source: none, or zstd for a slow network")
 	flags.BoolVar(&ifMissing, "if-missing", false, "leave a replication alone that is there already under this name, with this source and these tables")
 	flags.BoolVar(&wait, "wait", false, "show the progress of the first copy and return when the replica is up to date")
 	return cmd
+}
+
+func setCompression(spec *applierv1.ReplicationSpec, name string) error {
+	switch name {
+	case "none":
+		spec.Compression = applierv1.Compression_COMPRESSION_UNSPECIFIED
+	case "zstd":
+		spec.Compression = applierv1.Compression_COMPRESSION_ZSTD
+	default:
+		return usageError{fmt.Errorf("--compress %q is unknown: use none or zstd", name)}
+	}
+	return nil
 }
 
 func create(ctx context.Context, cmd *cobra.Command, f *clientFlags, client applierv1.ApplierServiceClient, name string, spec *applierv1.ReplicationSpec, wait, ifMissing bool) error {

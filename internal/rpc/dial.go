@@ -60,6 +60,11 @@ func WithDialer(dial func(ctx context.Context, address string) (net.Conn, error)
 	}
 }
 
+// WithCompression has calls and their answers compressed: it takes time of both sides' processors, and pays on a slow network.
+func WithCompression() DialOption {
+	return WithDialOptions(grpc.WithDefaultCallOptions(grpc.UseCompressor(zstdName)))
+}
+
 // WithDialOptions adds options of gRPC itself.
 func WithDialOptions(options ...grpc.DialOption) DialOption {
 	return func(s *dialSettings) { s.options = append(s.options, options...) }

@@ -57,6 +57,7 @@ type service struct {
 	conn    *grpc.ClientConn
 	applier *fakeApplier
 	logger  *fakeLogger
+	listen  *bufconn.Listener
 	stop    func() // waits until Run has returned
 }
 
@@ -70,6 +71,7 @@ func start(t testing.TB, opts ...Option) *service {
 	applierv1.RegisterApplierServiceServer(s.server, s.applier)
 	loggerv1.RegisterLoggerServiceServer(s.server, s.logger)
 	listener := bufconn.Listen(1 << 20)
+	s.listen = listener
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.server.Run(ctx, listener) }()

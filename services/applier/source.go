@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -51,6 +52,9 @@ func dialSource(ctx context.Context, spec *applierv1.ReplicationSpec, options []
 	}
 	if server.GetLoggerAddress() == "" || inventory == "" {
 		return nil, failed(reasonNotSyncline, "the Syncline server at %s is no primary: it names no logger and inventory (it serves %v); give the address of a primary", spec.GetSource(), server.GetRoles())
+	}
+	if spec.GetCompression() == applierv1.Compression_COMPRESSION_ZSTD {
+		options = append(slices.Clone(options), rpc.WithCompression())
 	}
 	if s.logger, err = rpc.Dial(reachable(server.GetLoggerAddress(), spec.GetSource()), options...); err != nil {
 		return nil, failed(reasonNoSource, "logger of the source: %w", err)

@@ -51,7 +51,7 @@ func TestEveryKind(t *testing.T) {
 	first.waitState("all", 2*time.Minute, applierv1.State_STATE_RUNNING)
 	secondURL := target.Database(t)
 	second := startReplica(t, secondURL)
-	second.mustCreate("all", primary.grpc)
+	second.mustCreate("all", primary.grpc, func(s *applierv1.ReplicationSpec) { s.Compression = applierv1.Compression_COMPRESSION_ZSTD })
 	second.waitState("all", 2*time.Minute, applierv1.State_STATE_RUNNING)
 	stop()
 	if err := <-writing; err != nil {

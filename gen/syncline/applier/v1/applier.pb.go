@@ -26,6 +26,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Compression of what travels between two services.
+type Compression int32
+
+const (
+	// Not set.
+	Compression_COMPRESSION_UNSPECIFIED Compression = 0
+	// None: best on one machine and on a fast network.
+	Compression_COMPRESSION_NONE Compression = 1
+	// Zstandard, at its fastest: for links that are slower than the disks, as between sites.
+	Compression_COMPRESSION_ZSTD Compression = 2
+)
+
+// Enum value maps for Compression.
+var (
+	Compression_name = map[int32]string{
+		0: "COMPRESSION_UNSPECIFIED",
+		1: "COMPRESSION_NONE",
+		2: "COMPRESSION_ZSTD",
+	}
+	Compression_value = map[string]int32{
+		"COMPRESSION_UNSPECIFIED": 0,
+		"COMPRESSION_NONE":        1,
+		"COMPRESSION_ZSTD":        2,
+	}
+)
+
+func (x Compression) Enum() *Compression {
+	p := new(Compression)
+	*p = x
+	return p
+}
+
+func (x Compression) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Compression) Descriptor() protoreflect.EnumDescriptor {
+	return file_syncline_applier_v1_applier_proto_enumTypes[0].Descriptor()
+}
+
+func (Compression) Type() protoreflect.EnumType {
+	return &file_syncline_applier_v1_applier_proto_enumTypes[0]
+}
+
+func (x Compression) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Compression.Descriptor instead.
+func (Compression) EnumDescriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{0}
+}
+
 // State is what a replication is doing.
 type State int32
 
@@ -83,11 +136,11 @@ func (x State) String() string {
 }
 
 func (State) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[0].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[1].Descriptor()
 }
 
 func (State) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[0]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[1]
 }
 
 func (x State) Number() protoreflect.EnumNumber {
@@ -96,7 +149,7 @@ func (x State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use State.Descriptor instead.
 func (State) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{0}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{1}
 }
 
 // ReplicationSpec is what a user decides about a replication.
@@ -114,7 +167,9 @@ type ReplicationSpec struct {
 	// empty is refused.
 	Replace bool `protobuf:"varint,5,opt,name=replace,proto3" json:"replace,omitempty"`
 	// Sessions that copy tables at the same time; 4 when 0.
-	CopyWorkers   int32 `protobuf:"varint,6,opt,name=copy_workers,json=copyWorkers,proto3" json:"copy_workers,omitempty"`
+	CopyWorkers int32 `protobuf:"varint,6,opt,name=copy_workers,json=copyWorkers,proto3" json:"copy_workers,omitempty"`
+	// How what comes from the source is compressed on the wire; not at all when not set.
+	Compression   Compression `protobuf:"varint,7,opt,name=compression,proto3,enum=syncline.applier.v1.Compression" json:"compression,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -189,6 +244,13 @@ func (x *ReplicationSpec) GetCopyWorkers() int32 {
 		return x.CopyWorkers
 	}
 	return 0
+}
+
+func (x *ReplicationSpec) GetCompression() Compression {
+	if x != nil {
+		return x.Compression
+	}
+	return Compression_COMPRESSION_UNSPECIFIED
 }
 
 // Replication is a replication with its state.
@@ -1394,14 +1456,15 @@ var File_syncline_applier_v1_applier_proto protoreflect.FileDescriptor
 
 const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\n" +
-	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\"\xd2\x01\n" +
+	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\"\x96\x02\n" +
 	"\x0fReplicationSpec\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1c\n" +
 	"\tinventory\x18\x02 \x01(\tR\tinventory\x12%\n" +
 	"\x0einclude_tables\x18\x03 \x03(\tR\rincludeTables\x12%\n" +
 	"\x0eexclude_tables\x18\x04 \x03(\tR\rexcludeTables\x12\x18\n" +
 	"\areplace\x18\x05 \x01(\bR\areplace\x12!\n" +
-	"\fcopy_workers\x18\x06 \x01(\x05R\vcopyWorkers\"\xef\a\n" +
+	"\fcopy_workers\x18\x06 \x01(\x05R\vcopyWorkers\x12B\n" +
+	"\vcompression\x18\a \x01(\x0e2 .syncline.applier.v1.CompressionR\vcompression\"\xef\a\n" +
 	"\vReplication\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationSpecR\x04spec\x120\n" +
@@ -1484,7 +1547,11 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x97\x01\n" +
 	"\x17WaitReplicationResponse\x128\n" +
 	"\bposition\x18\x01 \x01(\v2\x1c.syncline.change.v1.PositionR\bposition\x12B\n" +
-	"\vreplication\x18\x02 \x01(\v2 .syncline.applier.v1.ReplicationR\vreplication*\xac\x01\n" +
+	"\vreplication\x18\x02 \x01(\v2 .syncline.applier.v1.ReplicationR\vreplication*V\n" +
+	"\vCompression\x12\x1b\n" +
+	"\x17COMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10COMPRESSION_NONE\x10\x01\x12\x14\n" +
+	"\x10COMPRESSION_ZSTD\x10\x02*\xac\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12STATE_INITIALIZING\x10\x01\x12\x11\n" +
@@ -1516,79 +1583,81 @@ func file_syncline_applier_v1_applier_proto_rawDescGZIP() []byte {
 	return file_syncline_applier_v1_applier_proto_rawDescData
 }
 
-var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_syncline_applier_v1_applier_proto_goTypes = []any{
-	(State)(0),                        // 0: syncline.applier.v1.State
-	(*ReplicationSpec)(nil),           // 1: syncline.applier.v1.ReplicationSpec
-	(*Replication)(nil),               // 2: syncline.applier.v1.Replication
-	(*SyncProgress)(nil),              // 3: syncline.applier.v1.SyncProgress
-	(*TableProgress)(nil),             // 4: syncline.applier.v1.TableProgress
-	(*CreateReplicationRequest)(nil),  // 5: syncline.applier.v1.CreateReplicationRequest
-	(*CreateReplicationResponse)(nil), // 6: syncline.applier.v1.CreateReplicationResponse
-	(*GetReplicationRequest)(nil),     // 7: syncline.applier.v1.GetReplicationRequest
-	(*GetReplicationResponse)(nil),    // 8: syncline.applier.v1.GetReplicationResponse
-	(*ListReplicationsRequest)(nil),   // 9: syncline.applier.v1.ListReplicationsRequest
-	(*ListReplicationsResponse)(nil),  // 10: syncline.applier.v1.ListReplicationsResponse
-	(*StartReplicationRequest)(nil),   // 11: syncline.applier.v1.StartReplicationRequest
-	(*StartReplicationResponse)(nil),  // 12: syncline.applier.v1.StartReplicationResponse
-	(*StopReplicationRequest)(nil),    // 13: syncline.applier.v1.StopReplicationRequest
-	(*StopReplicationResponse)(nil),   // 14: syncline.applier.v1.StopReplicationResponse
-	(*DeleteReplicationRequest)(nil),  // 15: syncline.applier.v1.DeleteReplicationRequest
-	(*DeleteReplicationResponse)(nil), // 16: syncline.applier.v1.DeleteReplicationResponse
-	(*WatchReplicationRequest)(nil),   // 17: syncline.applier.v1.WatchReplicationRequest
-	(*WatchReplicationResponse)(nil),  // 18: syncline.applier.v1.WatchReplicationResponse
-	(*WaitReplicationRequest)(nil),    // 19: syncline.applier.v1.WaitReplicationRequest
-	(*WaitReplicationResponse)(nil),   // 20: syncline.applier.v1.WaitReplicationResponse
-	(*v1.Position)(nil),               // 21: syncline.change.v1.Position
-	(*timestamppb.Timestamp)(nil),     // 22: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),       // 23: google.protobuf.Duration
+	(Compression)(0),                  // 0: syncline.applier.v1.Compression
+	(State)(0),                        // 1: syncline.applier.v1.State
+	(*ReplicationSpec)(nil),           // 2: syncline.applier.v1.ReplicationSpec
+	(*Replication)(nil),               // 3: syncline.applier.v1.Replication
+	(*SyncProgress)(nil),              // 4: syncline.applier.v1.SyncProgress
+	(*TableProgress)(nil),             // 5: syncline.applier.v1.TableProgress
+	(*CreateReplicationRequest)(nil),  // 6: syncline.applier.v1.CreateReplicationRequest
+	(*CreateReplicationResponse)(nil), // 7: syncline.applier.v1.CreateReplicationResponse
+	(*GetReplicationRequest)(nil),     // 8: syncline.applier.v1.GetReplicationRequest
+	(*GetReplicationResponse)(nil),    // 9: syncline.applier.v1.GetReplicationResponse
+	(*ListReplicationsRequest)(nil),   // 10: syncline.applier.v1.ListReplicationsRequest
+	(*ListReplicationsResponse)(nil),  // 11: syncline.applier.v1.ListReplicationsResponse
+	(*StartReplicationRequest)(nil),   // 12: syncline.applier.v1.StartReplicationRequest
+	(*StartReplicationResponse)(nil),  // 13: syncline.applier.v1.StartReplicationResponse
+	(*StopReplicationRequest)(nil),    // 14: syncline.applier.v1.StopReplicationRequest
+	(*StopReplicationResponse)(nil),   // 15: syncline.applier.v1.StopReplicationResponse
+	(*DeleteReplicationRequest)(nil),  // 16: syncline.applier.v1.DeleteReplicationRequest
+	(*DeleteReplicationResponse)(nil), // 17: syncline.applier.v1.DeleteReplicationResponse
+	(*WatchReplicationRequest)(nil),   // 18: syncline.applier.v1.WatchReplicationRequest
+	(*WatchReplicationResponse)(nil),  // 19: syncline.applier.v1.WatchReplicationResponse
+	(*WaitReplicationRequest)(nil),    // 20: syncline.applier.v1.WaitReplicationRequest
+	(*WaitReplicationResponse)(nil),   // 21: syncline.applier.v1.WaitReplicationResponse
+	(*v1.Position)(nil),               // 22: syncline.change.v1.Position
+	(*timestamppb.Timestamp)(nil),     // 23: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 24: google.protobuf.Duration
 }
 var file_syncline_applier_v1_applier_proto_depIdxs = []int32{
-	1,  // 0: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	0,  // 1: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
-	21, // 2: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
-	21, // 3: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
-	3,  // 4: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
-	22, // 5: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
-	22, // 6: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
-	22, // 7: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
-	22, // 8: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
-	4,  // 9: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
-	22, // 10: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
-	22, // 11: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
-	1,  // 12: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	2,  // 13: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	2,  // 14: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	2,  // 15: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
-	2,  // 16: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	2,  // 17: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	23, // 18: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
-	2,  // 19: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	23, // 20: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
-	21, // 21: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
-	2,  // 22: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	5,  // 23: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
-	7,  // 24: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
-	9,  // 25: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
-	11, // 26: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
-	13, // 27: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
-	15, // 28: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
-	17, // 29: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
-	19, // 30: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
-	6,  // 31: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
-	8,  // 32: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
-	10, // 33: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
-	12, // 34: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
-	14, // 35: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
-	16, // 36: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
-	18, // 37: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
-	20, // 38: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
-	31, // [31:39] is the sub-list for method output_type
-	23, // [23:31] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	0,  // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
+	2,  // 1: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	1,  // 2: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
+	22, // 3: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
+	22, // 4: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
+	4,  // 5: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
+	23, // 6: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
+	23, // 7: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
+	23, // 8: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
+	23, // 9: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
+	5,  // 10: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
+	23, // 11: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
+	23, // 12: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
+	2,  // 13: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	3,  // 14: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	3,  // 15: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	3,  // 16: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
+	3,  // 17: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	3,  // 18: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	24, // 19: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
+	3,  // 20: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	24, // 21: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
+	22, // 22: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
+	3,  // 23: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	6,  // 24: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
+	8,  // 25: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
+	10, // 26: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
+	12, // 27: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
+	14, // 28: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
+	16, // 29: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
+	18, // 30: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
+	20, // 31: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
+	7,  // 32: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
+	9,  // 33: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
+	11, // 34: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
+	13, // 35: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
+	15, // 36: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
+	17, // 37: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
+	19, // 38: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
+	21, // 39: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
+	32, // [32:40] is the sub-list for method output_type
+	24, // [24:32] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_syncline_applier_v1_applier_proto_init() }
@@ -1602,7 +1671,7 @@ func file_syncline_applier_v1_applier_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_applier_v1_applier_proto_rawDesc), len(file_syncline_applier_v1_applier_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      2,
 			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
