@@ -72,8 +72,8 @@ func (n *netting) add(i int32) bool {
 	if !o.plan.keyed || !n.decodable(o) {
 		return false
 	}
-	if t.index == nil {
-		n.indexRows(t)
+	if t.index == nil && !n.indexRows(t) {
+		return false
 	}
 	n.key = o.plan.appendKey(n.key[:0], o.keyRow())
 	at, seen := t.index[string(n.key)]
@@ -89,7 +89,7 @@ func (n *netting) add(i int32) bool {
 		t.rows = append(t.rows, row)
 		return true
 	}
-	return n.merge(&t.rows[at], o, i)
+	return n.continues(&t.rows[at], o) && n.merge(&t.rows[at], o, i)
 }
 
 // mayBegin tells whether a plan's operations can be netted beside those of the others: two shapes of one table cannot.
@@ -174,13 +174,18 @@ func (p *Plan) appendKey(dst []byte, row block.Row) []byte {
 	return dst
 }
 
-// indexRows builds the index of rows that were only inserted so far.
-func (n *netting) indexRows(t *net) {
-	t.index = make(map[string]int32, 2*len(t.rows)+16)
+// indexRows builds the index of rows that were only inserted so far. It reports false where two have the same key.
+func (n *netting) indexRows(t *net) bool {
+	index := make(map[string]int32, 2*len(t.rows)+16)
 	for at := range t.rows {
 		n.key = t.plan.appendKey(n.key[:0], n.ops[t.rows[at].op].keyRow())
-		t.index[string(n.key)] = int32(at)
+		index[string(n.key)] = int32(at)
 	}
+	if len(index) < len(t.rows) {
+		return false
+	}
+	t.index = index
+	return true
 }
 
 // merge adds an operation to those on the same row. It reports false for what cannot follow: then the operations have to

@@ -1,0 +1,97 @@
+package apply
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/seed0419d559/syncline/internal/change"
+	"github.com/seed0419d559/syncline/internal/postgres"
+)
+
+// looseChange is a change after two rows with one code: the source's table has REPLICA IDENTITY FULL and no key.
+type looseChange struct {
+	name  string
+	write func(l *testLog, loose *change.Relation)
+	want  []string
+}
+
+var looseChanges = []looseChange{
+	{"the first one goes", func(l *testLog, loose *change.Relation) { l.delete(loose, 1, "x") }, []string{"(1,y)"}},
+	{"the second one goes", func(l *testLog, loose *change.Relation) { l.delete(loose, 1, "y") }, []string{"(1,x)"}},
+	{"the first one changes", func(l *testLog, loose *change.Relation) { l.updateFrom(loose, []any{1, "x"}, []any{1, "z"}) }, []string{"(1,y)", "(1,z)"}},
+	{"one goes and the other changes", func(l *testLog, loose *change.Relation) {
+		l.delete(loose, 1, "y")
+		l.updateFrom(loose, []any{1, "x"}, []any{1, "z"})
+	}, []string{"(1,z)"}},
+	{"one changes into the other", func(l *testLog, loose *change.Relation) {
+		l.updateFrom(loose, []any{1, "x"}, []any{1, "y"})
+		l.delete(loose, 1, "y")
+	}, []string{"(1,y)"}},
+}
+
+// log writes two rows with one code and a change of them. Enough other rows go with them to be written set-wise.
+func (c *looseChange) log(l *testLog, loose *change.Relation) {
+	l.tx(func() {
+		for n := range 2 * setRows {
+			l.insert(loose, 1000+n, "x")
+		}
+		l.insert(loose, 1, "x")
+		l.insert(loose, 1, "y")
+		c.write(l, loose)
+	})
+}
+
+// eachLooseChange runs a case for each change, row by row and set-wise.
+func eachLooseChange(t *testing.T, run func(t *testing.T, l *testLog, loose *change.Relation, c *looseChange, how ...testTweak)) {
+	t.Helper()
+	loose := testRelation("loose", change.IdentityFull, "code", "v")
+	for i := range looseChanges {
+		t.Run(looseChanges[i].name, func(t *testing.T) {
+			testFewWays(t, func(t *testing.T, l *testLog, how ...testTweak) { run(t, l, loose, &looseChanges[i], how...) })
+		})
+	}
+}
+
+func (c *looseChange) require(g *testTarget) {
+	g.t.Helper()
+	if rows := g.rows("SELECT x FROM loose x WHERE code BETWEEN 1 AND 999"); !slices.Equal(rows, c.want) {
+		g.t.Fatalf("got %v, want %v", rows, c.want)
+	}
+}
+
+// TestKeyOfTheReplicaAlone has a key on the target that the source's table does not have. What it does not allow stops, and is
+// not taken for changes of one row.
+func TestKeyOfTheReplicaAlone(t *testing.T) {
+	eachLooseChange(t, func(t *testing.T, l *testLog, loose *change.Relation, c *looseChange, how ...testTweak) {
+		c.log(l, loose)
+		g := newTestTarget(t, l, "CREATE TABLE loose (code int NOT NULL UNIQUE, v text)")
+		if err := g.try(l, how...); postgres.Code(err) != "23505" {
+			t.Fatalf("got %v; the table has %v", err, g.table("loose"))
+		}
+		g.requireTable("loose")
+		g.requireAt(l.start)
+		// The key was wrong for these rows. Without it they fit.
+		g.exec("ALTER TABLE loose DROP CONSTRAINT loose_code_key")
+		g.apply(l, how...)
+		c.require(g)
+	})
+}
+
+// TestKeyDroppedMeanwhile drops the target's key while the engine believes in it. What it does then is right, or it stops
+// because a row count is not, and a fresh session does it.
+func TestKeyDroppedMeanwhile(t *testing.T) {
+	eachLooseChange(t, func(t *testing.T, l *testLog, loose *change.Relation, c *looseChange, how ...testTweak) {
+		first := l.tx(func() { l.insert(loose, 0, "first") })
+		c.log(l, loose)
+		g := newTestTarget(t, l, "CREATE TABLE loose (code int NOT NULL UNIQUE, v text)")
+		err := g.try(l, append(how, withEvents(g, l), altering(g, first, "ALTER TABLE loose DROP CONSTRAINT loose_code_key"))...)
+		var rows *RowCountError
+		if err != nil && !errors.As(err, &rows) {
+			t.Fatal(err)
+		}
+		t.Log(err)
+		g.apply(l, how...)
+		c.require(g)
+	})
+}
