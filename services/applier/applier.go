@@ -77,6 +77,7 @@ func New(config Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	connConfig.RuntimeParams["jit"] = "off" // compiling the queries of catalogs takes longer than running them
 	poolConfig.ConnConfig, poolConfig.MaxConns, poolConfig.MinConns = connConfig, statePoolSize, 0
 	pool, err := pgxpool.NewWithConfig(context.Background(), poolConfig)
 	if err != nil {

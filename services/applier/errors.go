@@ -63,6 +63,16 @@ type failure struct {
 	passes bool // may pass by itself: try again
 }
 
+// mayBeStale tells whether the failure can come from what the session saw of the target before: its tables as they were
+// when it began, or a row that an update in progress hid from it.
+func (f failure) mayBeStale() bool {
+	switch f.code {
+	case reasonRowMissing, reasonMismatch, reasonRowRefused, reasonTarget:
+		return !f.passes
+	}
+	return false
+}
+
 // classify decides whether an error passes by itself, and names it.
 func classify(err error) failure {
 	var own *rpc.Error

@@ -35,7 +35,7 @@ type runner struct {
 	done   chan struct{}
 
 	ignored map[schema.Name]change.LSN // tables that appeared and were gone again; belongs to the running goroutine
-	missed  change.LSN                 // position at which a row was missing, to look twice before saying so
+	looked  change.LSN                 // position after which the target was looked at twice; it belongs to the running goroutine too
 }
 
 func newRunner(config *Config, st *store, r *stored) *runner {
@@ -99,7 +99,7 @@ func (r *runner) run(ctx context.Context) {
 			attempt = 0
 		}
 		f := classify(err)
-		if f.code == reasonRowMissing && r.lookTwice() {
+		if f.mayBeStale() && r.lookTwice() {
 			f.passes = true
 		}
 		if !f.passes {
@@ -124,14 +124,15 @@ func (r *runner) run(ctx context.Context) {
 	}
 }
 
-// lookTwice tells whether a missing row deserves a second look from a fresh session: a concurrent update of the target can
-// hide a row from one scan.
+// lookTwice tells whether what failed deserves a second look from a fresh session, which it does once for each position: a
+// concurrent update of the target can hide a row from one scan, and the target's tables may have been altered since the session
+// read what they are. The position shown may fall back to the stored one, so it has to be passed.
 func (r *runner) lookTwice() bool {
 	at := r.status.positionNow()
-	if r.missed == at {
+	if at <= r.looked {
 		return false
 	}
-	r.missed = at
+	r.looked = at
 	return true
 }
 
@@ -371,7 +372,7 @@ func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *s
 	engine := apply.NewEngine(apply.Config{
 		Replication: spec.name, Session: session, SourceID: spec.sourceServerID, Position: position,
 		Table: routes.table, Captured: routes.captured, Removed: r.removed,
-		Options: r.config.Apply,
+		Reader: r.store.pool, Options: r.config.Apply,
 		Applied: func(p apply.Progress) error {
 			r.status.progressed(p)
 			return catchUp.reached(ctx, p.Position.LSN)

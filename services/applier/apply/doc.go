@@ -5,6 +5,7 @@
 // The parts, from pure to effectful:
 //
 //	target.go    what the target's catalog says about its tables
+//	look.go      noticing that they were altered
 //	plan.go      how rows of a relation version map to a target table
 //	statement.go the SQL of one row operation (pure)
 //	slice.go     the row operations waiting to be written

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -69,11 +71,13 @@ type Options struct {
 	SliceBytes int
 	// StoreInterval bounds how far the stored position lags behind when nothing that concerns the target happens.
 	StoreInterval time.Duration
+	// LookInterval is the time between two looks at all of the target's tables, to notice what was altered.
+	LookInterval time.Duration
 }
 
 // DefaultOptions returns the options that suit most targets.
 func DefaultOptions() Options {
-	return Options{GroupBytes: 8 << 20, GroupTransactions: 10_000, GroupTime: 500 * time.Millisecond, SliceBytes: 4 << 20, StoreInterval: time.Second}
+	return Options{GroupBytes: 8 << 20, GroupTransactions: 10_000, GroupTime: 500 * time.Millisecond, SliceBytes: 4 << 20, StoreInterval: time.Second, LookInterval: 10 * time.Second}
 }
 
 // Config is what an engine needs.
@@ -86,6 +90,9 @@ type Config struct {
 	Table func(schema.Name) (table Table, known bool)
 	// Captured tells whether a table that the source captures from the commit LSN on needs a copy.
 	Captured func(schema.Name, change.LSN) bool
+	// Reader is where the engine looks at the target's tables again, over other sessions than its own. Without it the session's
+	// catalog stands.
+	Reader reader
 	// Removed is called when the source captures tables no longer.
 	Removed func([]schema.Name)
 	// Applied is called after each commit of the target, and whenever the position moved without one. No target transaction
@@ -104,7 +111,10 @@ type Engine struct {
 	assembler *block.Assembler
 	relations map[change.RelationHash]*change.Relation
 	routes    map[change.RelationHash]*route
-	taken     change.LSN // end of what was handed to the executor to commit
+	targets   Catalog
+	looked    chan look
+	looks     atomic.Int64 // at single tables
+	taken     change.LSN   // end of what was handed to the executor to commit
 
 	group group
 	txn   txn
@@ -151,6 +161,7 @@ func NewEngine(config Config) *Engine {
 	e := &Engine{
 		config: config, tasks: make(chan task, tasksAhead), assembler: block.NewAssembler(config.Position),
 		relations: map[change.RelationHash]*change.Relation{}, routes: map[change.RelationHash]*route{}, taken: config.Position.LSN,
+		targets: maps.Clone(config.Session.Catalog), looked: make(chan look),
 	}
 	e.executor = &executor{
 		config: &e.config, writer: writer{pipe: pipe{conn: config.Session.conn}}, storedAt: time.Now(), idle: make(chan struct{}, 1),
@@ -165,6 +176,7 @@ func (e *Engine) Run(ctx context.Context, events <-chan Event) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return e.executor.run(ctx, e.tasks) })
 	group.Go(func() error { return e.read(ctx, events) })
+	group.Go(func() error { return e.lookAround(ctx) })
 	return group.Wait()
 }
 
@@ -173,6 +185,10 @@ func (e *Engine) read(ctx context.Context, events <-chan Event) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case all := <-e.looked:
+			if err := e.adopt(ctx, all); err != nil {
+				return err
+			}
 		case <-e.executor.idle:
 			if err := e.commitWhole(ctx, len(events) == 0); err != nil {
 				return err
@@ -321,7 +337,7 @@ func (e *Engine) endTransaction(ctx context.Context, c *block.Commit) error {
 }
 
 // route returns the way of a relation version's changes.
-func (e *Engine) route(hash change.RelationHash) (*route, error) {
+func (e *Engine) route(ctx context.Context, hash change.RelationHash) (*route, error) {
 	if r, ok := e.routes[hash]; ok {
 		return r, nil
 	}
@@ -335,7 +351,10 @@ func (e *Engine) route(hash change.RelationHash) (*route, error) {
 	if !known || table.Apply && table.OID != 0 && table.OID != relation.OID {
 		r.missing = &name
 	} else if table.Apply {
-		target := e.config.Session.Catalog[table.Target]
+		target, err := e.lookAt(ctx, table.Target)
+		if err != nil {
+			return nil, err
+		}
 		if target == nil {
 			r.err = &MismatchError{table.Target, "the replica does not have it; create it there, then start the replication again"}
 		} else {
@@ -359,7 +378,7 @@ func (e *Engine) skips(r *route) (bool, error) {
 }
 
 func (e *Engine) change(ctx context.Context, b *block.Block, c *block.Change) error {
-	r, err := e.route(b.Relations[c.Relation])
+	r, err := e.route(ctx, b.Relations[c.Relation])
 	if err != nil {
 		return err
 	}

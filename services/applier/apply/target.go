@@ -3,6 +3,7 @@ package apply
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -67,7 +68,7 @@ type Catalog map[schema.Name]*Target
 // areas.
 const columnsQuery = `
 WITH RECURSIVE base(oid, root, elem) AS (
-  SELECT t.oid, t.oid, false FROM pg_catalog.pg_type t
+  SELECT t.oid, t.oid, false FROM pg_catalog.pg_type t {of one table}
   UNION ALL
   SELECT b.oid, CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.typelem END, b.elem OR t.typtype <> 'd'
   FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.root
@@ -114,7 +115,7 @@ LEFT JOIN pg_catalog.pg_type ty ON ty.oid = a.atttypid
 LEFT JOIN equality e ON e.oid = a.atttypid
 LEFT JOIN pg_catalog.pg_collation co ON co.oid = a.attcollation
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
-  AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'syncline')
+  AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'syncline') {that table}
 ORDER BY c.oid, a.attnum`
 
 const keysQuery = `
@@ -125,16 +126,40 @@ JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, ord)
 JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
 WHERE i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL AND k.ord <= i.indnkeyatts
-  AND c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'syncline')
+  AND c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'syncline') {that table}
 GROUP BY i.indexrelid, i.indrelid, i.indisprimary
 HAVING bool_and(a.attnotnull)
 ORDER BY i.indrelid, i.indisprimary DESC, count(*), i.indexrelid`
 
+var allTables = strings.NewReplacer("{of one table}", "", "{that table}", "")
+
+// oneTable restricts the queries to the table $1.$2. The types come first in the query: reading those of every table takes
+// longer than all the rest.
+var oneTable = strings.NewReplacer(
+	"{of one table}", `WHERE t.oid IN (SELECT a.atttypid FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2)`,
+	"{that table}", "AND n.nspname = $1 AND c.relname = $2")
+
+// querier is a session or a transaction.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
 // ReadCatalog reads the tables of the database that conn is connected to, in two queries whatever their number.
-func ReadCatalog(ctx context.Context, conn *pgx.Conn) (Catalog, error) {
+func ReadCatalog(ctx context.Context, conn querier) (Catalog, error) {
+	return readCatalog(ctx, conn, allTables)
+}
+
+// ReadTarget reads one table; nil when there is none of that name.
+func ReadTarget(ctx context.Context, conn querier, name schema.Name) (*Target, error) {
+	catalog, err := readCatalog(ctx, conn, oneTable, name.Schema, name.Name)
+	return catalog[name], err
+}
+
+func readCatalog(ctx context.Context, conn querier, which *strings.Replacer, args ...any) (Catalog, error) {
 	catalog := Catalog{}
 	byOID := map[uint32]*Target{}
-	rows, err := conn.Query(ctx, columnsQuery)
+	rows, err := conn.Query(ctx, which.Replace(columnsQuery), args...)
 	if err != nil {
 		return nil, fmt.Errorf("read target tables: %w", err)
 	}
@@ -166,7 +191,7 @@ func ReadCatalog(ctx context.Context, conn *pgx.Conn) (Catalog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read target tables: %w", err)
 	}
-	rows, err = conn.Query(ctx, keysQuery)
+	rows, err = conn.Query(ctx, which.Replace(keysQuery), args...)
 	if err != nil {
 		return nil, fmt.Errorf("read unique indexes of the target: %w", err)
 	}

@@ -13,7 +13,7 @@ import (
 func (e *Engine) truncate(ctx context.Context, b *block.Block, t *block.Truncate) error {
 	var targets []*Target
 	for _, index := range t.Relations {
-		r, err := e.route(b.Relations[index])
+		r, err := e.route(ctx, b.Relations[index])
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,116 @@
+package apply
+
+import (
+	"context"
+	"maps"
+	"reflect"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/seed0419d559/syncline/internal/change"
+	"github.com/seed0419d559/syncline/internal/schema"
+)
+
+// The target's tables may be altered while the engine runs. It looks at a table whenever rows of another shape begin to come
+// for it, because whoever alters a table on the source alters it on the replica just before. Now and then it looks at all of
+// them, for what is altered on the replica alone: a trigger, a key, a generated column.
+//
+// In between a plan may be older than its table. What does not fit then fails or touches another number of rows, so it is not
+// committed. What fits and would mean something else, such as a column that is no longer computed, is noticed within
+// Options.LookInterval.
+
+// lookShare bounds the part of the time that looking at all tables may take: with very many of them it becomes rarer.
+const lookShare = 100
+
+// reader begins transactions in which catalogs are read.
+type reader interface {
+	BeginTx(ctx context.Context, options pgx.TxOptions) (pgx.Tx, error)
+}
+
+// oneSnapshot makes a table's columns and keys those of one moment.
+var oneSnapshot = pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
+
+// look is what all tables were. looks is how often single tables had been looked at when it began: of those it may know less.
+type look struct {
+	catalog Catalog
+	looks   int64
+}
+
+// lookAround reads all tables now and then.
+func (e *Engine) lookAround(ctx context.Context) error {
+	if e.config.Reader == nil {
+		return nil
+	}
+	interval := e.config.Options.LookInterval
+	for {
+		timer := time.NewTimer(interval)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-timer.C:
+		}
+		began := time.Now()
+		now := look{looks: e.looks.Load()}
+		err := pgx.BeginTxFunc(ctx, e.config.Reader, oneSnapshot, func(tx pgx.Tx) (err error) {
+			now.catalog, err = ReadCatalog(ctx, tx)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		interval = max(e.config.Options.LookInterval, lookShare*time.Since(began))
+		select {
+		case e.looked <- now:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// lookAt returns a table as it is now; nil when it is not there.
+func (e *Engine) lookAt(ctx context.Context, name schema.Name) (*Target, error) {
+	known := e.targets[name]
+	if e.config.Reader == nil {
+		return known, nil
+	}
+	e.looks.Add(1)
+	var now *Target
+	err := pgx.BeginTxFunc(ctx, e.config.Reader, oneSnapshot, func(tx pgx.Tx) (err error) {
+		now, err = ReadTarget(ctx, tx, name)
+		return err
+	})
+	if err != nil || reflect.DeepEqual(now, known) {
+		return known, err
+	}
+	e.targets[name] = now
+	return now, e.altered(ctx, map[*Target]bool{known: true})
+}
+
+// adopt takes over what all tables are now.
+func (e *Engine) adopt(ctx context.Context, now look) error {
+	if now.looks != e.looks.Load() {
+		return nil // the next one comes soon
+	}
+	altered := map[*Target]bool{}
+	for name, known := range e.targets {
+		if reflect.DeepEqual(known, now.catalog[name]) {
+			now.catalog[name] = known
+		} else {
+			altered[known] = true
+		}
+	}
+	e.targets = now.catalog
+	if len(altered) == 0 {
+		return nil
+	}
+	return e.altered(ctx, altered)
+}
+
+// altered forgets the ways to tables that are not what they were. A slice knows a table by one *Target, so that its operations
+// stay in their order: what waits is written before others come.
+func (e *Engine) altered(ctx context.Context, former map[*Target]bool) error {
+	maps.DeleteFunc(e.routes, func(_ change.RelationHash, r *route) bool { return r.plan != nil && former[r.plan.Target] })
+	return e.writeSlice(ctx)
+}
