@@ -13,6 +13,7 @@ import (
 	"github.com/seed0419d559/syncline/internal/changelog"
 	"github.com/seed0419d559/syncline/internal/changelog/block"
 	"github.com/seed0419d559/syncline/internal/pgoutput"
+	"github.com/seed0419d559/syncline/services/logger/publish"
 )
 
 const (
@@ -30,14 +31,19 @@ const (
 
 // feed turns the messages of one stream into records of the change log.
 type feed struct {
-	log      *changelog.Log
-	appender *changelog.Appender
-	status   *status
+	log         *changelog.Log
+	appender    *changelog.Appender
+	status      *status
+	publication string // name of the first one
+	forgeries   *forgeries
 
 	decoder   pgoutput.Decoder
 	relations map[uint32]relation
-	xid       uint32
-	origin    bool // the open transaction has an origin
+	// announcements are not among the relations.
+	announcements announcements
+	at            change.LSN // where the message that is fed stands in the WAL
+	xid           uint32
+	origin        bool // the open transaction has an origin
 	// unfinished says that the log ends inside a transaction which the server has not sent again yet: a mark could not
 	// stand there.
 	unfinished bool
@@ -68,8 +74,9 @@ type logError struct{ error }
 
 func (e logError) Unwrap() error { return e.error }
 
-// data feeds one message of the output plugin.
-func (f *feed) data(ctx context.Context, message []byte) error {
+// data feeds one message of the output plugin, which stands at an LSN.
+func (f *feed) data(ctx context.Context, message []byte, at change.LSN) error {
+	f.at = at
 	kind, err := f.decoder.Decode(message)
 	if err != nil {
 		return err //nolint:wrapcheck // it says what it decoded
@@ -111,6 +118,9 @@ func inLog(err error) error {
 }
 
 func (f *feed) change(ctx context.Context, operation block.Operation, oid uint32, oldKind byte, old, row pgoutput.Tuple) error {
+	if f.announcements.is(oid) {
+		return f.announce(ctx, operation, row)
+	}
 	r, ok := f.relations[oid]
 	if !ok {
 		return fmt.Errorf("feed change log: %w: OID %d", errUnknownRelation, oid)
@@ -124,13 +134,19 @@ func (f *feed) change(ctx context.Context, operation block.Operation, oid uint32
 
 func (f *feed) truncate(ctx context.Context) error {
 	truncate := &f.decoder.Truncate
-	hashes := make([]change.RelationHash, len(truncate.RelationOIDs))
-	for i, oid := range truncate.RelationOIDs {
+	hashes := make([]change.RelationHash, 0, len(truncate.RelationOIDs))
+	for _, oid := range truncate.RelationOIDs {
+		if f.announcements.is(oid) {
+			continue
+		}
 		r, ok := f.relations[oid]
 		if !ok {
 			return fmt.Errorf("feed change log: %w: OID %d", errUnknownRelation, oid)
 		}
-		hashes[i] = r.hash
+		hashes = append(hashes, r.hash)
+	}
+	if len(hashes) == 0 {
+		return nil
 	}
 	return inLog(f.appender.Truncate(ctx, hashes, truncate.Cascade, truncate.RestartIdentity))
 }
@@ -138,6 +154,9 @@ func (f *feed) truncate(ctx context.Context) error {
 // relation makes a table's new shape durable before its first use.
 func (f *feed) relation(ctx context.Context) error {
 	shape := f.decoder.Relation // the decoder makes a new list of columns each time
+	if f.announcements.describe(&shape) {
+		return nil
+	}
 	hash, err := f.log.PutRelation(ctx, &shape)
 	if err != nil {
 		return inLog(err)
@@ -160,10 +179,14 @@ func (f *feed) commit(ctx context.Context) error {
 }
 
 // message records a transactional message. One that is not transactional is delivered even when its transaction is rolled
-// back, and stands in no order with commits: it is dropped.
+// back, and stands in no order with commits: it is dropped. So is one that would be taken for the logger's own.
 func (f *feed) message(ctx context.Context) error {
 	m := &f.decoder.Message
 	if !m.Transactional {
+		return nil
+	}
+	if m.Prefix == publish.MessagePrefix {
+		f.forgeries.dropped(f.xid, m.LSN, time.Now())
 		return nil
 	}
 	if m.Prefix == OriginPrefix {

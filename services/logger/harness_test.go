@@ -22,6 +22,7 @@ import (
 	"github.com/seed0419d559/syncline/internal/node"
 	"github.com/seed0419d559/syncline/internal/pgtest"
 	"github.com/seed0419d559/syncline/internal/rpc"
+	"github.com/seed0419d559/syncline/services/logger/publish"
 )
 
 // patience is long because a machine may be busy with other things; nothing waits for it to pass.
@@ -443,7 +444,9 @@ func (w *witness) take(h *history, relations map[uint32]*pglogrepl.RelationMessa
 				return nil
 			}
 		}
-		h.event("message %s %x", m.Prefix, m.Content)
+		if m.Prefix != publish.MessagePrefix { // the logger's own come through its table
+			h.event("message %s %x", m.Prefix, m.Content)
+		}
 		return nil
 	}
 	message, err := pglogrepl.Parse(data)
@@ -462,6 +465,12 @@ func (w *witness) take(h *history, relations map[uint32]*pglogrepl.RelationMessa
 		relations[m.RelationID] = m
 	case *pglogrepl.TypeMessage:
 	case *pglogrepl.InsertMessage:
+		if name(m.RelationID) == publish.Announcements.String() {
+			if w.publications == string(m.Tuple.Columns[0].Data)+","+string(m.Tuple.Columns[0].Data)+"_insert" {
+				h.event("message %s %x", publish.MessagePrefix, m.Tuple.Columns[1].Data)
+			}
+			return nil
+		}
 		h.event("insert %s  %s", name(m.RelationID), tupleText(m.Tuple))
 	case *pglogrepl.UpdateMessage:
 		kind := ""
@@ -474,7 +483,12 @@ func (w *witness) take(h *history, relations map[uint32]*pglogrepl.RelationMessa
 	case *pglogrepl.TruncateMessage:
 		var names []string
 		for _, oid := range m.RelationIDs {
-			names = append(names, name(oid))
+			if name(oid) != publish.Announcements.String() {
+				names = append(names, name(oid))
+			}
+		}
+		if names == nil {
+			return nil
 		}
 		h.event("truncate %v %v %v", names, m.Option&1 != 0, m.Option&2 != 0)
 	default:

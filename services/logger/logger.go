@@ -50,7 +50,8 @@ type Service struct {
 	running    atomic.Pointer[running]
 
 	// Used by the capture loop only.
-	walsender uint32         // process id of the last session's walsender
+	walsender uint32 // process id of the last session's walsender
+	forgeries forgeries
 	diverged  *discontinuity // the histories diverged: the next session begins a new log
 }
 
@@ -84,6 +85,7 @@ func New(cfg Config) (*Service, error) {
 		log = slog.Default()
 	}
 	s := &Service{cfg: cfg, pub: pub, log: log.With("service", "logger"), pooled: pooled, followers: newFollowers(cfg.MaxFollowers)}
+	s.forgeries.log, s.forgeries.status = s.log, &s.status
 	s.status.set(PhaseStarting, "", "")
 	if s.meters, err = newMeters(s); err != nil {
 		return nil, fmt.Errorf("make metrics: %w", err)

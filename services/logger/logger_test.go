@@ -443,10 +443,10 @@ func TestCheck(t *testing.T) {
 		}
 	})
 	setup := check(func(c *Config) { c.PostgresURL = withUser(t, url, role) })
-	if setup == nil || len(setup.Problems) != 3 {
+	if setup == nil || len(setup.Problems) != 4 {
 		t.Fatalf("plain role: %v", setup)
 	}
-	for _, way := range []string{"ALTER ROLE \"" + role + "\" REPLICATION", "GRANT CREATE ON DATABASE", "ALTER TABLE \"public\".\"a\" OWNER TO"} {
+	for _, way := range []string{"ALTER ROLE \"" + role + "\" REPLICATION", "GRANT CREATE ON DATABASE", "syncline.announcements, which belongs to postgres", "ALTER TABLE \"public\".\"a\" OWNER TO"} {
 		if !strings.Contains(setup.Error(), way) {
 			t.Errorf("%q is missing in %v", way, setup)
 		}

@@ -312,6 +312,7 @@ func (s *Service) stream(ctx context.Context, ws *walsender.Conn, appender *chan
 	tail := appender.Tail()
 	f := &feed{
 		log: s.changes, appender: appender, status: &s.status, relations: make(map[uint32]relation),
+		publication: s.pub.Name, forgeries: &s.forgeries,
 		through: tail.Through, unfinished: tail.Open,
 	}
 	c := &confirmer{ws: ws, feed: f, appender: appender, status: &s.status, wanted: make(chan struct{}, 1)}
@@ -356,7 +357,7 @@ func (s *Service) receive(ctx context.Context, ws *walsender.Conn, f *feed, c *c
 		f.appending.Store(true)
 		if message.Data != nil {
 			fault.Point(FaultReceived)
-			err = f.data(ctx, message.Data)
+			err = f.data(ctx, message.Data, message.WALStart)
 			fault.Point(FaultAppended)
 		} else {
 			err = f.keepalive(ctx, message.WALEnd, message.ReplyRequested)

@@ -91,7 +91,9 @@ type publication struct {
 	schemas   bool   // FOR TABLES IN SCHEMA
 	publish   string // "insert, update, delete, truncate" as set in the options
 	viaRoot   bool
-	members   map[uint32]bool // by table OID; true when rows or columns are filtered
+	members   map[uint32]bool // by table OID, but for Announcements; true when rows or columns are filtered
+	// announces says that it lists Announcements whole, announcesSome that it does so with a filter.
+	announces, announcesSome bool
 }
 
 func readPublication(ctx context.Context, q querier, name string) (publication, error) {
@@ -110,13 +112,22 @@ func readPublication(ctx context.Context, q querier, name string) (publication, 
 	if err != nil {
 		return p, fmt.Errorf("read publication %s: %w", name, err)
 	}
-	rows, err := q.Query(ctx, `SELECT prrelid, prqual IS NOT NULL OR prattrs IS NOT NULL FROM pg_publication_rel WHERE prpubid = $1`, p.oid)
+	rows, err := q.Query(ctx, `SELECT prrelid, prqual IS NOT NULL OR prattrs IS NOT NULL, coalesce(prrelid = to_regclass($2), false)
+		FROM pg_publication_rel WHERE prpubid = $1`, p.oid, Announcements.SQL())
 	if err != nil {
 		return p, fmt.Errorf("read the tables of publication %s: %w", name, err)
 	}
 	var oid uint32
-	var filtered bool
-	if _, err := pgx.ForEachRow(rows, []any{&oid, &filtered}, func() error { p.members[oid] = filtered; return nil }); err != nil {
+	var filtered, announcements bool
+	_, err = pgx.ForEachRow(rows, []any{&oid, &filtered, &announcements}, func() error {
+		if announcements {
+			p.announces, p.announcesSome = !filtered, filtered
+		} else {
+			p.members[oid] = filtered
+		}
+		return nil
+	})
+	if err != nil {
 		return p, fmt.Errorf("read the tables of publication %s: %w", name, err)
 	}
 	return p, nil

@@ -3,7 +3,6 @@ package publish
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,7 +12,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/seed0419d559/syncline/internal/postgres"
-	"github.com/seed0419d559/syncline/internal/schema"
 )
 
 // move takes a table from one publication to another.
@@ -139,14 +137,7 @@ func (s *State) transact(ctx context.Context, conn *pgx.Conn, cfg Config, units 
 		if !settled(c, c.plan(cfg), have, units) {
 			return errChanged
 		}
-		content, err := json.Marshal(note)
-		if err != nil {
-			return fmt.Errorf("write announcement: %w", err)
-		}
-		if _, err := tx.Exec(ctx, "SELECT pg_logical_emit_message(true, $1, $2::text)", MessagePrefix, string(content)); err != nil {
-			return fmt.Errorf("announce change of the publications: %w", err)
-		}
-		return nil
+		return announce(ctx, tx, cfg, &note)
 	})
 	if err != nil {
 		return err
@@ -213,46 +204,4 @@ func statements(cfg Config, units []unit, note *Announcement) []string {
 		}
 	}
 	return all
-}
-
-// Announcement is the content of the message that tells followers of a change: from its commit on a table in Captured
-// is captured whole, one in InsertOnly without its updates and deletes, and one in Removed not at all. A partitioned table
-// stands for all its partitions, also future ones. Removed is to be read first: when a partitioned table goes, partitions of it
-// may be captured one by one from then on, without a gap.
-type Announcement struct {
-	Captured   []AnnouncedTable `json:"captured,omitempty"`
-	InsertOnly []AnnouncedTable `json:"insert_only,omitempty"`
-	Removed    []AnnouncedTable `json:"removed,omitempty"`
-}
-
-// AnnouncedTable names a table.
-type AnnouncedTable struct {
-	OID    uint32 `json:"oid"`
-	Schema string `json:"schema"`
-	Name   string `json:"name"`
-}
-
-func (a *Announcement) add(m move) {
-	table := AnnouncedTable{OID: m.oid, Schema: m.table.Name.Schema, Name: m.table.Name.Name}
-	switch m.to {
-	case everything:
-		a.Captured = append(a.Captured, table)
-	case insertOnly:
-		a.InsertOnly = append(a.InsertOnly, table)
-	case nowhere:
-		a.Removed = append(a.Removed, table)
-	}
-}
-
-func (a *Announcement) listedNames() []schema.Name {
-	return names(slices.Concat(a.Captured, a.InsertOnly))
-}
-func (a *Announcement) removedNames() []schema.Name { return names(a.Removed) }
-
-func names(tables []AnnouncedTable) []schema.Name {
-	list := make([]schema.Name, len(tables))
-	for i, t := range tables {
-		list[i] = schema.Name{Schema: t.Schema, Name: t.Name}
-	}
-	return list
 }

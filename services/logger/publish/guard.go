@@ -41,11 +41,16 @@ BEGIN
       LOOP
         EXECUTE format('ALTER PUBLICATION %I ADD TABLE ONLY %I.%I', {publication}, leaf.nspname, leaf.relname);
       END LOOP;
-      PERFORM pg_logical_emit_message(true, {prefix}, json_build_object(
+      IF NOT EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+          WHERE p.pubname = {insert publication} AND r.prrelid = {announcements}::regclass) THEN
+        EXECUTE format('ALTER PUBLICATION %I ADD TABLE ONLY {announcements table}', {insert publication});
+      END IF;
+      {announce}({publication}, json_build_object(
         'removed', json_build_array(json_build_object('oid', listed.oid::int8, 'schema', listed.nspname, 'name', listed.relname)),
         'captured', (SELECT coalesce(json_agg(json_build_object('oid', c.oid::int8, 'schema', n.nspname, 'name', c.relname)), '[]')
                      FROM pg_partition_tree(listed.oid) t JOIN pg_class c ON c.oid = t.relid JOIN pg_namespace n ON n.oid = c.relnamespace
                      WHERE listed.relkind = 'p' AND t.isleaf AND c.relkind = 'r' AND c.relpersistence = 'p' AND NOT {refused}))::text);
+      {announced};
     EXCEPTION WHEN OTHERS THEN
       RAISE WARNING 'table %.% stays published without a replica identity for now: %', listed.nspname, listed.relname, SQLERRM;
     END;
@@ -81,7 +86,9 @@ func Guard(ctx context.Context, conn *pgx.Conn, cfg Config) (bool, error) {
 	if err := conn.QueryRow(ctx, "SELECT current_setting('server_version_num')").Scan(&version); err != nil {
 		return false, fmt.Errorf("read the server's version: %w", err)
 	}
-	body := strings.NewReplacer("{publication}", postgres.Literal(cfg.Name), "{prefix}", postgres.Literal(MessagePrefix),
+	body := strings.NewReplacer("{publication}", postgres.Literal(cfg.Name), "{insert publication}", postgres.Literal(cfg.InsertName()),
+		"{announcements}", postgres.Literal(Announcements.SQL()), "{announcements table}", Announcements.SQL(),
+		"{announce}", announceSQL[0], "{announced}", announceSQL[1],
 		"{refused}", strings.ReplaceAll(refusedSQL, "{version}", version)).Replace(guardSQL)
 	function, trigger := "guard_"+cfg.Name, cfg.Name+"_guard"
 	var there bool

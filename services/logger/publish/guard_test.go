@@ -14,7 +14,7 @@ import (
 
 // TestGuard takes identities away and writes at once, in the same transaction: nothing fails.
 func TestGuard(t *testing.T) {
-	url := pgtest.Shared(t).Database(t)
+	url := database(t)
 	conn := pgtest.Connect(t, url)
 	pgtest.Exec(t, conn, tables)
 	pgtest.Exec(t, conn, `CREATE TYPE code AS ENUM ('x'); CREATE TABLE typed (c code PRIMARY KEY, v int); INSERT INTO typed VALUES ('x', 1);
@@ -61,9 +61,8 @@ func TestGuard(t *testing.T) {
 
 // TestGuardUnderReconcile takes identities away and gives them back while the catalog is looked at all the time.
 func TestGuardUnderReconcile(t *testing.T) {
-	url := pgtest.Shared(t).Database(t)
+	url := database(t)
 	conn := pgtest.Connect(t, url)
-	pgtest.Exec(t, conn, "CREATE SCHEMA syncline")
 	cfg := config(t, nil, nil, nil)
 	cfg.LockTimeout = 300 * time.Millisecond
 	if err := Prepare(t.Context(), conn, cfg); err != nil {

@@ -22,10 +22,6 @@ import (
 	"github.com/seed0419d559/syncline/internal/schema"
 )
 
-// MessagePrefix marks the logical message that stands in the transaction which changes the publications. Its content is
-// an [Announcement] as JSON.
-const MessagePrefix = "syncline.tables"
-
 // Config says what is captured.
 type Config struct {
 	// Name is that of the first publication; the second one's is Name + "_insert".
@@ -85,7 +81,8 @@ func (e *UnknownTablesError) Error() string {
 }
 
 // Check returns what would be captured and refused, without changing anything. It returns an *UnknownTablesError when a
-// configured table does not exist, and ErrForeignPublication when a publication of the name is of another kind.
+// configured table does not exist, and ErrForeignPublication when a publication of the name is of another kind or the role may not
+// announce its changes.
 func Check(ctx context.Context, conn *pgx.Conn, cfg Config) (State, error) {
 	c, err := read(ctx, conn)
 	if err != nil {
@@ -115,7 +112,7 @@ func Check(ctx context.Context, conn *pgx.Conn, cfg Config) (State, error) {
 	wanted := c.plan(cfg)
 	wanted.refuseForeign(have, conn.Config().User)
 	state.describe(c, wanted, nil)
-	return state, nil
+	return state, c.mayAnnounce(have[1], conn.Config().User)
 }
 
 func (p publication) usable(name, role string) error {
@@ -195,7 +192,11 @@ func Prepare(ctx context.Context, conn *pgx.Conn, cfg Config) error {
 			return fmt.Errorf("prepare publication %s: %w", name, err)
 		}
 	}
-	return nil
+	p, err := readPublication(ctx, conn, cfg.InsertName())
+	if err != nil {
+		return err
+	}
+	return publishAnnouncements(ctx, conn, cfg, p)
 }
 
 // Reconcile brings the publications in line with the configuration and the catalog. What cannot be done now, because a
@@ -214,6 +215,9 @@ func Reconcile(ctx context.Context, conn *pgx.Conn, cfg Config) (State, error) {
 		if err := p.usable(cfg.Names()[i], conn.Config().User); err != nil {
 			return State{}, err
 		}
+	}
+	if err := publishAnnouncements(ctx, conn, cfg, have[1]); err != nil {
+		return State{}, err
 	}
 	wanted := c.plan(cfg)
 	wanted.refuseForeign(have, conn.Config().User)

@@ -13,11 +13,23 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/seed0419d559/syncline/internal/node"
+	"github.com/seed0419d559/syncline/internal/pgoutput"
 	"github.com/seed0419d559/syncline/internal/pgtest"
 	"github.com/seed0419d559/syncline/internal/schema"
 )
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+
+// database makes a database that is prepared for a logger.
+func database(t testing.TB) string {
+	t.Helper()
+	url := pgtest.Shared(t).Database(t)
+	if _, err := node.Prepare(t.Context(), url, node.Primary); err != nil {
+		t.Fatal(err)
+	}
+	return url
+}
 
 func config(t testing.TB, include, exclude, insertOnly []string) Config {
 	t.Helper()
@@ -36,13 +48,14 @@ func config(t testing.TB, include, exclude, insertOnly []string) Config {
 	return cfg
 }
 
-// members is what a publication lists, sorted.
+// members is what a publication lists beside the announcements, sorted.
 func members(t testing.TB, conn *pgx.Conn, publication string) string {
 	t.Helper()
 	return pgtest.QueryRow[string](t, conn, `
 		SELECT coalesce(string_agg(n.nspname || '.' || c.relname, ' ' ORDER BY n.nspname, c.relname), '')
 		FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
-		JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE p.pubname = $1`, publication)
+		JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE p.pubname = $1 AND c.oid <> 'syncline.announcements'::regclass`, publication)
 }
 
 func reconcile(t testing.TB, conn *pgx.Conn, cfg Config) State {
@@ -77,7 +90,7 @@ const tables = `
 	CREATE TEMPORARY TABLE temporary (a int PRIMARY KEY);
 	CREATE MATERIALIZED VIEW view AS SELECT 1 AS a;
 	CREATE SCHEMA "Odd ""Schema"; CREATE TABLE "Odd ""Schema"."a.b'c" (id int PRIMARY KEY);
-	CREATE SCHEMA syncline; CREATE TABLE syncline.own (id int PRIMARY KEY);
+	CREATE TABLE syncline.own (id int PRIMARY KEY);
 
 	CREATE TABLE parted (id int, day int, PRIMARY KEY (id, day)) PARTITION BY RANGE (day);
 	CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (10);
@@ -90,7 +103,7 @@ const tables = `
 	CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE child (PRIMARY KEY (id)) INHERITS (parent);`
 
 func TestWhatIsListed(t *testing.T) {
-	conn := pgtest.Connect(t, pgtest.Shared(t).Database(t))
+	conn := pgtest.Connect(t, database(t))
 	pgtest.Exec(t, conn, tables)
 	for _, c := range []struct {
 		name                         string
@@ -156,7 +169,7 @@ func TestWhatIsListed(t *testing.T) {
 
 // TestNoStatementFails runs every kind of statement on every kind of table, also where a table changes its kind.
 func TestNoStatementFails(t *testing.T) {
-	conn := pgtest.Connect(t, pgtest.Shared(t).Database(t))
+	conn := pgtest.Connect(t, database(t))
 	pgtest.Exec(t, conn, tables)
 	// PostgreSQL 18 would refuse to change its rows if it were published.
 	pgtest.Exec(t, conn, `CREATE TABLE full_generated (a int, b int GENERATED ALWAYS AS (a * 2) STORED); ALTER TABLE full_generated REPLICA IDENTITY FULL;
@@ -213,7 +226,7 @@ func TestNoStatementFails(t *testing.T) {
 
 // TestBusyTableWaits holds a lock on one table: the others are published meanwhile, and nobody waits behind us.
 func TestBusyTableWaits(t *testing.T) {
-	url := pgtest.Shared(t).Database(t)
+	url := database(t)
 	conn, holder, writer := pgtest.Connect(t, url), pgtest.Connect(t, url), pgtest.Connect(t, url)
 	pgtest.Exec(t, conn, "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY); CREATE TABLE c (id int PRIMARY KEY)")
 	cfg := config(t, nil, nil, nil)
@@ -237,16 +250,16 @@ func TestBusyTableWaits(t *testing.T) {
 }
 
 func TestChangesAreAnnounced(t *testing.T) {
-	conn := pgtest.Connect(t, pgtest.Shared(t).Database(t))
+	conn := pgtest.Connect(t, database(t))
 	pgtest.Exec(t, conn, "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int)")
 	cfg := config(t, nil, nil, []string{"public.b"})
 	if err := Prepare(t.Context(), conn, cfg); err != nil {
 		t.Fatal(err)
 	}
 	pgtest.Exec(t, conn, "SELECT pg_create_logical_replication_slot('announced_' || pg_backend_pid(), 'pgoutput', true)")
-	messages := func() (list []Announcement) {
+	announced := func() (list []Announcement) {
 		rows, err := conn.Query(t.Context(), `SELECT data FROM pg_logical_slot_get_binary_changes('announced_' || pg_backend_pid(), NULL, NULL,
-			'proto_version', '1', 'publication_names', 'syncline', 'messages', 'true') WHERE get_byte(data, 0) = ascii('M')`)
+			'proto_version', '1', 'publication_names', 'syncline,syncline_insert', 'messages', 'true')`)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -254,21 +267,13 @@ func TestChangesAreAnnounced(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, data := range raw {
-			_, content, found := strings.Cut(string(data), MessagePrefix+"\x00")
-			var a Announcement
-			if err := json.Unmarshal([]byte(content[4:]), &a); err != nil || !found {
-				t.Fatal(err)
-			}
-			list = append(list, a)
-		}
-		return list
+		return announcementsIn(t, raw)
 	}
 	state := reconcile(t, conn, cfg)
 	if text(state.Listed) != "public.a public.b" {
 		t.Errorf("listed %v", state.Listed)
 	}
-	got := messages()
+	got := announced()
 	if len(got) != 1 || len(got[0].Captured) != 1 || got[0].Captured[0].Name != "a" || len(got[0].InsertOnly) != 1 || got[0].InsertOnly[0].Name != "b" {
 		t.Errorf("announced %+v", got)
 	}
@@ -276,24 +281,98 @@ func TestChangesAreAnnounced(t *testing.T) {
 	if state = reconcile(t, conn, cfg); text(state.Removed) != "public.a" || len(state.Refused) != 1 {
 		t.Errorf("removed %v, refused %v", state.Removed, state.Refused)
 	}
-	if got = messages(); len(got) != 1 || len(got[0].Removed) != 1 || got[0].Removed[0].Name != "a" {
+	if got = announced(); len(got) != 1 || len(got[0].Removed) != 1 || got[0].Removed[0].Name != "a" {
 		t.Errorf("announced %+v", got)
 	}
 	// Somebody else's hand in the publication is mended, and announced like everything else.
 	pgtest.Exec(t, conn, "ALTER PUBLICATION syncline_insert DROP TABLE b")
 	reconcile(t, conn, cfg)
-	if got = messages(); len(got) != 1 || len(got[0].InsertOnly) != 1 {
+	if got = announced(); len(got) != 1 || len(got[0].InsertOnly) != 1 {
 		t.Errorf("announced %+v", got)
 	}
-	pgtest.Exec(t, conn, "ALTER PUBLICATION syncline_insert SET TABLE b WHERE (id > 5)")
-	reconcile(t, conn, cfg)
-	if got = messages(); len(got) != 1 || len(got[0].InsertOnly) != 1 {
-		t.Errorf("announced %+v", got)
+	for _, other := range []string{"b WHERE (id > 5)", "b WHERE (id > 5), syncline.announcements", "b WHERE (id > 5), syncline.announcements WHERE (false)"} {
+		pgtest.Exec(t, conn, "ALTER PUBLICATION syncline_insert SET TABLE "+other)
+		reconcile(t, conn, cfg)
+		if got = announced(); len(got) != 1 || len(got[0].InsertOnly) != 1 {
+			t.Errorf("after %s announced %+v", other, got)
+		}
+	}
+	if n := pgtest.QueryRow[int](t, conn, "SELECT count(*) FROM syncline.announcements"); n != 0 {
+		t.Errorf("%d announcements are left in the table", n)
 	}
 }
 
+// TestGuardAnnounces takes an identity away where the guard is, also when somebody has taken the announcements out of the
+// publication.
+func TestGuardAnnounces(t *testing.T) {
+	conn := pgtest.Connect(t, database(t))
+	pgtest.Exec(t, conn, `CREATE TABLE parted (id int, day int, PRIMARY KEY (id, day)) PARTITION BY RANGE (day);
+		CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (10);
+		CREATE TABLE parted_2 PARTITION OF parted FOR VALUES FROM (10) TO (20)`)
+	cfg := config(t, nil, nil, nil)
+	if err := Prepare(t.Context(), conn, cfg); err != nil {
+		t.Fatal(err)
+	}
+	reconcile(t, conn, cfg)
+	if there, err := Guard(t.Context(), conn, cfg); err != nil || !there {
+		t.Fatal(there, err)
+	}
+	for _, before := range []string{"SELECT 1", "ALTER PUBLICATION syncline_insert DROP TABLE syncline.announcements"} {
+		pgtest.Exec(t, conn, before)
+		pgtest.Exec(t, conn, "SELECT pg_create_logical_replication_slot('guarded_' || pg_backend_pid(), 'pgoutput')")
+		pgtest.Exec(t, conn, "BEGIN; ALTER TABLE parted_1 REPLICA IDENTITY NOTHING; UPDATE parted SET id = 1; COMMIT")
+		rows, err := conn.Query(t.Context(), `SELECT data FROM pg_logical_slot_get_binary_changes('guarded_' || pg_backend_pid(), NULL, NULL,
+			'proto_version', '1', 'publication_names', 'syncline,syncline_insert')`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := announcementsIn(t, raw)
+		if len(got) != 1 || len(got[0].Removed) != 1 || got[0].Removed[0].Name != "parted" || len(got[0].Captured) != 1 || got[0].Captured[0].Name != "parted_2" {
+			t.Errorf("after %s announced %+v", before, got)
+		}
+		pgtest.Exec(t, conn, "SELECT pg_drop_replication_slot('guarded_' || pg_backend_pid())")
+		pgtest.Exec(t, conn, "ALTER TABLE parted_1 REPLICA IDENTITY DEFAULT")
+		reconcile(t, conn, cfg)
+	}
+}
+
+// announcementsIn decodes what a slot of both publications delivers.
+func announcementsIn(t testing.TB, messages [][]byte) (list []Announcement) {
+	t.Helper()
+	var d pgoutput.Decoder
+	var oid uint32
+	for _, data := range messages {
+		kind, err := d.Decode(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case kind == pgoutput.KindRelation && d.Relation.Schema == Announcements.Schema && d.Relation.Name == Announcements.Name:
+			oid = d.Relation.OID
+		case kind == pgoutput.KindInsert && d.Insert.RelationOID == oid:
+			columns := d.Insert.New.Columns()
+			if _, name := columns.Next(); string(name) != "syncline" {
+				t.Errorf("announced for publication %s", name)
+			}
+			_, content := columns.Next()
+			var a Announcement
+			if err := json.Unmarshal(content, &a); err != nil {
+				t.Fatal(err)
+			}
+			list = append(list, a)
+		case kind == pgoutput.KindUpdate || kind == pgoutput.KindDelete || kind == pgoutput.KindMessage:
+			t.Errorf("a %v is in the stream", kind)
+		}
+	}
+	return list
+}
+
 func TestRefusalTellsTheWaysOut(t *testing.T) {
-	conn := pgtest.Connect(t, pgtest.Shared(t).Database(t))
+	conn := pgtest.Connect(t, database(t))
 	pgtest.Exec(t, conn, `CREATE TABLE "No Key" (id int)`)
 	state, err := Check(t.Context(), conn, config(t, nil, nil, nil))
 	if err != nil || len(state.Refused) != 1 {
@@ -307,7 +386,7 @@ func TestRefusalTellsTheWaysOut(t *testing.T) {
 }
 
 func TestCheckRefuses(t *testing.T) {
-	url := pgtest.Shared(t).Database(t)
+	url := database(t)
 	conn, err := pgx.Connect(context.Background(), url)
 	if err != nil {
 		t.Fatal(err)
@@ -344,6 +423,10 @@ func TestCheckRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer plain.Close(t.Context())
+	if _, err := Check(t.Context(), plain, config(t, nil, nil, nil)); !errors.Is(err, ErrForeignPublication) || !strings.Contains(err.Error(), `GRANT "postgres" TO "`+role+`"`) {
+		t.Errorf("announcements of somebody else: %v", err)
+	}
+	pgtest.Exec(t, conn, "ALTER TABLE syncline.announcements OWNER TO "+role)
 	state, err := Check(t.Context(), plain, config(t, nil, nil, nil))
 	if err != nil || len(state.Refused) != 1 || !strings.Contains(state.Refused[0].Mend, `GRANT "`) || state.Captured != nil {
 		t.Errorf("not owned: %v, %v", err, state)

@@ -40,6 +40,8 @@ func (f *framed) Read(p []byte) (int, error) {
 
 // Message is one message of the stream.
 type Message struct {
+	// WALStart is, of a message of the output plugin, where what it is about stands in the WAL.
+	WALStart change.LSN
 	// WALEnd is, of a keepalive, how far the server has read and sent: every transaction that committed up to here and
 	// that the stream is for stands before the keepalive.
 	WALEnd change.LSN
@@ -113,7 +115,9 @@ func (c *Conn) Receive() (Message, error) {
 func parse(body []byte) (m Message, known bool, err error) {
 	switch {
 	case len(body) >= dataHead && body[0] == 'w':
-		return Message{WALEnd: change.LSN(binary.BigEndian.Uint64(body[9:])), Data: body[dataHead:]}, true, nil
+		return Message{
+			WALStart: change.LSN(binary.BigEndian.Uint64(body[1:])), WALEnd: change.LSN(binary.BigEndian.Uint64(body[9:])), Data: body[dataHead:],
+		}, true, nil
 	case len(body) == aliveHead && body[0] == 'k':
 		return Message{WALEnd: change.LSN(binary.BigEndian.Uint64(body[1:])), ReplyRequested: body[aliveHead-1] != 0}, true, nil
 	case len(body) == 0 || body[0] == 'w' || body[0] == 'k':
