@@ -46,7 +46,17 @@ func newResetIDCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "reset-id",
 		Short: "Give a database that was copied from another node's a server id of its own",
-		Args:  wrongUse(cobra.NoArgs),
+		Long: `Each node has a server id, which is kept in its database together with the identity of the PostgreSQL server. In a database that
+was dumped and restored, made from a template, or upgraded with pg_upgrade, the two do not fit: no server starts on it until
+this command has given it an id of its own.
+
+A copy of all files of a PostgreSQL server (pg_basebackup, a snapshot of its disk) keeps that identity, so it cannot be told from the
+original. When both are to be used, stop Syncline on the copy and run this command there, before anything follows it. A standby that is
+promoted because its primary is gone takes its place: let it keep the id.
+
+Replications on other servers that have this one as their source refuse the new id: delete them there and create them again. Replications
+that run on this server go on where they are.`,
+		Args: wrongUse(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if url == "" {
 				return usageError{errors.New("--postgres (SYNCLINE_POSTGRES) is needed: the URL of the database")}
@@ -57,7 +67,12 @@ func newResetIDCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "server id %s is now %s; whoever replicated from the old one has to be created again\n", old, id.ServerID)
+			fmt.Fprintf(cmd.OutOrStdout(), `database %s
+  old server id  %s
+  new server id  %s
+Replications on other servers that have this one as their source have to be deleted and created again.
+Replications that run on this server go on where they are.
+`, id.Database, old, id.ServerID)
 			return nil
 		},
 	}

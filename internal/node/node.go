@@ -45,6 +45,8 @@ var (
 	ErrPrivilege = errors.New("privilege missing")
 	// ErrNewer says that a newer Syncline has prepared the database.
 	ErrNewer = errors.New("database was prepared by a newer Syncline")
+	// ErrRunning says that a process of the node is connected to the database.
+	ErrRunning = errors.New("the database is in use by a Syncline server")
 )
 
 const (
@@ -225,32 +227,4 @@ func (s *state) explain(err error) error {
 	}
 	return fmt.Errorf("%w: the tables in schema syncline belong to another role; as that role run: GRANT ALL ON ALL TABLES IN SCHEMA syncline TO %s; if tables have to be changed for a new version, start once as their owner: %w",
 		ErrPrivilege, user, err)
-}
-
-// ResetID gives the database a new server id and returns the identity. Whatever knew the node by its old id, such as
-// replications that use it as their source, will refuse the new one until it is told.
-func ResetID(ctx context.Context, url string) (old string, id Identity, err error) {
-	conn, err := postgres.Connect(ctx, url, application)
-	if err != nil {
-		return "", Identity{}, err
-	}
-	defer disconnect(ctx, conn)
-	s, err := look(ctx, conn)
-	if err != nil {
-		return "", Identity{}, err
-	}
-	if err := s.check(); err != nil {
-		return "", Identity{}, err
-	}
-	id = s.identity
-	err = conn.QueryRow(ctx, `UPDATE syncline.server s SET server_id = gen_random_uuid(), system_identifier = $1, database_oid = $2, created_at = now()
-		FROM syncline.server o RETURNING o.server_id::text, s.server_id::text`, s.identity.SystemIdentifier, s.databaseOID).Scan(&old, &id.ServerID)
-	const undefinedTable = "42P01"
-	if errors.Is(err, pgx.ErrNoRows) || postgres.Code(err) == undefinedTable {
-		return "", Identity{}, fmt.Errorf("database %s has no server id yet; start a node on it to make one", s.identity.Database)
-	}
-	if err != nil {
-		return "", Identity{}, fmt.Errorf("write server id: %w", s.explain(err))
-	}
-	return old, id, nil
 }

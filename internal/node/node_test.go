@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -193,5 +194,33 @@ func TestNoServer(t *testing.T) {
 		if err == nil || strings.Contains(err.Error(), "hidden") {
 			t.Errorf("got %v", err)
 		}
+	}
+}
+
+func TestResetWhileRunning(t *testing.T) {
+	db := pgtest.Shared(t).Database(t)
+	before := prepare(t, db, Primary)
+	conn := pgtest.Connect(t, db)
+	pgtest.Exec(t, conn, `INSERT INTO syncline.followers (name, log_id, lsn) VALUES ('f', decode(repeat('00', 16), 'hex'), '0/1')`)
+	server, err := postgres.Connect(t.Context(), db, "syncline logger")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := ResetID(t.Context(), db); !errors.Is(err, ErrRunning) || !strings.Contains(err.Error(), "syncline logger") {
+		t.Errorf("got %v", err)
+	}
+	if err := server.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var id Identity
+	pgtest.Eventually(t, 30*time.Second, func() (err error) { // until PostgreSQL has ended the session
+		_, id, err = ResetID(t.Context(), db)
+		return err
+	})
+	if id.ServerID == before.ServerID || prepare(t, db, Primary) != id {
+		t.Errorf("%+v, before %+v", id, before)
+	}
+	if n := pgtest.QueryRow[int](t, conn, "SELECT count(*) FROM syncline.followers"); n != 0 {
+		t.Errorf("%d followers of the old id are left", n)
 	}
 }

@@ -52,7 +52,8 @@ func (s *Service) CreateReplication(ctx context.Context, in *applierv1.CreateRep
 	server := src.server
 	if server.GetServerId() == s.config.ServerID ||
 		server.GetSystemIdentifier() == s.config.SystemIdentifier && server.GetDatabase() == s.config.Database && s.config.SystemIdentifier != "" {
-		return nil, rpc.Errorf(codes.FailedPrecondition, reasonSourceIsTarget, "the source at %s is this replica's own database %s; a replication needs two", in.GetSpec().GetSource(), server.GetDatabase())
+		return nil, rpc.Errorf(codes.FailedPrecondition, reasonSourceIsTarget, "the source at %s is this replica's own database %s, and a replication needs two; if it is a physical copy of it, they cannot be told apart: "+
+			"run `syncline server reset-id` on the copy and rename its database", in.GetSpec().GetSource(), server.GetDatabase())
 	}
 	if err := s.notTwice(in, server.GetServerId()); err != nil {
 		return nil, err

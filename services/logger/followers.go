@@ -63,7 +63,7 @@ func (r *followers) connect(name, address string, from change.Position, cancel c
 		f = r.named[name]
 	}
 	if f != nil && f.cancel != nil {
-		f.cancel(rpc.Errorf(codes.Aborted, ReasonFollowerReplaced, "follower %s has connected again from %s; two followers need two names", name, address))
+		f.cancel(rpc.Errorf(codes.Aborted, ReasonFollowerReplaced, "follower %s has connected again from %s; two followers need two names, and a replica whose PostgreSQL was copied with all its files needs an id of its own (`syncline server reset-id`)", name, address))
 		delete(r.all, f)
 		// The old stream's handler still holds the old value: the new one gets its own.
 		f = &follower{name: name, applied: f.applied, unsaved: f.unsaved}
