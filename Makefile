@@ -68,7 +68,12 @@ fuzz: ## fuzz the decoder of WAL and the block format (FUZZTIME=30s each)
 	done
 
 .PHONY: bench
-bench: ## benchmarks of decoding and encoding, with allocations
+bench: postgres build ## compare with PostgreSQL's own logical replication, for hours (BENCH_FLAGS="--scale 0.1 --only insert,tpcb/live"); see docs/performance.md
+	$(GO) build -trimpath -o bin/bench ./bench
+	bin/bench $(BENCH_FLAGS)
+
+.PHONY: bench-seams
+bench-seams: ## benchmarks of decoding and encoding, with allocations
 	$(GO) test -run '^$$' -bench . -benchmem ./internal/pgoutput ./internal/changelog/...
 
 .PHONY: torture

@@ -65,17 +65,17 @@ func (d *demo) live(ctx context.Context) error {
 		switch {
 		case killed.IsZero() && d.killDue(time.Since(began)):
 			at, _ := d.watchers[0].replication()
-			if err := victim.process.kill(); err != nil {
+			if err := victim.process.Kill(); err != nil {
 				return err
 			}
 			killed = time.Now()
-			d.screen.say("  !! kill -9 of the applier of %s (pid %d) at %s", victim.name, victim.process.pid(), change.LSN(at.GetPosition().GetLsn()))
+			d.screen.say("  !! kill -9 of the applier of %s (pid %d) at %s", victim.name, victim.process.PID(), change.LSN(at.GetPosition().GetLsn()))
 		case !killed.IsZero() && !restarted && time.Since(killed) > deadTime:
 			restarted = true
 			if err := victim.start(ctx); err != nil {
 				return fmt.Errorf("start the applier of %s again: %w", victim.name, err)
 			}
-			d.screen.say("  !! started again (pid %d): it goes on after the last transaction that it applied", victim.process.pid())
+			d.screen.say("  !! started again (pid %d): it goes on after the last transaction that it applied", victim.process.PID())
 		}
 		if !pause(ctx, redraw) {
 			return ctx.Err()
@@ -102,8 +102,8 @@ func (d *demo) check(all bool) error {
 	default:
 	}
 	for _, n := range d.nodes() {
-		if n.process.ended() && (all || n != d.replicas[0]) {
-			return &brokenError{n, fmt.Errorf("ended: %w", n.process.err)}
+		if n.process.Ended() && (all || n != d.replicas[0]) {
+			return &brokenError{n, fmt.Errorf("ended: %w", n.process.Err())}
 		}
 	}
 	for _, w := range d.watchers {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/seed0419d559/syncline/internal/postgres"
+	"github.com/seed0419d559/syncline/internal/process"
 )
 
 const (
@@ -88,15 +89,15 @@ func (l *load) runPgbench(ctx context.Context) error {
 	cmd := exec.Command(l.pgbench, "--no-vacuum", "--client", strconv.Itoa(pgbenchClients), "--rate", strconv.Itoa(pgbenchRate),
 		"--time", strconv.Itoa(int((30 * 24 * time.Hour).Seconds())), l.url)
 	cmd.Stdout, cmd.Stderr = &out, &out
-	p, err := launch(cmd)
+	p, err := process.Launch(cmd)
 	if err != nil {
 		return fmt.Errorf("start pgbench: %w", err)
 	}
 	select {
-	case <-p.done:
-		return fmt.Errorf("pgbench ended: %w: %s", p.err, out.Bytes())
+	case <-p.Done():
+		return fmt.Errorf("pgbench ended: %w: %s", p.Err(), out.Bytes())
 	case <-ctx.Done():
-		return p.kill()
+		return p.Kill()
 	}
 }
 

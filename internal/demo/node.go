@@ -16,6 +16,7 @@ import (
 
 	"github.com/seed0419d559/syncline/internal/pgserver"
 	"github.com/seed0419d559/syncline/internal/postgres"
+	"github.com/seed0419d559/syncline/internal/process"
 	"github.com/seed0419d559/syncline/internal/rpc"
 )
 
@@ -34,7 +35,7 @@ type node struct {
 	grpc    string // HOST:PORT
 	http    string
 	held    []net.Listener // hold the ports
-	process *process
+	process *process.Process
 	conn    *grpc.ClientConn
 }
 
@@ -93,7 +94,7 @@ func (n *node) start(ctx context.Context) error {
 	defer log.Close()
 	cmd := exec.Command(n.binary, args...)
 	cmd.Stdout, cmd.Stderr = log, log
-	if n.process, err = launch(cmd); err != nil {
+	if n.process, err = process.Launch(cmd); err != nil {
 		return err
 	}
 	return n.waitHealthy(ctx)
@@ -109,8 +110,8 @@ func (n *node) waitHealthy(ctx context.Context) error {
 		if err == nil && answer.GetStatus() == grpc_health_v1.HealthCheckResponse_SERVING {
 			return nil
 		}
-		if n.process.ended() {
-			return &brokenError{n, fmt.Errorf("ended: %w", n.process.err)}
+		if n.process.Ended() {
+			return &brokenError{n, fmt.Errorf("ended: %w", n.process.Err())}
 		}
 		if !pause(ctx, 50*time.Millisecond) {
 			return &brokenError{n, fmt.Errorf("did not become healthy: %w", ctx.Err())}
@@ -145,14 +146,14 @@ func (n *node) stop() error {
 	if n.process == nil {
 		return nil
 	}
-	return n.process.terminate(gracePeriod)
+	return n.process.Terminate(gracePeriod)
 }
 
 // close ends the server and removes everything.
 func (n *node) close() error {
 	var err error
 	if n.process != nil {
-		err = n.process.kill()
+		err = n.process.Kill()
 	}
 	if n.conn != nil {
 		n.conn.Close()

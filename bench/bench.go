@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/seed0419d559/syncline/internal/pgserver"
+)
+
+// bench runs what the options ask for and keeps what it measured.
+type bench struct {
+	options  options
+	progress io.Writer
+	servers  map[string]string // the exact version of each major one
+	samples  []sample
+	failures []string
+	began    time.Time
+}
+
+// sample is what one run of one contender measured.
+type sample struct {
+	PostgreSQL string  `json:"postgresql"` // major version
+	Workload   string  `json:"workload"`
+	Mode       string  `json:"mode"`
+	Round      int     `json:"round"` // from 1 on
+	Side       string  `json:"side"`
+	Variant    string  `json:"variant,omitempty"`
+	Figures    figures `json:"figures"`
+}
+
+func (b *bench) run(ctx context.Context) error {
+	if b.options.list {
+		for _, t := range trials {
+			fmt.Fprintln(b.progress, t.name())
+		}
+		return nil
+	}
+	if _, err := os.Stat(b.options.binary); err != nil {
+		return fmt.Errorf("%w: --binary: %w; `make build` makes it", errUsage, err)
+	}
+	b.began = time.Now()
+	b.servers = map[string]string{}
+	for _, version := range b.options.versions {
+		bin, err := pgserver.Install(ctx, version, b.progress)
+		if err != nil {
+			return fmt.Errorf("find PostgreSQL %s: %w", version, err)
+		}
+		b.servers[version] = bin.Version
+	}
+	for _, version := range b.options.versions {
+		for _, t := range trials {
+			if !b.options.wants(t) {
+				continue
+			}
+			if err := b.try(ctx, version, t); err != nil {
+				return err
+			}
+		}
+	}
+	if len(b.failures) > 0 {
+		return fmt.Errorf("%d runs failed", len(b.failures))
+	}
+	return nil
+}
+
+// try runs all rounds of a trial, the contenders in turn.
+func (b *bench) try(ctx context.Context, version string, t trial) error {
+	for round := 1; round <= b.options.rounds; round++ {
+		for _, c := range t.contenders(b.options) {
+			what := fmt.Sprintf("PostgreSQL %s, %s, round %d, %s", version, t.name(), round, c)
+			f, err := b.once(ctx, t, experiment{options: b.options, version: version, contender: c})
+			if err == nil {
+				fmt.Fprintf(b.progress, "[%s] %s: %s\n", b.clock(), what, t.summary(f))
+				b.samples = append(b.samples, sample{version, t.workload, t.mode, round, c.side, c.variant.name, f})
+				continue
+			}
+			fmt.Fprintf(b.progress, "[%s] %s FAILED: %v\n", b.clock(), what, err)
+			b.failures = append(b.failures, what+": "+firstLine(err))
+			if ctx.Err() != nil || !b.options.keepGoing {
+				return errors.New(what + " failed")
+			}
+		}
+	}
+	return nil
+}
+
+var errRunLimit = fmt.Errorf("the run did not end within %s", runLimit)
+
+func (b *bench) once(ctx context.Context, t trial, e experiment) (figures, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, runLimit, errRunLimit)
+	defer cancel()
+	return t.run(ctx, e)
+}
+
+// clock is the time since the beginning.
+func (b *bench) clock() string { return time.Since(b.began).Truncate(time.Second).String() }
+
+// summary is what a run's line of progress says.
+func (t trial) summary(f figures) string {
+	var parts []string
+	for _, m := range t.measures {
+		parts = append(parts, m.label+" "+duration(f[m.figure]))
+	}
+	for _, more := range []struct{ figure, label string }{
+		{loadSeconds, "load"}, {tailSeconds, "logger's tail"}, {loggerCPU, "primary's CPU"}, {applierCPU, "replica's CPU"},
+	} {
+		if value, ok := f[more.figure]; ok {
+			parts = append(parts, more.label+" "+duration(value))
+		}
+	}
+	for _, peak := range []struct{ figure, label string }{{primaryPeak, "primary's peak"}, {replicaPeak, "replica's peak"}} {
+		if value, ok := f[peak.figure]; ok {
+			parts = append(parts, peak.label+" "+megabytes(value))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line
+}

@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
+	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
+)
+
+const replicationName = "bench"
+
+// syncline is the real thing: `syncline primary` and `syncline replica`, driven over gRPC.
+type syncline struct {
+	lab      *lab
+	primary  *service
+	replica  *service
+	stopped  depth
+	profiles string // directory for profiles, "" for none
+
+	cpuBefore [2]float64 // of primary and replica
+	logBefore float64
+}
+
+func newSyncline(l *lab, o options) *syncline {
+	dir := l.primary.Dir()
+	s := &syncline{
+		lab:      l,
+		primary:  &service{binary: o.binary, role: "primary", url: l.primaryURL(), dir: dir},
+		profiles: o.profile,
+	}
+	s.primary.extra = []string{"--data", s.logDir()}
+	if l.replica != nil {
+		s.replica = &service{binary: o.binary, role: "replica", url: l.replicaURL(), dir: l.replica.Dir()}
+	}
+	return s
+}
+
+// logDir is where the change log is. It goes with the primary's directory.
+func (s *syncline) logDir() string { return filepath.Join(s.lab.primary.Dir(), "changelog") }
+
+func (s *syncline) replicate(ctx context.Context) error {
+	if err := s.serve(ctx); err != nil {
+		return err
+	}
+	if err := s.create(ctx); err != nil {
+		return err
+	}
+	return s.copied(ctx)
+}
+
+// serve starts the processes.
+func (s *syncline) serve(ctx context.Context) error {
+	for _, service := range []*service{s.primary, s.replica} {
+		if err := service.start(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *syncline) applier() applierv1.ApplierServiceClient {
+	return applierv1.NewApplierServiceClient(s.replica.conn)
+}
+
+func (s *syncline) logger() loggerv1.LoggerServiceClient {
+	return loggerv1.NewLoggerServiceClient(s.primary.conn)
+}
+
+// create asks for the replication; the copy begins.
+func (s *syncline) create(ctx context.Context) error {
+	_, err := s.applier().CreateReplication(ctx, &applierv1.CreateReplicationRequest{
+		Name: replicationName, Spec: &applierv1.ReplicationSpec{Source: s.primary.grpc},
+	})
+	if err != nil {
+		return fmt.Errorf("create the replication: %w", err)
+	}
+	return nil
+}
+
+// copied returns when the first copy is done and all tables are consistent with one position.
+func (s *syncline) copied(ctx context.Context) error {
+	return poll(ctx, lookEvery, func() (bool, error) {
+		answer, err := s.applier().GetReplication(ctx, &applierv1.GetReplicationRequest{Name: replicationName})
+		if err != nil {
+			return false, fmt.Errorf("ask for the replication: %w", err)
+		}
+		if err := check(answer.GetReplication()); err != nil {
+			return false, err
+		}
+		return answer.GetReplication().GetState() == applierv1.State_STATE_RUNNING, nil
+	})
+}
+
+// check refuses a replication that does not go on by itself.
+func check(r *applierv1.Replication) error {
+	switch r.GetState() {
+	case applierv1.State_STATE_FAILED, applierv1.State_STATE_STOPPED:
+		return fmt.Errorf("the replication is %s: %s", r.GetState(), r.GetReason())
+	}
+	return nil
+}
+
+func (s *syncline) stop(ctx context.Context, d depth) error {
+	s.stopped = d
+	_, err := s.applier().StopReplication(ctx, &applierv1.StopReplicationRequest{Name: replicationName})
+	if err != nil {
+		return fmt.Errorf("stop the replication: %w", err)
+	}
+	if d == everything {
+		return s.primary.stop()
+	}
+	return nil
+}
+
+// settled returns when the logger has the marker in its change log.
+func (s *syncline) settled(ctx context.Context, _ int64) error {
+	if s.stopped == everything {
+		return nil
+	}
+	barrier, err := s.logger().EmitBarrier(ctx, &loggerv1.EmitBarrierRequest{})
+	if err != nil {
+		return fmt.Errorf("emit a barrier: %w", err)
+	}
+	return poll(ctx, lookEvery, func() (bool, error) {
+		state, err := s.logger().GetState(ctx, &loggerv1.GetStateRequest{})
+		if err != nil {
+			return false, fmt.Errorf("ask the logger: %w", err)
+		}
+		return state.GetPosition().GetLsn() >= barrier.GetPosition().GetLsn(), nil
+	})
+}
+
+func (s *syncline) start(ctx context.Context) error {
+	if s.stopped == everything {
+		if err := s.primary.start(ctx); err != nil {
+			return err
+		}
+	}
+	_, err := s.applier().StartReplication(ctx, &applierv1.StartReplicationRequest{Name: replicationName})
+	if err != nil {
+		return fmt.Errorf("start the replication: %w", err)
+	}
+	return nil
+}
+
+func (s *syncline) reached(ctx context.Context, marker int64) error {
+	return visible(ctx, s.lab.replicaURL(), marker, s.failed)
+}
+
+func (s *syncline) failed(ctx context.Context) error {
+	answer, err := s.applier().GetReplication(ctx, &applierv1.GetReplicationRequest{Name: replicationName})
+	if err != nil {
+		return fmt.Errorf("ask for the replication: %w", err)
+	}
+	return check(answer.GetReplication())
+}
+
+func (s *syncline) begin() {
+	s.cpuBefore = [2]float64{s.primary.cpu(), s.replica.cpu()}
+	s.logBefore = diskUsage(s.logDir())
+}
+
+func (s *syncline) report(_ context.Context, f figures) error {
+	f[loggerCPU] = s.primary.cpu() - s.cpuBefore[0]
+	f[applierCPU] = s.replica.cpu() - s.cpuBefore[1]
+	f[logBytes] = diskUsage(s.logDir()) - s.logBefore
+	f.peak(primaryPeak, s.primary.pid())
+	f.peak(replicaPeak, s.replica.pid())
+	return nil
+}
+
+func (s *syncline) close() error {
+	return errors.Join(s.replica.close(), s.primary.close())
+}
+
+// explain is what the processes printed last.
+func (s *syncline) explain() string {
+	text := "syncline primary printed last:\n" + s.primary.logTail()
+	if s.replica != nil {
+		text += "syncline replica printed last:\n" + s.replica.logTail()
+	}
+	return text
+}

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// write prints the report for people, in Markdown.
+func (r results) write(out io.Writer) error {
+	if len(r.Samples) == 0 && len(r.Failures) == 0 {
+		return nil
+	}
+	var s strings.Builder
+	var servers, set []string
+	for _, major := range slices.Sorted(maps.Keys(r.Servers)) {
+		servers = append(servers, r.Servers[major])
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Settings)) {
+		set = append(set, name+" = "+r.Settings[name])
+	}
+	fmt.Fprintf(&s, "PostgreSQL %s on %d cores with %s of memory; scale %g, medians of %d rounds.\n\n", strings.Join(servers, " and "),
+		r.Cores, gigabytes(r.Memory), r.Scale, r.Rounds)
+	fmt.Fprintf(&s, "Settings of all servers: %s; everything else, fsync and synchronous_commit too, is at its default.\n\n", strings.Join(set, ", "))
+	r.writeComparison(&s)
+	r.writeCosts(&s)
+	for _, failure := range r.Failures {
+		fmt.Fprintf(&s, "FAILED: %s\n", failure)
+	}
+	_, err := io.WriteString(out, s.String())
+	return err
+}
+
+func (r results) writeComparison(s *strings.Builder) {
+	s.WriteString("| PostgreSQL | workload | measure | native, the better | Syncline | ratio | decode floor | of the floor | target | met |\n")
+	s.WriteString("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | --- | --- |\n")
+	for _, w := range r.Rows {
+		native := duration(w.Native)
+		if w.Variant != "" {
+			native += " (" + w.Variant + ")"
+		}
+		cells := []string{
+			w.PostgreSQL, w.Workload + "/" + w.Mode, w.Measure, native, duration(w.Syncline), times(w.Ratio),
+			duration(w.Floor), times(w.Share), w.Target, yesNo(w.Met),
+		}
+		s.WriteString("| " + strings.Join(cells, " | ") + " |\n")
+	}
+	s.WriteString("\n")
+}
+
+// writeCosts tells what else the runs used.
+func (r results) writeCosts(s *strings.Builder) {
+	s.WriteString("Memory is the peak, without shared memory. The logger's tail is how much longer it took than the load.\n\n")
+	s.WriteString("| PostgreSQL | workload | side | load | logger's tail | CPU primary / replica | memory primary / replica | change log per byte of WAL |\n")
+	s.WriteString("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |\n")
+	seen := map[string]bool{}
+	for _, run := range r.Samples {
+		key := strings.Join([]string{run.PostgreSQL, run.Workload, run.Mode, run.Side, run.Variant}, "|")
+		if seen[key] || run.Side == floorSide {
+			continue
+		}
+		seen[key] = true
+		rounds := slices.DeleteFunc(slices.Clone(r.Samples), func(s sample) bool {
+			return s.PostgreSQL != run.PostgreSQL || s.Workload != run.Workload || s.Mode != run.Mode
+		})
+		of := func(figure string) float64 { return medianOf(rounds, figure, run.Side, run.Variant) }
+		side := contender{run.Side, variant{name: run.Variant}}.String()
+		cells := []string{
+			run.PostgreSQL, run.Workload + "/" + run.Mode, side, duration(of(loadSeconds)), duration(of(tailSeconds)),
+			pair(duration(of(loggerCPU)), duration(of(applierCPU))), pair(megabytes(of(primaryPeak)), megabytes(of(replicaPeak))),
+			times(quotient(of(logBytes), of(walBytes))),
+		}
+		s.WriteString("| " + strings.Join(cells, " | ") + " |\n")
+	}
+	s.WriteString("\n")
+}
+
+func pair(a, b string) string {
+	if a == "" && b == "" {
+		return ""
+	}
+	return a + " / " + b
+}
+
+// duration prints seconds, "" for none.
+func duration(s float64) string {
+	switch {
+	case s == 0:
+		return ""
+	case s < 1:
+		return fmt.Sprintf("%.1f ms", s*1000)
+	case s < 100:
+		return fmt.Sprintf("%.2f s", s)
+	}
+	return fmt.Sprintf("%.0f s", s)
+}
+
+func times(ratio float64) string {
+	if ratio == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.2f", ratio)
+}
+
+func megabytes(bytes float64) string {
+	if bytes == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.0f MB", bytes/1e6)
+}
+
+func gigabytes(bytes float64) string { return fmt.Sprintf("%.0f GB", bytes/(1<<30)) }
+
+func yesNo(met *bool) string {
+	switch {
+	case met == nil:
+		return ""
+	case *met:
+		return "yes"
+	}
+	return "NO"
+}

@@ -1,0 +1,68 @@
+package main
+
+import "context"
+
+// trial is one row of the plan: a workload in one mode.
+type trial struct {
+	workload, mode string
+	measures       []measure
+	contenders     func(options) []contender
+	run            func(ctx context.Context, e experiment) (figures, error)
+}
+
+func (t trial) name() string { return t.workload + "/" + t.mode }
+
+// experiment is one run of a trial.
+type experiment struct {
+	options
+	version   string
+	contender contender
+}
+
+// measure is a figure that is compared, less is better.
+type measure struct {
+	figure string
+	label  string
+	target target
+}
+
+func timed(t target) []measure { return []measure{{figure: seconds, label: "time", target: t}} }
+
+// trials are everything that can be measured, in the order in which it is.
+var trials = planTrials()
+
+func planTrials() []trial {
+	all := []trial{copyTrial()}
+	for _, w := range []struct {
+		workload
+		catchup target
+	}{
+		{insertLoad(), faster(2.5)},
+		{updateLoad(), faster(2.5)},
+		{deleteLoad(), faster(2)},
+		{singleLoad(), faster(5)},
+		{tpcbLoad(), faster(5)},
+	} {
+		all = append(all,
+			replayTrial(w.workload, catchup, w.catchup),
+			replayTrial(w.workload, fromWAL, nearFloor(0.8)),
+			replayTrial(w.workload, live, nearFloor(0.8)),
+		)
+	}
+	return all
+}
+
+// natives are the variants of the native side that were asked for.
+func natives(variants []variant) []contender {
+	var all []contender
+	for _, v := range variants {
+		all = append(all, contender{side: nativeSide, variant: v})
+	}
+	return all
+}
+
+func withoutFloor(o options) []contender {
+	return append(natives(o.native), contender{side: synclineSide})
+}
+
+func withFloor(o options) []contender { return append(withoutFloor(o), contender{side: floorSide}) }
