@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -106,10 +107,13 @@ func (t trial) summary(f figures) string {
 	for _, m := range t.measures {
 		parts = append(parts, m.label+" "+duration(f[m.figure]))
 	}
+	compared := func(figure string) bool {
+		return slices.ContainsFunc(t.measures, func(m measure) bool { return m.figure == figure })
+	}
 	for _, more := range []struct{ figure, label string }{
-		{loadSeconds, "load"}, {tailSeconds, "logger's tail"}, {loggerCPU, "primary's CPU"}, {applierCPU, "replica's CPU"},
+		{copySeconds, "first copy"}, {seconds, "time"}, {loadSeconds, "load"}, {tailSeconds, "logger's tail"}, {sourceCPU, "CPU at the primary"}, {applierCPU, "at the replica"},
 	} {
-		if value, ok := f[more.figure]; ok {
+		if value, ok := f[more.figure]; ok && !compared(more.figure) {
 			parts = append(parts, more.label+" "+duration(value))
 		}
 	}
@@ -117,6 +121,9 @@ func (t trial) summary(f figures) string {
 		if value, ok := f[peak.figure]; ok {
 			parts = append(parts, peak.label+" "+megabytes(value))
 		}
+	}
+	if bytes, ok := f[sentBytes]; ok {
+		parts = append(parts, "sent "+megabytes(bytes))
 	}
 	return strings.Join(parts, ", ")
 }

@@ -112,10 +112,12 @@ func timeCopy(ctx context.Context, e experiment, l *lab, s side) (time.Duration,
 		if err := s.serve(ctx); err != nil {
 			return 0, err
 		}
-		if err := l.settle(ctx); err != nil {
+		if err := l.settle(ctx, database); err != nil {
 			return 0, err
 		}
-		s.begin()
+		if err := s.begin(ctx); err != nil {
+			return 0, err
+		}
 		profiled := startProfiles(ctx, s)
 		began := time.Now()
 		if err := s.create(ctx); err != nil {
@@ -140,7 +142,7 @@ func timeCopy(ctx context.Context, e experiment, l *lab, s side) (time.Duration,
 			}
 		}
 	}
-	if err := l.settle(ctx); err != nil {
+	if err := l.settle(ctx, database); err != nil {
 		return 0, err
 	}
 	began := time.Now()

@@ -1,5 +1,7 @@
 package main
 
+import "slices"
+
 // figures are what one run measured, by name; the names end with the unit. What is not measured is not there.
 type figures map[string]float64
 
@@ -9,8 +11,8 @@ const (
 	changes       = "changes"             // row changes of the load
 	loadSeconds   = "load_seconds"        // how long the load took
 	tailSeconds   = "logger_tail_seconds" // how much longer the logger took than the load
-	loggerCPU     = "logger_cpu_seconds"  // CPU time of `syncline primary`
-	applierCPU    = "applier_cpu_seconds" // CPU time of `syncline replica`
+	sourceCPU     = "source_cpu_seconds"  // CPU time of `syncline primary`, or of the walsender
+	applierCPU    = "applier_cpu_seconds" // CPU time of `syncline replica`, or of the apply worker
 	primaryPeak   = "primary_peak_bytes"  // memory of `syncline primary`, or of the walsender
 	replicaPeak   = "replica_peak_bytes"  // memory of `syncline replica`, or of the apply worker
 	walBytes      = "wal_bytes"           // WAL that the primary wrote during the load
@@ -32,4 +34,19 @@ func (f figures) peak(name string, pid int) {
 	if bytes, err := peakMemory(pid); err == nil {
 		f[name] = max(f[name], bytes)
 	}
+}
+
+// wire sets the bytes that a port sent to the peers since before; nil peers are all. A connection that ended on the way takes
+// its count with it, and then the figure says less than was sent.
+func (f figures) wire(port int, before map[int]float64, peers []int) error {
+	after, err := sent(port)
+	if err != nil {
+		return err
+	}
+	for peer, bytes := range after {
+		if peers == nil || slices.Contains(peers, peer) {
+			f[sentBytes] += max(0, bytes-before[peer])
+		}
+	}
+	return nil
 }

@@ -145,8 +145,8 @@ func (fl *floor) stop(ctx context.Context, _ depth) error {
 	}))
 }
 
-func (fl *floor) settled(context.Context, int64) error { return nil }
-func (fl *floor) begin()                               {}
+func (fl *floor) settled(context.Context) error { return nil }
+func (fl *floor) begin(context.Context) error   { return nil }
 
 func (fl *floor) report(context.Context, figures) error { return nil }
 

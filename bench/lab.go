@@ -44,6 +44,7 @@ type lab struct {
 	primary, replica *pgserver.Server
 	conn             *pgx.Conn // to the primary's database; for one goroutine at a time
 	marks            int64
+	markedAfter      uint64 // LSN: the transaction of the newest marker ends after it
 }
 
 // newLab starts both servers. The primary has one database. replicas are the names of the replica's; none means that no
@@ -140,11 +141,12 @@ func execute(ctx context.Context, url, sql string) error {
 	})
 }
 
-// settle puts tables and servers into a state that is the same in every run.
-func (l *lab) settle(ctx context.Context) error {
+// settle puts the tables of the primary and of the named databases on the replica, and the servers, into a state that is the
+// same in every run.
+func (l *lab) settle(ctx context.Context, replicas ...string) error {
 	urls := []string{l.primaryURL()}
-	if l.replica != nil {
-		urls = append(urls, l.replicaURL())
+	for _, name := range replicas {
+		urls = append(urls, l.replica.URL(name))
 	}
 	for _, url := range urls {
 		for _, sql := range []string{"VACUUM ANALYZE", "CHECKPOINT"} {

@@ -18,6 +18,10 @@ const (
 // mark commits the next marker on the primary.
 func (l *lab) mark(ctx context.Context) (int64, error) {
 	l.marks++
+	err := l.conn.QueryRow(ctx, "SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint").Scan(&l.markedAfter)
+	if err != nil {
+		return 0, fmt.Errorf("read the WAL position: %w", err)
+	}
 	if _, err := l.conn.Exec(ctx, "INSERT INTO public.bench_marker VALUES ($1)", l.marks); err != nil {
 		return 0, fmt.Errorf("commit a marker: %w", err)
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -13,10 +12,7 @@ import (
 	"github.com/seed0419d559/syncline/internal/postgres"
 )
 
-const (
-	publication  = "bench"
-	subscription = "bench"
-)
+const publication = "bench"
 
 // native is PostgreSQL's own logical replication. Its tables have to be on the replica before.
 type native struct {
@@ -24,6 +20,9 @@ type native struct {
 	variant variant
 	url     string // of the replica's database
 	name    string // of the subscription and its slot
+
+	cpuBefore map[int]float64 // by process id
+	sentTo    map[int]float64 // bytes, by port of the other end
 }
 
 func (n *native) replicate(ctx context.Context) error {
@@ -88,7 +87,7 @@ func (n *native) stop(ctx context.Context, _ depth) error {
 	})
 }
 
-func (n *native) settled(context.Context, int64) error { return nil }
+func (n *native) settled(context.Context) error { return nil }
 
 func (n *native) start(ctx context.Context) error {
 	return execute(ctx, n.url, "ALTER SUBSCRIPTION "+postgres.Ident(n.name)+" ENABLE")
@@ -101,27 +100,64 @@ func (n *native) reached(ctx context.Context, marker int64) error {
 // failed never gives up: a worker that failed is started again by PostgreSQL, and the deadline of the run is enough.
 func (n *native) failed(context.Context) error { return nil }
 
-func (n *native) begin() {}
+func (n *native) begin(ctx context.Context) error {
+	senders, appliers, err := n.processes(ctx)
+	if err != nil {
+		return err
+	}
+	n.cpuBefore = map[int]float64{}
+	for _, pid := range append(senders, appliers...) {
+		n.cpuBefore[pid] = ownCPU(pid)
+	}
+	n.sentTo, err = sent(n.lab.primary.Port())
+	return err
+}
 
-// report tells the peak memory of the walsender and of the apply worker. PostgreSQL's processes count the pages of shared
-// memory that they touched as their own, so what they hold of it now is taken off.
-func (n *native) report(ctx context.Context, f figures) error {
-	var sender int
-	err := n.lab.conn.QueryRow(ctx, "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1 AND active", n.name).Scan(&sender)
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-		return fmt.Errorf("find the walsender: %w", err)
+// processes are those that work for the subscription now: the walsender, and the apply worker with its helpers.
+func (n *native) processes(ctx context.Context) (senders, appliers []int, err error) {
+	senders, err = pids(ctx, n.lab.conn, "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1 AND active", n.name)
+	if err != nil {
+		return nil, nil, err
 	}
-	var applier int
-	err = withConn(ctx, n.url, func(conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, "SELECT pid FROM pg_stat_subscription WHERE subname = $1 AND relid IS NULL AND pid IS NOT NULL "+
-			"ORDER BY pid LIMIT 1", n.name).Scan(&applier)
+	err = withConn(ctx, n.url, func(conn *pgx.Conn) (err error) {
+		appliers, err = pids(ctx, conn, "SELECT pid FROM pg_stat_subscription WHERE subname = $1 AND pid IS NOT NULL", n.name)
+		return err
 	})
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-		return fmt.Errorf("find the apply worker: %w", err)
+	return senders, appliers, err
+}
+
+func pids(ctx context.Context, conn *pgx.Conn, query string, args ...any) ([]int, error) {
+	rows, err := conn.Query(ctx, query, args...)
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
 	}
-	f.peak(primaryPeak, sender)
-	f.peak(replicaPeak, applier)
-	return nil
+	found, err := pgx.CollectRows(rows, pgx.RowTo[int])
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	return found, nil
+}
+
+// report tells CPU time, peak memory and bytes on the wire of the processes that are still there.
+func (n *native) report(ctx context.Context, f figures) error {
+	senders, appliers, err := n.processes(ctx)
+	if err != nil {
+		return err
+	}
+	for _, kind := range []struct {
+		pids      []int
+		cpu, peak string
+	}{{senders, sourceCPU, primaryPeak}, {appliers, applierCPU, replicaPeak}} {
+		for _, pid := range kind.pids {
+			f[kind.cpu] += ownCPU(pid) - n.cpuBefore[pid]
+			f.peak(kind.peak, pid)
+		}
+	}
+	ports, err := pids(ctx, n.lab.conn, "SELECT client_port FROM pg_stat_replication")
+	if err != nil {
+		return err
+	}
+	return f.wire(n.lab.primary.Port(), n.sentTo, ports)
 }
 
 func (n *native) close() error { return nil }

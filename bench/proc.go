@@ -26,6 +26,15 @@ func readCPU(pid int) (cpuTime, error) {
 	return parseStat(text)
 }
 
+// ownCPU is the CPU time of a process itself in seconds, 0 when it is gone.
+func ownCPU(pid int) float64 {
+	t, err := readCPU(pid)
+	if err != nil {
+		return 0
+	}
+	return t.own
+}
+
 // parseStat reads /proc/PID/stat, see proc(5). Its second field, the command, stands in parentheses and may hold anything.
 func parseStat(text []byte) (cpuTime, error) {
 	const parent, user, system, childUser, childSystem = 1, 11, 12, 13, 14 // counted from the field after the command

@@ -64,7 +64,7 @@ func fetchProfile(ctx context.Context, s *service, what, file string) error {
 	if err != nil {
 		return fmt.Errorf("ask for a profile: %w", err)
 	}
-	defer answer.Body.Close()
+	defer func() { _ = answer.Body.Close() }()
 	if answer.StatusCode != http.StatusOK {
 		return fmt.Errorf("ask for a profile: %s", answer.Status)
 	}

@@ -33,19 +33,28 @@ type replay struct {
 	mode string
 }
 
-// run does one run on a lab of its own.
+// run does one run.
 func (r replay) run(ctx context.Context, e experiment) (f figures, err error) {
-	replicas := []string{database}
-	if e.contender.side == floorSide {
-		replicas = nil
+	err = r.inLab(ctx, e, func(ctx context.Context, l *lab, s side) error {
+		f, err = r.measure(ctx, e, l, s)
+		return err
+	})
+	return f, err
+}
+
+// inLab calls do when the contender replicates the workload's tables in a lab of its own, and compares them afterwards.
+func (r replay) inLab(ctx context.Context, e experiment, do func(context.Context, *lab, side) error) (err error) {
+	var replicas []string
+	if e.contender.side != floorSide {
+		replicas = []string{database}
 	}
 	l, err := newLab(ctx, e.version, e.contender.variant, replicas...)
 	defer func() { err = errors.Join(err, l.close()) }()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := r.prepare(ctx, e, l); err != nil {
-		return nil, err
+		return err
 	}
 	s := e.contender.on(l, e.options)
 	defer func() {
@@ -54,25 +63,31 @@ func (r replay) run(ctx context.Context, e experiment) (f figures, err error) {
 		}
 		err = errors.Join(err, s.close())
 	}()
-	if err := synced(ctx, l, s); err != nil {
-		return nil, err
+	if err := s.replicate(ctx); err != nil {
+		return err
 	}
-	if f, err = r.measure(ctx, e, l, s); err != nil {
-		return nil, err
+	if err := reachedByAll(ctx, l, []side{s}); err != nil {
+		return err
+	}
+	if err := l.settle(ctx, replicas...); err != nil {
+		return err
+	}
+	if err := do(ctx, l, s); err != nil {
+		return err
 	}
 	if l.replica == nil {
-		return f, nil
+		return nil
 	}
-	return f, equal(ctx, l.primaryURL(), l.replicaURL())
+	return equal(ctx, l.primaryURL(), l.replicaURL())
 }
 
 // prepare creates and fills the tables. The native side needs them on the replica too; Syncline makes its own.
 func (r replay) prepare(ctx context.Context, e experiment, l *lab) error {
-	if err := execute(ctx, l.primaryURL(), r.tables); err != nil {
+	if err := execute(ctx, l.primaryURL(), r.create(e)); err != nil {
 		return err
 	}
 	if e.contender.side == nativeSide {
-		if err := execute(ctx, l.replicaURL(), markerTable+";"+r.tables); err != nil {
+		if err := execute(ctx, l.replicaURL(), markerTable+";"+r.create(e)); err != nil {
 			return err
 		}
 	}
@@ -80,21 +95,6 @@ func (r replay) prepare(ctx context.Context, e experiment, l *lab) error {
 		return r.fill(ctx, e, l)
 	}
 	return nil
-}
-
-// synced sets the replication up and returns when it follows.
-func synced(ctx context.Context, l *lab, s side) error {
-	if err := s.replicate(ctx); err != nil {
-		return err
-	}
-	marker, err := l.mark(ctx)
-	if err != nil {
-		return err
-	}
-	if err := s.reached(ctx, marker); err != nil {
-		return err
-	}
-	return l.settle(ctx)
 }
 
 // measure runs the load and times the replication.
@@ -114,8 +114,13 @@ func (r replay) measure(ctx context.Context, e experiment, l *lab, s side) (figu
 	if err != nil {
 		return nil, err
 	}
-	s.begin()
-	profiled := startProfiles(ctx, s)
+	if err := s.begin(ctx); err != nil {
+		return nil, err
+	}
+	profiled := func(experiment, string) {}
+	if r.mode == live {
+		profiled = startProfiles(ctx, s)
+	}
 	began := time.Now()
 	n, err := r.load(ctx, e, l)
 	if err != nil {
@@ -128,7 +133,7 @@ func (r replay) measure(ctx context.Context, e experiment, l *lab, s side) (figu
 	f[changes], f[loadSeconds] = float64(n), time.Since(began).Seconds()
 	if r.mode != live {
 		loaded := time.Now()
-		if err := s.settled(ctx, marker); err != nil {
+		if err := s.settled(ctx); err != nil {
 			return nil, err
 		}
 		if r.mode == catchup && e.contender.side == synclineSide {
@@ -138,6 +143,7 @@ func (r replay) measure(ctx context.Context, e experiment, l *lab, s side) (figu
 		if err := s.start(ctx); err != nil {
 			return nil, err
 		}
+		profiled = startProfiles(ctx, s)
 	}
 	if err := s.reached(ctx, marker); err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -39,8 +40,12 @@ type service struct {
 	usedBefore float64 // CPU seconds of the processes that were stopped
 }
 
-// start starts the process and waits until it is healthy. It may be called again after stop.
+// start starts the process and waits until it is healthy. It may be called again after stop; a process that runs is left
+// alone.
 func (s *service) start(ctx context.Context) error {
+	if s.pid() != 0 {
+		return nil
+	}
 	if err := s.reserve(); err != nil {
 		return err
 	}
@@ -94,7 +99,10 @@ func (s *service) waitHealthy(ctx context.Context) error {
 	return nil
 }
 
-func (s *service) logPath() string { return filepath.Join(s.dir, "syncline.log") }
+// logPath is a file of its own: several services may share a server's directory.
+func (s *service) logPath() string {
+	return filepath.Join(s.dir, fmt.Sprintf("syncline-%s-%s.log", s.role, s.http[strings.LastIndexByte(s.http, ':')+1:]))
+}
 
 // logTail is the end of what the process printed.
 func (s *service) logTail() string {
@@ -111,6 +119,12 @@ func (s *service) pid() int {
 		return 0
 	}
 	return s.process.PID()
+}
+
+func (s *service) port() int {
+	_, port, _ := net.SplitHostPort(s.grpc)
+	number, _ := strconv.Atoi(port)
+	return number
 }
 
 // cpu is the CPU time of the service so far, in seconds, over all its processes.
@@ -139,6 +153,7 @@ func (s *service) close() error {
 	err := s.stop()
 	if s.conn != nil {
 		err = errors.Join(err, s.conn.Close())
+		s.conn = nil
 	}
 	for _, hold := range s.held {
 		hold.Close()

@@ -15,26 +15,27 @@ const replicationName = "bench"
 // syncline is the real thing: `syncline primary` and `syncline replica`, driven over gRPC.
 type syncline struct {
 	lab      *lab
+	url      string // of the replica's database
 	primary  *service
 	replica  *service
 	stopped  depth
 	profiles string // directory for profiles, "" for none
 
-	cpuBefore [2]float64 // of primary and replica
+	cpuBefore [2]float64      // of primary and replica
+	sentTo    map[int]float64 // bytes, by port of the other end
 	logBefore float64
 }
 
-func newSyncline(l *lab, o options) *syncline {
+func newSyncline(l *lab, o options, url string) *syncline {
 	dir := l.primary.Dir()
 	s := &syncline{
 		lab:      l,
+		url:      url,
 		primary:  &service{binary: o.binary, role: "primary", url: l.primaryURL(), dir: dir},
 		profiles: o.profile,
 	}
 	s.primary.extra = []string{"--data", s.logDir()}
-	if l.replica != nil {
-		s.replica = &service{binary: o.binary, role: "replica", url: l.replicaURL(), dir: l.replica.Dir()}
-	}
+	s.replica = &service{binary: o.binary, role: "replica", url: url, dir: l.replica.Dir()}
 	return s
 }
 
@@ -116,20 +117,16 @@ func (s *syncline) stop(ctx context.Context, d depth) error {
 }
 
 // settled returns when the logger has the marker in its change log.
-func (s *syncline) settled(ctx context.Context, _ int64) error {
+func (s *syncline) settled(ctx context.Context) error {
 	if s.stopped == everything {
 		return nil
-	}
-	barrier, err := s.logger().EmitBarrier(ctx, &loggerv1.EmitBarrierRequest{})
-	if err != nil {
-		return fmt.Errorf("emit a barrier: %w", err)
 	}
 	return poll(ctx, lookEvery, func() (bool, error) {
 		state, err := s.logger().GetState(ctx, &loggerv1.GetStateRequest{})
 		if err != nil {
 			return false, fmt.Errorf("ask the logger: %w", err)
 		}
-		return state.GetPosition().GetLsn() >= barrier.GetPosition().GetLsn(), nil
+		return state.GetPosition().GetLsn() > s.lab.markedAfter, nil
 	})
 }
 
@@ -147,7 +144,7 @@ func (s *syncline) start(ctx context.Context) error {
 }
 
 func (s *syncline) reached(ctx context.Context, marker int64) error {
-	return visible(ctx, s.lab.replicaURL(), marker, s.failed)
+	return visible(ctx, s.url, marker, s.failed)
 }
 
 func (s *syncline) failed(ctx context.Context) error {
@@ -158,18 +155,20 @@ func (s *syncline) failed(ctx context.Context) error {
 	return check(answer.GetReplication())
 }
 
-func (s *syncline) begin() {
+func (s *syncline) begin(context.Context) (err error) {
 	s.cpuBefore = [2]float64{s.primary.cpu(), s.replica.cpu()}
 	s.logBefore = diskUsage(s.logDir())
+	s.sentTo, err = sent(s.primary.port())
+	return err
 }
 
 func (s *syncline) report(_ context.Context, f figures) error {
-	f[loggerCPU] = s.primary.cpu() - s.cpuBefore[0]
+	f[sourceCPU] = s.primary.cpu() - s.cpuBefore[0]
 	f[applierCPU] = s.replica.cpu() - s.cpuBefore[1]
 	f[logBytes] = diskUsage(s.logDir()) - s.logBefore
 	f.peak(primaryPeak, s.primary.pid())
 	f.peak(replicaPeak, s.replica.pid())
-	return nil
+	return f.wire(s.primary.port(), s.sentTo, nil)
 }
 
 func (s *syncline) close() error {
@@ -178,9 +177,5 @@ func (s *syncline) close() error {
 
 // explain is what the processes printed last.
 func (s *syncline) explain() string {
-	text := "syncline primary printed last:\n" + s.primary.logTail()
-	if s.replica != nil {
-		text += "syncline replica printed last:\n" + s.replica.logTail()
-	}
-	return text
+	return "syncline primary printed last:\n" + s.primary.logTail() + "syncline replica printed last:\n" + s.replica.logTail()
 }

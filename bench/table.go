@@ -26,6 +26,7 @@ func (r results) write(out io.Writer) error {
 	fmt.Fprintf(&s, "Settings of all servers: %s; everything else, fsync and synchronous_commit too, is at its default.\n\n", strings.Join(set, ", "))
 	r.writeComparison(&s)
 	r.writeCosts(&s)
+	r.writeSizes(&s)
 	for _, failure := range r.Failures {
 		fmt.Fprintf(&s, "FAILED: %s\n", failure)
 	}
@@ -53,8 +54,8 @@ func (r results) writeComparison(s *strings.Builder) {
 // writeCosts tells what else the runs used.
 func (r results) writeCosts(s *strings.Builder) {
 	s.WriteString("Memory is the peak, without shared memory. The logger's tail is how much longer it took than the load.\n\n")
-	s.WriteString("| PostgreSQL | workload | side | load | logger's tail | CPU primary / replica | memory primary / replica | change log per byte of WAL |\n")
-	s.WriteString("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |\n")
+	s.WriteString("| PostgreSQL | workload | side | load | logger's tail | CPU primary / replica | memory primary / replica | sent | change log per byte of WAL |\n")
+	s.WriteString("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n")
 	seen := map[string]bool{}
 	for _, run := range r.Samples {
 		key := strings.Join([]string{run.PostgreSQL, run.Workload, run.Mode, run.Side, run.Variant}, "|")
@@ -69,12 +70,30 @@ func (r results) writeCosts(s *strings.Builder) {
 		side := contender{run.Side, variant{name: run.Variant}}.String()
 		cells := []string{
 			run.PostgreSQL, run.Workload + "/" + run.Mode, side, duration(of(loadSeconds)), duration(of(tailSeconds)),
-			pair(duration(of(loggerCPU)), duration(of(applierCPU))), pair(megabytes(of(primaryPeak)), megabytes(of(replicaPeak))),
-			times(quotient(of(logBytes), of(walBytes))),
+			pair(duration(of(sourceCPU)), duration(of(applierCPU))), pair(megabytes(of(primaryPeak)), megabytes(of(replicaPeak))),
+			megabytes(of(sentBytes)), times(quotient(of(logBytes), of(walBytes))),
 		}
 		s.WriteString("| " + strings.Join(cells, " | ") + " |\n")
 	}
 	s.WriteString("\n")
+}
+
+// writeSizes tells whether Syncline keeps to the size of its work.
+func (r results) writeSizes(s *strings.Builder) {
+	for _, major := range slices.Sorted(maps.Keys(r.Servers)) {
+		of := sizesOf(major, r.Samples)
+		if len(of.of) == 0 {
+			continue
+		}
+		fmt.Fprintf(s, "Sizes, on PostgreSQL %s: a first copy of so many rows, then catching up with one transaction of as many inserts. Target %s.\n\n",
+			major, of.verdict())
+		s.WriteString("| rows | first copy | one transaction | memory of syncline primary | of syncline replica |\n| ---: | ---: | ---: | ---: | ---: |\n")
+		for _, size := range of.of {
+			fmt.Fprintf(s, "| %.0f | %s | %s | %s | %s |\n", size.rows, duration(size.copied), duration(size.inserted),
+				megabytes(size.primary), megabytes(size.replica))
+		}
+		s.WriteString("\n")
+	}
 }
 
 func pair(a, b string) string {

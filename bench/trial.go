@@ -49,6 +49,15 @@ func planTrials() []trial {
 			replayTrial(w.workload, live, nearFloor(0.8)),
 		)
 	}
+	all = append(all, latencyTrial(), fanoutTrial(1, target{}), fanoutTrial(4, target{}), fanoutTrial(16, faster(6)),
+		replayTrial(wideLoad(), catchup, faster(1.5)),
+		replayTrial(tablesLoad(), catchup, faster(1.5)),
+		replayTrial(toastLoad(), catchup, faster(1.5)),
+		replayTrial(keylessLoad(), catchup, faster(1)),
+	)
+	for _, size := range millions {
+		all = append(all, sizeTrial(size))
+	}
 	return all
 }
 

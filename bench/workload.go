@@ -13,10 +13,19 @@ import (
 type workload struct {
 	name   string
 	tables string // SQL that creates the tables, with everything that belongs to them
+	// tablesOf gives that SQL where it depends on the scale; else it is nil.
+	tablesOf func(experiment) string
 	// fill writes the rows that are there before the replication begins. It may be nil.
 	fill func(ctx context.Context, e experiment, l *lab) error
 	// load does the work and returns the number of row changes in it.
 	load func(ctx context.Context, e experiment, l *lab) (int, error)
+}
+
+func (w workload) create(e experiment) string {
+	if w.tablesOf != nil {
+		return w.tablesOf(e)
+	}
+	return w.tables
 }
 
 // itemTable is an ordinary narrow table.
@@ -40,20 +49,20 @@ const (
 func insertLoad() workload {
 	return workload{name: "insert", tables: itemTable, load: func(ctx context.Context, e experiment, l *lab) (int, error) {
 		n := e.sized(insertedItems)
-		return n, fillItems(ctx, l, n)
+		return n, fillItems(ctx, l, 1, n)
 	}}
 }
 
-// fillItems writes n items in one transaction.
-func fillItems(ctx context.Context, l *lab, n int) error {
-	if _, err := l.conn.Exec(ctx, insertItems, 1, n); err != nil {
+// fillItems writes items in one transaction.
+func fillItems(ctx context.Context, l *lab, from, to int) error {
+	if _, err := l.conn.Exec(ctx, insertItems, from, to); err != nil {
 		return fmt.Errorf("insert items: %w", err)
 	}
 	return nil
 }
 
 func itemsFirst(ctx context.Context, e experiment, l *lab) error {
-	return fillItems(ctx, l, e.sized(itemsBefore))
+	return fillItems(ctx, l, 1, e.sized(itemsBefore))
 }
 
 func updateLoad() workload {
