@@ -37,7 +37,7 @@ type sample struct {
 func (b *bench) run(ctx context.Context) error {
 	if b.options.list {
 		for _, t := range trials {
-			fmt.Fprintln(b.progress, t.name())
+			fmt.Println(t.name())
 		}
 		return nil
 	}
@@ -113,16 +113,16 @@ func (t trial) summary(f figures) string {
 	for _, more := range []struct{ figure, label string }{
 		{copySeconds, "first copy"}, {seconds, "time"}, {loadSeconds, "load"}, {tailSeconds, "logger's tail"}, {sourceCPU, "CPU at the primary"}, {applierCPU, "at the replica"},
 	} {
-		if value, ok := f[more.figure]; ok && !compared(more.figure) {
+		if value := f[more.figure]; value > 0 && !compared(more.figure) {
 			parts = append(parts, more.label+" "+duration(value))
 		}
 	}
 	for _, peak := range []struct{ figure, label string }{{primaryPeak, "primary's peak"}, {replicaPeak, "replica's peak"}} {
-		if value, ok := f[peak.figure]; ok {
+		if value := f[peak.figure]; value > 0 {
 			parts = append(parts, peak.label+" "+megabytes(value))
 		}
 	}
-	if bytes, ok := f[sentBytes]; ok {
+	if bytes := f[sentBytes]; bytes > 0 {
 		parts = append(parts, "sent "+megabytes(bytes))
 	}
 	return strings.Join(parts, ", ")

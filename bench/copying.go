@@ -69,7 +69,7 @@ func (t copiedTable) index(ctx context.Context, url string) error {
 
 // runCopy times the first copy of tables that nobody writes to.
 func runCopy(ctx context.Context, e experiment) (f figures, err error) {
-	l, err := newLab(ctx, e.version, e.contender.variant, database)
+	l, err := newLab(ctx, e, database)
 	defer func() { err = errors.Join(err, l.close()) }()
 	if err != nil {
 		return nil, err
@@ -97,8 +97,10 @@ func runCopy(ctx context.Context, e experiment) (f figures, err error) {
 		return nil, err
 	}
 	f[seconds] = took.Seconds()
-	if err := s.report(ctx, f); err != nil {
-		return nil, err
+	if e.contender.side == synclineSide { // the native workers of a copy are gone when it ends
+		if err := s.report(ctx, f); err != nil {
+			return nil, err
+		}
 	}
 	if err := sameIndexes(ctx, l); err != nil {
 		return nil, err

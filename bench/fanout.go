@@ -40,7 +40,7 @@ func (fo fanout) run(ctx context.Context, e experiment) (f figures, err error) {
 	for i := range names {
 		names[i] = fmt.Sprintf("%s_%d", database, i+1)
 	}
-	l, err := newLab(ctx, e.version, e.contender.variant, names...)
+	l, err := newLab(ctx, e, names...)
 	defer func() { err = errors.Join(err, l.close()) }()
 	if err != nil {
 		return nil, err

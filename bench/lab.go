@@ -49,10 +49,10 @@ type lab struct {
 
 // newLab starts both servers. The primary has one database. replicas are the names of the replica's; none means that no
 // replica is needed. The caller closes the lab, also after an error.
-func newLab(ctx context.Context, version string, v variant, replicas ...string) (*lab, error) {
+func newLab(ctx context.Context, e experiment, replicas ...string) (*lab, error) {
 	l := &lab{}
-	config := pgserver.Config{Version: version, Settings: settings()}
-	if v.workers > 0 {
+	config := pgserver.Config{Version: e.version, Settings: settings(), NoSync: e.noSync}
+	if v := e.contender.variant; v.workers > 0 {
 		config.Settings["max_sync_workers_per_subscription"] = strconv.Itoa(v.workers)
 	}
 	group, groupCtx := errgroup.WithContext(ctx)

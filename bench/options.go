@@ -24,6 +24,7 @@ type options struct {
 	json      string
 	profile   string
 	list      bool
+	noSync    bool // for tests: the servers do not wait for the disk
 }
 
 func parseOptions(args []string, out io.Writer) (options, error) {

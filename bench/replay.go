@@ -48,7 +48,7 @@ func (r replay) inLab(ctx context.Context, e experiment, do func(context.Context
 	if e.contender.side != floorSide {
 		replicas = []string{database}
 	}
-	l, err := newLab(ctx, e.version, e.contender.variant, replicas...)
+	l, err := newLab(ctx, e, replicas...)
 	defer func() { err = errors.Join(err, l.close()) }()
 	if err != nil {
 		return err

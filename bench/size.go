@@ -32,7 +32,7 @@ func sizeTrial(size int) trial {
 // runSize times the first copy of n rows, and then catching up with one transaction that inserts n more. The memory of the
 // processes is that of both.
 func runSize(ctx context.Context, e experiment, n int) (f figures, err error) {
-	l, err := newLab(ctx, e.version, variant{}, database)
+	l, err := newLab(ctx, e, database)
 	defer func() { err = errors.Join(err, l.close()) }()
 	if err != nil {
 		return nil, err

@@ -2,13 +2,16 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os/exec"
 	"runtime"
 	"strconv"
 	"syscall"
 	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -47,11 +50,11 @@ func fillTPCB(ctx context.Context, e experiment, l *lab) error {
 
 // runTPCB runs pgbench's default script.
 func runTPCB(ctx context.Context, e experiment, l *lab) (int, error) {
+	each := max(1, e.sized(tpcbTransactions)/tpcbClients)
 	pgbench, ok := l.primary.Binaries().Pgbench()
 	if !ok {
-		return 0, errors.New("run pgbench: it is not here; it comes with Debian's package of PostgreSQL")
+		return each * tpcbClients * tpcbChanges, runOwnTPCB(ctx, l, each, e.branches())
 	}
-	each := max(1, e.sized(tpcbTransactions)/tpcbClients)
 	cmd := exec.CommandContext(ctx, pgbench, "--no-vacuum", "--client", strconv.Itoa(tpcbClients), "--jobs", strconv.Itoa(min(tpcbClients, runtime.NumCPU())),
 		"--transactions", strconv.Itoa(each), "--protocol", "prepared", "--random-seed", "1", "--scale", strconv.Itoa(e.branches()), l.primaryURL())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -61,4 +64,43 @@ func runTPCB(ctx context.Context, e experiment, l *lab) (int, error) {
 		return 0, fmt.Errorf("run pgbench: %w: %s", err, out)
 	}
 	return each * tpcbClients * tpcbChanges, nil
+}
+
+// runOwnTPCB runs the transactions of pgbench's default script where pgbench itself is missing.
+func runOwnTPCB(ctx context.Context, l *lab, each, branches int) error {
+	group, groupCtx := errgroup.WithContext(ctx)
+	for client := range tpcbClients {
+		random := rand.New(rand.NewPCG(1, uint64(client)))
+		group.Go(func() error {
+			return withConn(groupCtx, l.primaryURL(), func(conn *pgx.Conn) error {
+				for range each {
+					if err := pgx.BeginFunc(groupCtx, conn, func(tx pgx.Tx) error { return tpcb(groupCtx, tx, random, branches) }); err != nil {
+						return fmt.Errorf("run a TPC-B transaction: %w", err)
+					}
+				}
+				return nil
+			})
+		})
+	}
+	return group.Wait()
+}
+
+func tpcb(ctx context.Context, tx pgx.Tx, random *rand.Rand, branches int) error {
+	account, teller, branch := random.IntN(branches*100_000)+1, random.IntN(branches*10)+1, random.IntN(branches)+1
+	delta := random.IntN(10_001) - 5000
+	if _, err := tx.Exec(ctx, "UPDATE public.pgbench_accounts SET abalance = abalance + $1 WHERE aid = $2", delta, account); err != nil {
+		return err
+	}
+	var balance int
+	if err := tx.QueryRow(ctx, "SELECT abalance FROM public.pgbench_accounts WHERE aid = $1", account).Scan(&balance); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, "UPDATE public.pgbench_tellers SET tbalance = tbalance + $1 WHERE tid = $2", delta, teller); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, "UPDATE public.pgbench_branches SET bbalance = bbalance + $1 WHERE bid = $2", delta, branch); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, "INSERT INTO public.pgbench_history (tid, bid, aid, delta, mtime) VALUES ($1, $2, $3, $4, now())", teller, branch, account, delta)
+	return err
 }

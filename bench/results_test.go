@@ -1,0 +1,140 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func round(workload, mode, side, variant string, n int, f figures) sample {
+	return sample{PostgreSQL: "15", Workload: workload, Mode: mode, Round: n, Side: side, Variant: variant, Figures: f}
+}
+
+// TestReport shows the report of made-up runs.
+func TestReport(t *testing.T) {
+	o, err := parseOptions(nil, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{options: o, servers: map[string]string{"15": "15.4"}, failures: []string{"PostgreSQL 15, toast/catchup, round 1, syncline: broken"}}
+	for n, x := range []float64{30, 10, 20} {
+		own := figures{seconds: x / 4, loadSeconds: 3, tailSeconds: 0.25, sourceCPU: 4, applierCPU: 2.5, primaryPeak: 90e6, replicaPeak: 40e6, logBytes: 40e6, walBytes: 100e6, sentBytes: 41e6}
+		b.samples = append(b.samples,
+			round("insert", catchup, nativeSide, "default", n, figures{seconds: x + 1, loadSeconds: 2}),
+			round("insert", catchup, nativeSide, "tuned", n, figures{seconds: x, loadSeconds: 2}),
+			round("insert", catchup, synclineSide, "", n, own),
+			round("update", fromWAL, nativeSide, "tuned", n, figures{seconds: x}),
+			round("update", fromWAL, synclineSide, "", n, figures{seconds: x / 2}),
+			round("update", fromWAL, floorSide, "", n, figures{seconds: x / 4}),
+			round("latency", live, nativeSide, "tuned", n, figures{medianLatency: 0.002, p99Latency: 0.004}),
+			round("latency", live, synclineSide, "", n, figures{medianLatency: 0.0025, p99Latency: 0.005}),
+		)
+	}
+	b.samples = append(b.samples,
+		round("size", "1M", synclineSide, "", 1, figures{sizeRows: 1e6, copySeconds: 2, seconds: 3, primaryPeak: 50e6, replicaPeak: 40e6}),
+		round("size", "8M", synclineSide, "", 1, figures{sizeRows: 8e6, copySeconds: 16, seconds: 25, primaryPeak: 51e6, replicaPeak: 60e6}),
+	)
+	r := b.results()
+	r.Cores, r.Memory = 2, 24<<30
+	var out strings.Builder
+	if err := r.write(&out); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "report.md", out.String())
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.MkdirAll("testdata", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s is now (go test ./bench -update writes it):\n%s", path, got)
+	}
+}
+
+func TestMedian(t *testing.T) {
+	for _, c := range []struct {
+		of   []float64
+		want float64
+	}{{nil, 0}, {[]float64{3}, 3}, {[]float64{9, 1, 4}, 4}, {[]float64{4, 1, 9, 2}, 3}} {
+		before := slices.Clone(c.of)
+		if got := median(c.of); got != c.want || !slices.Equal(before, c.of) {
+			t.Errorf("median of %v: %v, not %v", before, got, c.want)
+		}
+	}
+	hundred := make([]float64, 100)
+	for i := range hundred {
+		hundred[i] = float64(i + 1)
+	}
+	if got := percentile(hundred, 0.99); got != 99 {
+		t.Errorf("99th percentile of 1 to 100: %v", got)
+	}
+	if got := percentile(hundred[:1], 0.99); got != 1 {
+		t.Errorf("99th percentile of 1: %v", got)
+	}
+}
+
+func TestTargets(t *testing.T) {
+	for _, c := range []struct {
+		target target
+		v      values
+		want   bool
+	}{
+		{faster(2.5), values{Native: 5, Syncline: 2}, true},
+		{faster(2.5), values{Native: 4.9, Syncline: 2}, false},
+		{nearFloor(0.8), values{Native: 10, Syncline: 5, Floor: 4}, true},
+		{nearFloor(0.8), values{Native: 10, Syncline: 5, Floor: 3.9}, false},
+		{nearFloor(0.8), values{Native: 4, Syncline: 5, Floor: 4}, false},
+		{within(0.001, ""), values{Native: 0.002, Syncline: 0.003}, true},
+		{within(0.001, ""), values{Native: 0.002, Syncline: 0.0031}, false},
+	} {
+		if got := c.target.met(c.v); got != c.want {
+			t.Errorf("%q with %+v: %v", c.target.text, c.v, got)
+		}
+	}
+}
+
+func TestOptions(t *testing.T) {
+	o, err := parseOptions([]string{"--only", "insert,tpcb/live", "--native", "binary=on+streaming=off,all"}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, trial := range trials {
+		if o.wants(trial) {
+			names = append(names, trial.name())
+		}
+	}
+	if got := strings.Join(names, " "); got != "insert/catchup insert/wal insert/live tpcb/live" {
+		t.Errorf("wanted are %s", got)
+	}
+	if len(o.native) != 6 || o.native[0].name != "binary=on+streaming=off" {
+		t.Errorf("variants are %+v", o.native)
+	}
+	for _, args := range [][]string{
+		{"--only", "inserts"}, {"--scale", "2"}, {"--scale", "0"}, {"--rounds", "0"}, {"--versions", "x"}, {"--versions", ""},
+		{"--native", "fast"}, {"--native", "copy_data=off"}, {"insert"}, {"--unknown"},
+	} {
+		if _, err := parseOptions(args, io.Discard); !errors.Is(err, errUsage) {
+			t.Errorf("%q: %v", args, err)
+		}
+	}
+}
