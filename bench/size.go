@@ -84,8 +84,8 @@ type sizeRow struct {
 	rows, copied, inserted, primary, replica float64
 }
 
-// most is how much worse the largest may be than the smallest: in time for each row, and in memory.
-const most = 1.25
+// mostGrowth is how much worse the largest may be than the smallest: in time for each row, and in memory.
+const mostGrowth = 1.25
 
 func (s sizes) verdict() string {
 	if len(s.of) < 2 {
@@ -97,17 +97,17 @@ func (s sizes) verdict() string {
 		name                 string
 		first, last, allowed float64
 	}{
-		{"time of the first copy", first.copied, last.copied, growth * most},
-		{"time of the transaction", first.inserted, last.inserted, growth * most},
-		{"memory of syncline primary", first.primary, last.primary, most},
-		{"memory of syncline replica", first.replica, last.replica, most},
+		{"time of the first copy", first.copied, last.copied, growth * mostGrowth},
+		{"time of the transaction", first.inserted, last.inserted, growth * mostGrowth},
+		{"memory of syncline primary", first.primary, last.primary, mostGrowth},
+		{"memory of syncline replica", first.replica, last.replica, mostGrowth},
 	} {
 		if figure.last > figure.first*figure.allowed {
 			return fmt.Sprintf("NOT MET: %s is %.2f times as much for %.0f times the rows; at most %.2f was wanted",
 				figure.name, quotient(figure.last, figure.first), growth, figure.allowed)
 		}
 	}
-	return fmt.Sprintf("met: time grows at most %g times as fast as the rows, memory at most %g times in all", most, most)
+	return fmt.Sprintf("met: time grows at most %g times as fast as the rows, memory at most %g times in all", mostGrowth, mostGrowth)
 }
 
 func sizesOf(version string, samples []sample) sizes {
