@@ -122,6 +122,9 @@ func (t trial) summary(f figures) string {
 			parts = append(parts, peak.label+" "+megabytes(value))
 		}
 	}
+	if rate := quotient(f[changes], f[seconds]); rate > 0 {
+		parts = append(parts, count(rate)+" changes/s")
+	}
 	if bytes := f[sentBytes]; bytes > 0 {
 		parts = append(parts, "sent "+megabytes(bytes))
 	}

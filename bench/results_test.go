@@ -25,7 +25,7 @@ func TestReport(t *testing.T) {
 	}
 	b := &bench{options: o, servers: map[string]string{"15": "15.4"}, failures: []string{"PostgreSQL 15, toast/catchup, round 1, syncline: broken"}}
 	for n, x := range []float64{30, 10, 20} {
-		own := figures{seconds: x / 4, loadSeconds: 3, tailSeconds: 0.25, sourceCPU: 4, applierCPU: 2.5, primaryPeak: 90e6, replicaPeak: 40e6, logBytes: 40e6, walBytes: 100e6, sentBytes: 41e6}
+		own := figures{seconds: x / 4, loadSeconds: 3, tailSeconds: 0.25, sourceCPU: 4, applierCPU: 2.5, primaryPeak: 90e6, replicaPeak: 40e6, changes: 1e6, logBytes: 40e6, walBytes: 100e6, sentBytes: 41e6}
 		b.samples = append(b.samples,
 			round("insert", catchup, nativeSide, "default", n, figures{seconds: x + 1, loadSeconds: 2}),
 			round("insert", catchup, nativeSide, "tuned", n, figures{seconds: x, loadSeconds: 2}),

@@ -54,8 +54,8 @@ func (r results) writeComparison(s *strings.Builder) {
 // writeCosts tells what else the runs used.
 func (r results) writeCosts(s *strings.Builder) {
 	s.WriteString("Memory is the peak, without shared memory. The logger's tail is how much longer it took than the load.\n\n")
-	s.WriteString("| PostgreSQL | workload | side | load | logger's tail | CPU primary / replica | memory primary / replica | sent | change log per byte of WAL |\n")
-	s.WriteString("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n")
+	s.WriteString("| PostgreSQL | workload | side | changes a second | load | logger's tail | CPU primary / replica | memory primary / replica | sent | change log per byte of WAL |\n")
+	s.WriteString("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
 	seen := map[string]bool{}
 	for _, run := range r.Samples {
 		key := strings.Join([]string{run.PostgreSQL, run.Workload, run.Mode, run.Side, run.Variant}, "|")
@@ -69,7 +69,7 @@ func (r results) writeCosts(s *strings.Builder) {
 		of := func(figure string) float64 { return medianOf(rounds, figure, run.Side, run.Variant) }
 		side := contender{run.Side, variant{name: run.Variant}}.String()
 		cells := []string{
-			run.PostgreSQL, run.Workload + "/" + run.Mode, side, duration(of(loadSeconds)), duration(of(tailSeconds)),
+			run.PostgreSQL, run.Workload + "/" + run.Mode, side, count(quotient(of(changes), of(seconds))), duration(of(loadSeconds)), duration(of(tailSeconds)),
 			pair(duration(of(sourceCPU)), duration(of(applierCPU))), pair(megabytes(of(primaryPeak)), megabytes(of(replicaPeak))),
 			megabytes(of(sentBytes)), times(quotient(of(logBytes), of(walBytes))),
 		}
@@ -114,6 +114,14 @@ func duration(s float64) string {
 		return fmt.Sprintf("%.2f s", s)
 	}
 	return fmt.Sprintf("%.0f s", s)
+}
+
+// count prints a whole number, "" for none.
+func count(n float64) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.0f", n)
 }
 
 func times(ratio float64) string {
