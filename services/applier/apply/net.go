@@ -2,6 +2,8 @@ package apply
 
 import (
 	"encoding/binary"
+	"slices"
+	"strings"
 
 	"github.com/seed0419d559/syncline/internal/changelog/block"
 )
@@ -18,6 +20,7 @@ type net struct {
 
 // netRow is what is left to do for one key.
 type netRow struct {
+	key     string    // its values, while the net has an index
 	deletes bool      // the row is there and goes (and may come back by an insert)
 	write   Operation // Insert, Update, or 0 for nothing
 	op      int32     // the operation with the latest values
@@ -78,14 +81,14 @@ func (n *netting) add(i int32) bool {
 	n.key = o.plan.appendKey(n.key[:0], o.keyRow())
 	at, seen := t.index[string(n.key)]
 	if !seen {
-		row := netRow{op: i}
+		row := netRow{op: i, key: string(n.key)}
 		switch o.operation {
 		case Delete:
 			row.deletes = true
 		default:
 			row.write = o.operation
 		}
-		t.index[string(n.key)] = int32(len(t.rows))
+		t.index[row.key] = int32(len(t.rows))
 		t.rows = append(t.rows, row)
 		return true
 	}
@@ -159,6 +162,16 @@ func (o *op) keyRow() block.Row {
 	return o.new
 }
 
+// sort orders the rows by their keys, so that rows that stand close together in the key's index, and often in the table, are
+// looked up one after the other. A key that is short comes first, which is the order of integers that are not negative. The
+// index is of no use any more after that.
+func (t *net) sort() {
+	byKey := func(a, b netRow) int { return strings.Compare(a.key, b.key) }
+	if t.index != nil && !slices.IsSortedFunc(t.rows, byKey) {
+		slices.SortFunc(t.rows, byKey)
+	}
+}
+
 // appendKey appends the locator's values, unambiguously.
 func (p *Plan) appendKey(dst []byte, row block.Row) []byte {
 	i := 0
@@ -179,7 +192,8 @@ func (n *netting) indexRows(t *net) bool {
 	index := make(map[string]int32, 2*len(t.rows)+16)
 	for at := range t.rows {
 		n.key = t.plan.appendKey(n.key[:0], n.ops[t.rows[at].op].keyRow())
-		index[string(n.key)] = int32(at)
+		t.rows[at].key = string(n.key)
+		index[t.rows[at].key] = int32(at)
 	}
 	if len(index) < len(t.rows) {
 		return false

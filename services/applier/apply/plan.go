@@ -31,6 +31,8 @@ type Plan struct {
 	extra      []string
 	statements map[string]*statement // of single operations; the executor's
 	sets       map[string]*statement // of sets; the engine's, but for their names
+	// binary[i] is how the values of source column i travel in sets; nil: as text. The engine's.
+	binary     []binaryForm
 	copySQL    string
 	copyFields []int // source columns of copySQL, in its order
 }
@@ -40,6 +42,7 @@ func NewPlan(relation *change.Relation, target *Target) (*Plan, error) {
 	p := &Plan{
 		Relation: relation, Target: target,
 		columns: make([]*TargetColumn, len(relation.Columns)), inLocator: make([]bool, len(relation.Columns)),
+		binary:     make([]binaryForm, len(relation.Columns)),
 		statements: map[string]*statement{}, sets: map[string]*statement{},
 	}
 	source := make(map[string]int, len(relation.Columns))
@@ -54,6 +57,9 @@ func NewPlan(relation *change.Relation, target *Target) (*Plan, error) {
 			continue
 		}
 		p.columns[i] = column
+		if column.HasArray {
+			p.binary[i] = binaryForms[column.TypeOID]
+		}
 		p.copyFields = append(p.copyFields, i)
 	}
 	for _, c := range target.Columns {

@@ -256,8 +256,13 @@ const (
 	maxPrepared       = 2000
 )
 
-// send queues one execution. The parameters are not kept.
+// send queues one execution with parameters as text. They are not kept.
 func (p *pipe) send(ctx context.Context, s *statement, params [][]byte, e expectation) error {
+	return p.sendFormats(ctx, s, params, nil, e)
+}
+
+// sendFormats queues one execution with parameters in their formats; nil is text.
+func (p *pipe) sendFormats(ctx context.Context, s *statement, params [][]byte, formats []int16, e expectation) error {
 	if s.name == "" {
 		if err := p.prepare(ctx, s); err != nil {
 			return describe(err, e.op)
@@ -266,7 +271,7 @@ func (p *pipe) send(ctx context.Context, s *statement, params [][]byte, e expect
 	if p.pipeline == nil {
 		p.pipeline = p.conn.PgConn().StartPipeline(ctx)
 	}
-	p.pipeline.SendQueryPrepared(s.name, params, nil, nil)
+	p.pipeline.SendQueryPrepared(s.name, params, formats, nil)
 	p.queued = append(p.queued, e)
 	for _, v := range params {
 		p.bytes += len(v) + 8

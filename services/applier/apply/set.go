@@ -10,10 +10,11 @@ import (
 
 // set is one statement that deletes or updates many rows: each parameter is an array with one element for each row.
 type set struct {
-	plan   *Plan
-	sql    *statement
-	params [][]byte
-	rows   int
+	plan    *Plan
+	sql     *statement
+	params  [][]byte
+	formats []int16 // of the parameters
+	rows    int
 }
 
 // inserts are the rows of one plan that COPY writes.
@@ -33,13 +34,28 @@ type sets struct {
 func (n *netting) build() sets {
 	var s sets
 	for _, t := range n.nets {
-		s.deletes = append(s.deletes, n.deletes(t)...)
-		s.updates = append(s.updates, n.updates(t)...)
+		t.sort()
+		for {
+			deletes, updates, ok := n.changes(t)
+			if ok {
+				s.deletes, s.updates = append(s.deletes, deletes...), append(s.updates, updates...)
+				break
+			} // else a column travels as text from now on
+		}
 		if in := n.inserts(t); len(in.rows) > 0 {
 			s.inserts = append(s.inserts, in)
 		}
 	}
 	return s
+}
+
+// changes reports false when a value is not in the form that its column was known by.
+func (n *netting) changes(t *net) (deletes, updates []set, ok bool) {
+	if deletes, ok = n.deletes(t); !ok {
+		return nil, nil, false
+	}
+	updates, ok = n.updates(t)
+	return deletes, updates, ok
 }
 
 func (n *netting) inserts(t *net) inserts {
@@ -56,7 +72,7 @@ func (n *netting) inserts(t *net) inserts {
 	return in
 }
 
-func (n *netting) deletes(t *net) []set {
+func (n *netting) deletes(t *net) ([]set, bool) {
 	var a *arrays
 	for i := range t.rows {
 		row := &t.rows[i]
@@ -64,20 +80,22 @@ func (n *netting) deletes(t *net) []set {
 			continue
 		}
 		if a == nil {
-			a = newArrays(t.plan.locator)
+			a = newArrays(t.plan, t.plan.locator)
 		}
 		// The latest operation of the key may be an insert; its key is the same.
 		n.new = decode(n.new[:0], n.ops[row.op].keyRow())
-		a.add(n.new)
+		if !a.add(n.new) {
+			return nil, false
+		}
 	}
 	if a == nil {
-		return nil
+		return nil, true
 	}
-	return []set{a.set(t.plan, t.plan.setStatement(Delete, "", t.plan.locator))}
+	return []set{a.set(t.plan.setStatement(Delete, "", t.plan.locator))}, true
 }
 
 // updates groups the rows by the columns that they set.
-func (n *netting) updates(t *net) []set {
+func (n *netting) updates(t *net) ([]set, bool) {
 	masks := map[string]*arrays{}
 	var order []string
 	var mask []byte
@@ -97,18 +115,20 @@ func (n *netting) updates(t *net) []set {
 		}
 		a := masks[string(mask)]
 		if a == nil {
-			a = newArrays(t.plan.maskColumns(mask))
+			a = newArrays(t.plan, t.plan.maskColumns(mask))
 			masks[string(mask)] = a
 			order = append(order, string(mask))
 		}
-		a.add(values)
+		if !a.add(values) {
+			return nil, false
+		}
 	}
 	list := make([]set, len(order))
 	for i, m := range order {
 		a := masks[m]
-		list[i] = a.set(t.plan, t.plan.setStatement(Update, m, a.columns))
+		list[i] = a.set(t.plan.setStatement(Update, m, a.columns))
 	}
-	return list
+	return list, true
 }
 
 // maskColumns are the parameters of an update: the locator's columns, then those that are set.
@@ -122,33 +142,67 @@ func (p *Plan) maskColumns(mask []byte) []int {
 	return columns
 }
 
-// arrays collects rows as one array literal for each column.
+// arrays collects rows as one array for each column, in its binary form or as text.
 type arrays struct {
+	plan    *Plan
 	columns []int
 	params  [][]byte
+	formats []int16
+	nulls   []bool
 	rows    int
 }
 
-func newArrays(columns []int) *arrays {
-	return &arrays{columns: columns, params: make([][]byte, len(columns))}
+const (
+	textFormat   int16 = 0
+	binaryFormat int16 = 1
+)
+
+func newArrays(p *Plan, columns []int) *arrays {
+	a := &arrays{
+		plan: p, columns: columns, params: make([][]byte, len(columns)), formats: make([]int16, len(columns)), nulls: make([]bool, len(columns)),
+	}
+	for i, c := range columns {
+		if p.binary[c] != nil {
+			a.formats[i], a.params[i] = binaryFormat, appendArrayHead(nil, p.columns[c].TypeOID)
+		}
+	}
+	return a
 }
 
-func (a *arrays) add(values []value) {
+// add reports false when a value has no binary form: then its column is text from now on, and the arrays begin anew.
+func (a *arrays) add(values []value) bool {
 	separator := byte(',')
 	if a.rows == 0 {
 		separator = '{'
 	}
 	for i, c := range a.columns {
-		a.params[i] = appendElement(append(a.params[i], separator), values[c])
+		v := values[c]
+		switch {
+		case a.formats[i] == textFormat:
+			a.params[i] = appendElement(append(a.params[i], separator), v)
+		case v.kind == block.ValueNull:
+			a.params[i], a.nulls[i] = appendBinaryNull(a.params[i]), true
+		default:
+			var ok bool
+			if a.params[i], ok = appendBinaryElement(a.params[i], v.text, a.plan.binary[c]); !ok {
+				a.plan.binary[c] = nil
+				return false
+			}
+		}
 	}
 	a.rows++
+	return true
 }
 
-func (a *arrays) set(p *Plan, s *statement) set {
+func (a *arrays) set(s *statement) set {
 	for i := range a.params {
-		a.params[i] = append(a.params[i], '}')
+		if a.formats[i] == textFormat {
+			a.params[i] = append(a.params[i], '}')
+		} else {
+			finishArray(a.params[i], a.rows, a.nulls[i])
+		}
 	}
-	return set{plan: p, sql: s, params: a.params, rows: a.rows}
+	return set{plan: a.plan, sql: s, params: a.params, formats: a.formats, rows: a.rows}
 }
 
 // appendElement appends a value as an element of an array literal.
@@ -184,7 +238,7 @@ func (p *Plan) setStatement(op Operation, mask string, columns []int) *statement
 func setSQL(p *Plan, op Operation, columns []int) string {
 	b := builder{plan: p}
 	keys := len(p.locator)
-	var arrays, names, assign []string
+	var arrays, assign []string
 	element := make([]string, len(columns))
 	for n, i := range columns {
 		c := p.columns[i]
@@ -195,13 +249,13 @@ func setSQL(p *Plan, op Operation, columns []int) string {
 			element[n] = fmt.Sprintf("s.c%d::%s", n, typ)
 			typ = "text"
 		}
-		arrays = append(arrays, fmt.Sprintf("$%d::%s[]", n+1, typ))
-		names = append(names, fmt.Sprintf("c%d", n))
+		arrays = append(arrays, fmt.Sprintf("pg_catalog.unnest($%d::%s[]) AS c%d", n+1, typ, n))
 		if n >= keys {
 			assign = append(assign, postgres.Ident(c.Name)+" = "+element[n])
 		}
 	}
-	rows := " unnest(" + strings.Join(arrays, ", ") + ") AS s(" + strings.Join(names, ", ") + ")"
+	// In a list of columns the arrays are unnested in step, row by row; in FROM their rows would first be collected.
+	rows := " (SELECT " + strings.Join(arrays, ", ") + ") AS s"
 	if op == Delete {
 		b.write("DELETE FROM ", b.table(), " AS t USING", rows)
 	} else {

@@ -152,7 +152,7 @@ func (w *writer) sets(ctx context.Context, s *sets) error {
 	for _, list := range [][]set{s.deletes, s.updates} {
 		for i := range list {
 			one := &list[i]
-			if err := w.pipe.send(ctx, one.sql, one.params, expectation{rows: int64(one.rows)}); err != nil {
+			if err := w.pipe.sendFormats(ctx, one.sql, one.params, one.formats, expectation{rows: int64(one.rows)}); err != nil {
 				return err
 			}
 		}
