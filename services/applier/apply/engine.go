@@ -411,16 +411,25 @@ func (e *Engine) change(ctx context.Context, b *block.Block, c *block.Change) er
 
 // writeSlice hands what waits to the executor.
 func (e *Engine) writeSlice(ctx context.Context) error {
+	w, err := e.takeSlice()
+	if w == nil || err != nil {
+		return err
+	}
+	return e.hand(ctx, task{write: w})
+}
+
+// takeSlice prepares what waits, nil when nothing does.
+func (e *Engine) takeSlice() (*write, error) {
 	if len(e.slice) == 0 {
-		return nil
+		return nil, nil //nolint:nilnil // there is none, which is no error
 	}
 	origin, err := e.originMessage()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	w := &write{origin: origin, steps: e.netting.steps(e.slice)}
 	e.slice, e.bytes = make([]op, 0, cap(e.slice)), 0
-	return e.hand(ctx, task{write: w})
+	return w, nil
 }
 
 // originMessage is the content of the logical message syncline.origin for the group. Numbers are strings,
@@ -446,7 +455,8 @@ func (e *Engine) commit(ctx context.Context) error {
 	if e.group.transactions == 0 {
 		return nil
 	}
-	if err := e.writeSlice(ctx); err != nil {
+	w, err := e.takeSlice()
+	if err != nil {
 		return err
 	}
 	c := &commitPoint{
@@ -455,5 +465,5 @@ func (e *Engine) commit(ctx context.Context) error {
 	}
 	e.taken = e.group.end
 	e.group = group{}
-	return e.hand(ctx, task{commit: c})
+	return e.hand(ctx, task{write: w, commit: c})
 }

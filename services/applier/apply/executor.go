@@ -16,7 +16,7 @@ import (
 	"github.com/seed0419d559/syncline/internal/postgres"
 )
 
-// task is what the engine hands to the executor, in order. Exactly one field is set.
+// task is what the engine hands to the executor, in order. Exactly one field is set, or the end of a group comes with its last slice.
 type task struct {
 	write    *write
 	truncate *truncation
@@ -58,6 +58,7 @@ type executor struct {
 	// outstanding counts the tasks handed over and not done. idle is signalled when it falls to zero.
 	outstanding atomic.Int32
 	idle        chan struct{}
+	needed      []*statement // of the group that is sent at once
 }
 
 func (x *executor) run(ctx context.Context, tasks <-chan task) error {
@@ -72,6 +73,8 @@ func (x *executor) run(ctx context.Context, tasks <-chan task) error {
 			err = x.storeIdle(ctx)
 		case t := <-tasks:
 			switch {
+			case t.write != nil && t.commit != nil:
+				err = x.end(ctx, t.write, t.commit)
 			case t.write != nil:
 				err = x.write(ctx, t.write)
 			case t.truncate != nil:
@@ -116,20 +119,40 @@ func (x *executor) write(ctx context.Context, w *write) error {
 	return nil
 }
 
+// end writes the last slice of a group and commits it.
+func (x *executor) end(ctx context.Context, w *write, c *commitPoint) error {
+	done, err := x.once(ctx, w, c)
+	if err != nil {
+		return err
+	}
+	if done {
+		x.committed(c)
+		return x.applied(c)
+	}
+	if err := x.write(ctx, w); err != nil {
+		return err
+	}
+	return x.commit(ctx, c)
+}
+
 // commit makes a group applied: its rows and the position that says so are committed together, or neither.
 func (x *executor) commit(ctx context.Context, c *commitPoint) error {
 	if x.begun {
-		if err := x.sendPosition(ctx, c.position, c.commitTime, c.hasCommit); err != nil {
+		if err := x.queueCommit(ctx, c); err != nil {
 			return err
 		}
 		fault.Point(FaultBeforeCommit)
-		if _, err := x.writer.exec(ctx, commitSQL); err != nil {
-			return fmt.Errorf("commit: %w", err)
+		if err := x.moved(x.writer.pipe.flush(ctx)); err != nil {
+			return err
 		}
 		fault.Point(FaultAfterCommit)
-		x.begun = false
-		x.progress.Stored, x.storedAt = c.position, time.Now()
+		x.committed(c)
 	}
+	return x.applied(c)
+}
+
+// applied tells how far the target is.
+func (x *executor) applied(c *commitPoint) error {
 	x.progress.Position.LSN = c.position
 	if c.hasCommit {
 		x.progress.CommitTime, x.progress.HasCommit = c.commitTime, true
@@ -143,20 +166,34 @@ func (x *executor) commit(ctx context.Context, c *commitPoint) error {
 // sendPosition moves the stored position, provided that it still is where this session left it. The stored commit time stays
 // where no transaction was taken since the engine began.
 func (x *executor) sendPosition(ctx context.Context, to change.LSN, commitTime change.Timestamp, hasCommit bool) error {
+	params := x.positionParams(to, commitTime, hasCommit)
+	err := x.writer.pipe.send(ctx, &x.config.Session.statements.position, params, expectation{rows: 1, what: storePosition})
+	if err == nil {
+		err = x.writer.pipe.flush(ctx)
+	}
+	return x.moved(err)
+}
+
+const storePosition = "store position"
+
+func (x *executor) positionParams(to change.LSN, commitTime change.Timestamp, hasCommit bool) [][]byte {
 	params := [][]byte{[]byte(x.config.Replication), []byte(x.progress.Stored.String()), []byte(to.String()), nil}
 	if hasCommit {
 		params[3] = strconv.AppendInt(nil, int64(commitTime), 10)
 	}
-	err := x.writer.pipe.send(ctx, &x.config.Session.statements.position, params, expectation{rows: 1, what: "store position"})
-	if err == nil {
-		err = x.writer.pipe.flush(ctx)
-	}
+	return params
+}
+
+// moved names the failure of the position's statement: it touches one row, or says with a division by zero that it does not.
+func (x *executor) moved(err error) error {
 	var count *RowCountError
-	if errors.As(err, &count) {
+	if errors.As(err, &count) || postgres.Code(err) == codeDivisionByZero {
 		return fmt.Errorf("%w (expected %s)", ErrMoved, x.progress.Stored)
 	}
 	return err
 }
+
+const codeDivisionByZero = "22012"
 
 // storeIdle stores a position that moved without anything to write.
 func (x *executor) storeIdle(ctx context.Context) error {

@@ -49,7 +49,7 @@ type Session struct {
 }
 
 // fixedStatements are those of every applied transaction.
-type fixedStatements struct{ begin, origin, position, savepoint, release statement }
+type fixedStatements struct{ begin, origin, position, commit, savepoint, release statement }
 
 // OpenSession connects, sets session_replication_role where the role may, takes the replication's lock and reads the catalog.
 func OpenSession(ctx context.Context, url, replication string) (*Session, error) {
@@ -58,7 +58,7 @@ func OpenSession(ctx context.Context, url, replication string) (*Session, error)
 		return nil, err
 	}
 	s := &Session{conn: conn, replication: replication, statements: fixedStatements{
-		begin: statement{sql: beginSQL}, origin: statement{sql: originSQL}, position: statement{sql: positionSQL},
+		begin: statement{sql: beginSQL}, origin: statement{sql: originSQL}, position: statement{sql: positionSQL}, commit: statement{sql: commitSQL},
 		savepoint: statement{sql: "SAVEPOINT syncline"}, release: statement{sql: "RELEASE SAVEPOINT syncline"},
 	}}
 	if err := s.prepare(ctx); err != nil {

@@ -12,7 +12,8 @@ import (
 type statement struct {
 	sql    string
 	params []param
-	name   string // as prepared on the session; "" until then
+	name   string     // as prepared on the session; "" until then
+	exact  *statement // fails unless it touches one row; nil until it was asked for
 }
 
 // param says where a statement's parameter comes from.
