@@ -20,7 +20,7 @@ const maxInFlight = 4
 
 // Appender is the single writer of a log. What is fed is cut into blocks: a block is sent when it is full, or when it holds
 // something whole and nothing is in flight, so that one small transaction travels at once and a busy stream travels in
-// full blocks. Its appending methods are called by one goroutine, with what a logical replication stream delivers from any
+// full blocks; see gather too. Its appending methods are called by one goroutine, with what a logical replication stream delivers from any
 // position at or before Tail().Through on: what is logged already is compared and dropped. They wait while too much is in
 // flight. After an error the appender takes nothing more: ErrFenced, ErrStore, ErrClosed and a context's end are mended by
 // opening another one and feeding again from what is durable; ErrDiverged and ErrOrder are not.
@@ -41,6 +41,9 @@ type Appender struct {
 	builder  *block.Builder
 	inFlight int
 	err      error
+	gather   gather
+	later    *time.Timer // sends what waits because of gather
+	waiting  bool        // it is set
 }
 
 // flight is a block on its way.
@@ -82,6 +85,8 @@ func (l *Log) Appender(ctx context.Context) (*Appender, error) {
 	}
 	a.durable.Store(uint64(last.Through))
 	l.appender = a
+	a.later = time.AfterFunc(time.Hour, a.shipLater)
+	a.later.Stop()
 	go a.acknowledge()
 	return a, nil
 }
@@ -224,6 +229,7 @@ func (a *Appender) Commit(ctx context.Context, commitLSN, endLSN change.LSN, com
 	err := a.ready()
 	if err == nil {
 		err = a.builder.Commit(commit)
+		a.gather.committed(time.Now())
 	}
 	return a.appended(ctx, err)
 }

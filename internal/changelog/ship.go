@@ -86,9 +86,29 @@ func (a *Appender) drain(ctx context.Context) error {
 
 // shipIdle sends what is whole when nothing is in flight. The lock is held.
 func (a *Appender) shipIdle() {
-	if a.inFlight > 0 || a.err != nil || !a.builder.Ready() {
+	if a.inFlight > 0 || a.waiting || a.err != nil || !a.builder.Ready() {
 		return
 	}
+	if wait := a.gather.wait(time.Now()); wait > 0 {
+		a.waiting = true
+		a.later.Reset(wait)
+		return
+	}
+	a.shipNow()
+}
+
+// shipLater sends what has waited long enough.
+func (a *Appender) shipLater() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.waiting = false
+	if a.inFlight == 0 && a.err == nil && a.builder.Ready() {
+		a.shipNow()
+	}
+}
+
+// shipNow sends what is whole. The lock is held.
+func (a *Appender) shipNow() {
 	select {
 	case a.slots <- struct{}{}:
 		a.ship()
@@ -113,6 +133,7 @@ func (a *Appender) ship() {
 		return
 	}
 	fault.Point(FaultPublished)
+	a.gather.sent = time.Now()
 	a.inFlight++
 	a.sent <- flight{next, future}
 }
@@ -154,6 +175,9 @@ func (a *Appender) settle(f flight) bool {
 		fault.Point(FaultAcknowledged)
 		a.durable.Store(uint64(f.block.Through))
 		err = a.log.ledger.append(f.block, time.Now())
+	}
+	if stored := a.log.opts.Stored; err == nil && stored != nil {
+		stored(len(f.block.Data()))
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -18,7 +18,9 @@ type Options struct {
 	PurgeInterval time.Duration
 	// CacheBytes is how much of the log's end is kept in memory for followers that are close. 16 MiB when not set.
 	CacheBytes int
-	Logger     *slog.Logger // nil is silent
+	// Stored is called with the size of each block that an appender has made durable. It must not wait.
+	Stored func(bytes int)
+	Logger *slog.Logger // nil is silent
 }
 
 // Meta says what a log is a log of.

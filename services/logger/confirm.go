@@ -104,18 +104,6 @@ func (c *confirmer) finish(ctx context.Context) {
 	}
 }
 
-// count counts what becomes durable, block by block, from a block on.
-func (s *Service) count(ctx context.Context, number uint64) {
-	for ; ; number++ {
-		b, err := s.changes.Read(ctx, number)
-		if err != nil {
-			return // the session ends, or it fails for the same reason where that matters
-		}
-		s.status.logBytes.Add(int64(len(b.Data())))
-		s.meters.written(ctx, len(b.Data()))
-	}
-}
-
 var (
 	// errSilent says that the server was not heard of for too long.
 	errSilent = errors.New("the connection is open but the server says nothing")

@@ -326,7 +326,6 @@ func (s *Service) stream(ctx context.Context, ws *walsender.Conn, appender *chan
 	defer interrupt()
 	g.Go(func() error { return s.receive(work, ws, f, c) })
 	g.Go(func() error { return c.run(work) })
-	g.Go(func() error { s.count(work, tail.Number+1); return nil })
 	g.Go(func() error { return s.listen(work, ws, f) })
 	err := g.Wait()
 	if ctx.Err() != nil {

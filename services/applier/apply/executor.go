@@ -186,6 +186,10 @@ func (x *executor) positionParams(to change.LSN, commitTime change.Timestamp, ha
 
 // moved names the failure of the position's statement: it touches one row, or says with a division by zero that it does not.
 func (x *executor) moved(err error) error {
+	var stage *stageError
+	if !errors.As(err, &stage) || stage.what != storePosition {
+		return err
+	}
 	var count *RowCountError
 	if errors.As(err, &count) || postgres.Code(err) == codeDivisionByZero {
 		return fmt.Errorf("%w (expected %s)", ErrMoved, x.progress.Stored)

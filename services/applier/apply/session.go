@@ -249,6 +249,15 @@ type expectation struct {
 	what string
 }
 
+// stageError says in which of our own statements something failed.
+type stageError struct {
+	what string
+	err  error
+}
+
+func (e *stageError) Error() string { return e.what + ": " + e.err.Error() }
+func (e *stageError) Unwrap() error { return e.err }
+
 // Limits of one round trip: what is sent before results are read stays well within the socket buffers' reach of both sides.
 const (
 	pipeMaxStatements = 2000
@@ -339,7 +348,7 @@ func (p *pipe) flush(ctx context.Context) error {
 		if err != nil {
 			first = describe(err, e.op)
 			if e.what != "" {
-				first = fmt.Errorf("%s: %w", e.what, first)
+				first = &stageError{e.what, first}
 			}
 			break
 		}

@@ -14,9 +14,9 @@ type pacer struct {
 
 const (
 	busyReads  = 16
-	busyWithin = 2 * time.Millisecond // so many small reads in this time make a stream busy
+	busyWithin = 4 * time.Millisecond // so many small reads in this time make a stream busy
 	smallBytes = 4 << 10
-	idleBytes  = 1 << 10  // less than this after a pause, and the stream is not busy any more
+	idleBytes  = 256      // less than this after a pause, and the stream is not busy any more
 	fullBytes  = 64 << 10 // within the receive buffer that the kernel begins with
 	readPause  = time.Millisecond
 )
