@@ -67,7 +67,7 @@ func (n *native) subscribe(ctx context.Context) error {
 // copied returns when the first copy of every table is done.
 func (n *native) copied(ctx context.Context) error {
 	return withConn(ctx, n.url, func(conn *pgx.Conn) error {
-		return poll(ctx, lookEvery, func() (bool, error) {
+		return poll(ctx, lookAtCopyEvery, func() (bool, error) {
 			var ready bool
 			err := conn.QueryRow(ctx, `SELECT count(*) > 0 AND bool_and(srsubstate = 'r') FROM pg_subscription_rel r
 				JOIN pg_subscription s ON s.oid = r.srsubid WHERE s.subname = $1`, n.name).Scan(&ready)

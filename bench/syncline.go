@@ -83,7 +83,7 @@ func (s *syncline) create(ctx context.Context) error {
 
 // copied returns when the first copy is done and all tables are consistent with one position.
 func (s *syncline) copied(ctx context.Context) error {
-	return poll(ctx, lookEvery, func() (bool, error) {
+	return poll(ctx, lookAtCopyEvery, func() (bool, error) {
 		answer, err := s.applier().GetReplication(ctx, &applierv1.GetReplicationRequest{Name: replicationName})
 		if err != nil {
 			return false, fmt.Errorf("ask for the replication: %w", err)

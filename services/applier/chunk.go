@@ -1,11 +1,11 @@
 package applier
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 	"google.golang.org/grpc"
@@ -13,15 +13,21 @@ import (
 	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
 	"github.com/seed0419d559/syncline/internal/fault"
 	"github.com/seed0419d559/syncline/internal/postgres"
+	"github.com/seed0419d559/syncline/internal/schema"
+	"github.com/seed0419d559/syncline/services/applier/apply"
 )
 
 // chunk copies one page range in one target transaction, with the record that it is done.
 func (c *copier) chunk(ctx context.Context, conn *pgx.Conn, snapshot copySnapshot, j job) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	format := inventoryv1.DumpFormat_DUMP_FORMAT_COPY_TEXT
+	if j.table.binary {
+		format = inventoryv1.DumpFormat_DUMP_FORMAT_COPY_BINARY
+	}
 	stream, err := c.source.inventoryClient().Dump(ctx, &inventoryv1.DumpRequest{
 		SnapshotId: snapshot.id, Schema: j.table.name.Schema, Table: j.table.name.Name, Columns: j.table.columns,
-		FromPage: j.from, ToPage: j.to, Format: inventoryv1.DumpFormat_DUMP_FORMAT_COPY_TEXT,
+		FromPage: j.from, ToPage: j.to, Format: format,
 	})
 	if err != nil {
 		return err
@@ -34,7 +40,7 @@ func (c *copier) chunk(ctx context.Context, conn *pgx.Conn, snapshot copySnapsho
 		})
 	}}
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		tag, err := tx.Conn().PgConn().CopyFrom(ctx, reader, copyInto(j))
+		tag, err := tx.Conn().PgConn().CopyFrom(ctx, reader, copyInto(j.table))
 		if reader.err != nil {
 			return reader.err // the cause of what COPY says
 		}
@@ -63,11 +69,37 @@ func (c *copier) chunk(ctx context.Context, conn *pgx.Conn, snapshot copySnapsho
 	return nil
 }
 
-func copyInto(j job) string {
-	if len(j.table.columns) == 0 {
-		return "COPY " + j.table.target.SQL() + " FROM STDIN"
+func copyInto(t *tableCopy) string {
+	sql := "COPY " + t.target.SQL()
+	if len(t.columns) > 0 {
+		sql += " (" + postgres.Idents(t.columns) + ")"
 	}
-	return "COPY " + j.table.target.SQL() + " (" + postgres.Idents(j.table.columns) + ") FROM STDIN"
+	sql += " FROM STDIN"
+	if t.binary {
+		sql += " (FORMAT binary)"
+	}
+	return sql
+}
+
+// binary tells whether a table's rows can travel in COPY's binary format, which spares both servers the printing and parsing of
+// values: every column is of a type whose bytes are the same on all servers, and of the same one on both sides. COPY does not
+// look at the type that was sent; it would take the bytes for those of its own.
+func binary(described schema.Table, target *apply.Target) bool {
+	if target == nil {
+		return false
+	}
+	columns := 0
+	for _, c := range described.Columns {
+		if c.Generated != "" {
+			continue
+		}
+		columns++
+		i := slices.IndexFunc(target.Columns, func(t apply.TargetColumn) bool { return t.Name == c.Name })
+		if !schema.BinaryCopy(c.TypeOID) || i < 0 || target.Columns[i].TypeOID != c.TypeOID {
+			return false
+		}
+	}
+	return columns > 0
 }
 
 // dumpReader gives a dump's bytes to COPY. It ends with io.EOF only after the dump has said that it is whole.
@@ -97,8 +129,7 @@ func (r *dumpReader) Read(p []byte) (int, error) {
 			return 0, err
 		}
 		r.rest, r.end = answer.GetData(), answer.GetEnd()
-		// In COPY's text format a newline is always the end of a row.
-		rows, size := int64(bytes.Count(r.rest, []byte{'\n'})), int64(len(r.rest))
+		rows, size := answer.GetRows(), int64(len(r.rest))
 		r.rows += rows
 		r.bytes += size
 		r.read(rows, size)

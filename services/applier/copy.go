@@ -48,7 +48,9 @@ type copier struct {
 	database    schema.Database // of the source
 	targets     apply.Catalog
 	replace     bool // rows that were in the targets before the first copy are removed
-	status      *status
+	// indexes are those to build as soon as their table is whole. What is not among them is built when all tables are.
+	indexes map[schema.Name][]schema.Statement
+	status  *status
 }
 
 // run copies every table that is not copied yet.
@@ -105,26 +107,23 @@ func (c *copier) round(ctx context.Context, all []*storedTable, units []*unit) e
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var renewing sync.WaitGroup
-	renewing.Go(func() { c.renew(ctx, snapshot, stop) })
+	copied := make(chan struct{})
+	renewing.Go(func() { c.lease(ctx, snapshot, copied, stop) })
 	defer renewing.Wait()
 	defer stop(nil)
 
 	jobs, err := c.begin(ctx, units, snapshot)
 	if err == nil {
 		c.say("copying", "")
-		err = c.work(ctx, snapshot, jobs)
+		err = c.work(ctx, snapshot, jobs, copied)
 	}
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		err = cause
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		renewing.Wait()
 	}
-	closing, cancel := context.WithTimeout(ctx, handshakeTimeout)
-	defer cancel()
-	// If this fails the lease ends by itself.
-	_, _ = c.source.inventoryClient().CloseSnapshot(closing, &inventoryv1.CloseSnapshotRequest{SnapshotId: snapshot.id})
-	return nil
+	return err
 }
 
 // openSnapshot goes on with the snapshot of a copy that broke off, or opens a fresh one.
@@ -184,13 +183,21 @@ func (c *copier) sameLog(ctx context.Context, tables []*storedTable, snapshot co
 	return nil
 }
 
-// renew keeps the snapshot's lease until ctx ends; losing it stops the copy.
-func (c *copier) renew(ctx context.Context, snapshot copySnapshot, stop context.CancelCauseFunc) {
+// lease keeps the snapshot until ctx ends, or until all is copied, when it gives it back: what is left to do then holds up no
+// vacuum on the source. Losing the lease before stops the copy.
+func (c *copier) lease(ctx context.Context, snapshot copySnapshot, copied <-chan struct{}, stop context.CancelCauseFunc) {
 	tick := time.NewTicker(snapshotTTL / 4)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
+			return
+		case <-copied:
+			c.say("building indexes", "")
+			closing, cancel := context.WithTimeout(ctx, handshakeTimeout)
+			defer cancel()
+			// If this fails the lease ends by itself.
+			_, _ = c.source.inventoryClient().CloseSnapshot(closing, &inventoryv1.CloseSnapshotRequest{SnapshotId: snapshot.id})
 			return
 		case <-tick.C:
 		}
@@ -213,6 +220,7 @@ type tableCopy struct {
 	name    schema.Name
 	target  schema.Name
 	columns []string
+	binary  bool // rows travel in COPY's binary format
 
 	mu        sync.Mutex
 	open      int // chunks not finished
@@ -307,7 +315,7 @@ func (c *copier) chunks(ctx context.Context, t *storedTable, resumed bool) ([]jo
 	if !ok {
 		return nil, failed(reasonUnknownTable, "table %s was dropped on the source during the copy; leave it out with --exclude-table, or delete the replication and create it again", t.name)
 	}
-	tc := &tableCopy{name: t.name, target: t.target}
+	tc := &tableCopy{name: t.name, target: t.target, binary: binary(described, c.targets[t.target])}
 	for _, column := range described.Columns {
 		if column.Generated == "" {
 			tc.columns = append(tc.columns, column.Name)
@@ -339,24 +347,17 @@ func (c *copier) chunks(ctx context.Context, t *storedTable, resumed bool) ([]jo
 	return jobs, nil
 }
 
-// work copies the chunks with several sessions.
-func (c *copier) work(ctx context.Context, snapshot copySnapshot, jobs []job) error {
-	queue := make(chan job, len(jobs))
-	for _, j := range jobs {
-		queue <- j
-	}
-	close(queue)
+// work copies the chunks and builds indexes with several sessions. copied is closed when all chunks are dealt with.
+func (c *copier) work(ctx context.Context, snapshot copySnapshot, jobs []job, copied chan struct{}) error {
+	todo := newBacklog(jobs, copied)
 	group, ctx := errgroup.WithContext(ctx)
-	for range min(c.workers, len(jobs)) {
-		group.Go(func() error { return c.worker(ctx, snapshot, queue) })
+	for range min(c.workers, todo.most(c.indexes)) {
+		group.Go(func() error { return c.worker(ctx, snapshot, todo, copied) })
 	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	return nil
+	return group.Wait()
 }
 
-func (c *copier) worker(ctx context.Context, snapshot copySnapshot, queue <-chan job) error {
+func (c *copier) worker(ctx context.Context, snapshot copySnapshot, todo *backlog, copied <-chan struct{}) error {
 	conn, err := apply.ConnectLoader(ctx, c.url, c.replication, c.conn.PgConn().PID())
 	if err != nil {
 		return err
@@ -366,36 +367,57 @@ func (c *copier) worker(ctx context.Context, snapshot copySnapshot, queue <-chan
 		defer cancel()
 		_ = conn.Close(closing)
 	}()
-	for j := range queue {
-		if ctx.Err() != nil {
+	for {
+		chunk, index, others := todo.next(ctx)
+		switch {
+		case ctx.Err() != nil:
 			return ctx.Err()
-		}
-		j.table.mu.Lock()
-		rewritten := j.table.rewritten
-		j.table.mu.Unlock()
-		if rewritten {
-			continue
-		}
-		if err := c.chunk(ctx, conn, snapshot, j); err != nil {
-			if rpc.Reason(err) != reasonTableRewritten {
-				return fmt.Errorf("copy table %s: %w", j.table.name, err)
-			}
-			if err := c.forget(ctx, conn, j.table); err != nil {
+		case chunk != nil:
+			indexes, err := c.copyChunk(ctx, conn, snapshot, *chunk)
+			if err != nil {
 				return err
 			}
-			continue
-		}
-		j.table.mu.Lock()
-		j.table.open--
-		whole := j.table.open == 0 && !j.table.rewritten
-		j.table.mu.Unlock()
-		if whole {
-			if err := c.finishTable(ctx, conn, j.table); err != nil {
+			todo.done(indexes)
+		case index != nil:
+			phase := "copying"
+			select {
+			case <-copied:
+				phase = "building indexes"
+			default:
+			}
+			c.say(phase, describe(*index))
+			if err := buildOne(ctx, conn, *index, c.workers/(others+1)); err != nil {
 				return err
 			}
+			todo.built()
+		default:
+			return nil
 		}
 	}
-	return nil
+}
+
+// copyChunk copies a chunk, unless its table is left to the next round. It returns the indexes of a table that has become whole.
+func (c *copier) copyChunk(ctx context.Context, conn *pgx.Conn, snapshot copySnapshot, j job) ([]schema.Statement, error) {
+	j.table.mu.Lock()
+	rewritten := j.table.rewritten
+	j.table.mu.Unlock()
+	if rewritten {
+		return nil, nil
+	}
+	if err := c.chunk(ctx, conn, snapshot, j); err != nil {
+		if rpc.Reason(err) != reasonTableRewritten {
+			return nil, fmt.Errorf("copy table %s: %w", j.table.name, err)
+		}
+		return nil, c.forget(ctx, conn, j.table)
+	}
+	j.table.mu.Lock()
+	j.table.open--
+	whole := j.table.open == 0 && !j.table.rewritten
+	j.table.mu.Unlock()
+	if !whole {
+		return nil, nil
+	}
+	return c.indexes[j.table.name], c.finishTable(ctx, conn, j.table)
 }
 
 // forget leaves a table that the source has rewritten to the next round.

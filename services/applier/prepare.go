@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
@@ -43,19 +44,9 @@ type planOptions struct {
 // copied again. It touches nothing. Every reason to refuse is an error that names the table.
 func makePlan(ctx context.Context, conn *pgx.Conn, src *source, o planOptions) (*plan, error) {
 	p := &plan{}
-	var err error
-	if p.source, err = src.describe(ctx, o.selection); err != nil {
-		return nil, err
-	}
-	if err := p.source.Check(o.selection); err != nil {
-		return nil, err
-	}
-	captured, err := capturedTables(ctx, src)
+	captured, err := p.read(ctx, conn, src, o.selection)
 	if err != nil {
 		return nil, err
-	}
-	if p.target, err = schema.Read(ctx, conn, everything); err != nil {
-		return nil, fmt.Errorf("read the replica's tables: %w", err)
 	}
 	if p.warnings, err = p.leaveOut(captured, o.selection); err != nil {
 		return nil, err
@@ -78,6 +69,28 @@ func makePlan(ctx context.Context, conn *pgx.Conn, src *source, o planOptions) (
 		return nil, err
 	}
 	return p, p.chooseTables(ctx, conn, o)
+}
+
+// read describes both sides, and finds out what the logger captures, all at the same time.
+func (p *plan) read(ctx context.Context, conn *pgx.Conn, src *source, selection schema.Selection) (captured map[string]bool, err error) {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		if p.source, err = src.describe(ctx, selection); err != nil {
+			return err
+		}
+		return p.source.Check(selection)
+	})
+	group.Go(func() (err error) {
+		captured, err = capturedTables(ctx, src)
+		return err
+	})
+	group.Go(func() (err error) {
+		if p.target, err = schema.Read(ctx, conn, everything); err != nil {
+			return fmt.Errorf("read the replica's tables: %w", err)
+		}
+		return nil
+	})
+	return captured, group.Wait()
 }
 
 func nonNil(names []schema.Name) []schema.Name {
@@ -176,6 +189,22 @@ func (p *plan) chooseTables(ctx context.Context, conn *pgx.Conn, o planOptions) 
 		return failed(reasonNotEmpty, "tables of the replica already hold rows: %s; empty them, leave them out with --exclude-table, or let --replace remove their rows before the copy", strings.Join(filled, ", "))
 	}
 	return nil
+}
+
+// indexes are those that can be built as soon as their table is whole, by the source table whose rows fill it alone.
+func (p *plan) indexes() map[schema.Name][]schema.Statement {
+	found := map[schema.Name][]schema.Statement{}
+	for _, t := range p.tables {
+		if t.target != t.name || !slices.Contains(p.create, t.name) {
+			continue
+		}
+		for _, s := range p.statements.After {
+			if s.Kind == schema.StatementIndex && s.Parallel && s.Table == t.target {
+				found[t.name] = append(found[t.name], s)
+			}
+		}
+	}
+	return found
 }
 
 // copiedAgain tells whether a table's copy does not count, because of its own name or that of a table above it.

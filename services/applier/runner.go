@@ -36,6 +36,8 @@ type runner struct {
 
 	ignored map[schema.Name]change.LSN // tables that appeared and were gone again; belongs to the running goroutine
 	looked  change.LSN                 // position after which the target was looked at twice; it belongs to the running goroutine too
+	planned *plan                      // what this attempt has carried out and not copied yet, nil for nothing; of the running goroutine
+	keyless bool                       // this attempt has seen that no foreign keys are to be added; of the running goroutine
 }
 
 func newRunner(config *Config, st *store, r *stored) *runner {
@@ -148,6 +150,7 @@ func (r *runner) backoff(attempt int) time.Duration {
 // once is one attempt: connect, check, copy, apply.
 func (r *runner) once(ctx context.Context) error {
 	r.status.setState(applierv1.State_STATE_INITIALIZING)
+	r.planned, r.keyless = nil, false
 	spec := r.snapshot()
 	session, err := apply.OpenSession(ctx, r.config.PostgresURL, spec.name)
 	if err != nil {
@@ -241,6 +244,7 @@ func (r *runner) carryOut(ctx context.Context, session *apply.Session, p *plan) 
 	if err := session.Reload(ctx); err != nil {
 		return err
 	}
+	r.planned = p
 	return r.showTables(ctx, session.Conn())
 }
 
@@ -313,13 +317,17 @@ func (r *runner) copyTables(ctx context.Context, session *apply.Session, src *so
 		return nil
 	}
 	r.status.setState(applierv1.State_STATE_SYNCING)
-	database, err := src.describe(ctx, schema.Selection{})
-	if err != nil {
-		return err
-	}
 	c := &copier{
 		replication: spec.name, url: r.config.PostgresURL, workers: copyWorkers(spec.spec), conn: session.Conn(),
-		source: src, database: database, targets: session.Catalog, replace: spec.spec.GetReplace(), status: r.status,
+		source: src, targets: session.Catalog, replace: spec.spec.GetReplace(), status: r.status,
+	}
+	if p := r.planned; p != nil {
+		c.database, c.indexes, r.planned = p.source, p.indexes(), nil
+	} else {
+		var err error
+		if c.database, err = src.describe(ctx, schema.Selection{}); err != nil {
+			return err
+		}
 	}
 	if err := c.run(ctx); err != nil {
 		return err

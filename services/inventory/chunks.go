@@ -5,11 +5,12 @@ import (
 	"fmt"
 )
 
-// chunks sends the lines of a COPY in pieces of at most size bytes. It keeps less than one piece; the line itself, however
-// large, is sent from where it was received.
+// chunks sends the lines of a COPY, or the rows of a binary one, in pieces of at most size bytes. It keeps less than one piece;
+// the line itself, however large, is sent from where it was received.
 type chunks struct {
 	size     int
 	unescape bool // undo the escapes of COPY text
+	binary   bool // the server's last message is no row
 	send     func([]byte) error
 
 	buf         []byte
@@ -28,7 +29,9 @@ func (c *chunks) Write(line []byte) (int, error) {
 	if c.unescape {
 		line = unescapeJSON(line)
 	}
-	c.rows++
+	if !c.binary || !isTrailer(line) {
+		c.rows++
+	}
 	c.bytes += int64(len(line))
 	for len(c.buf)+len(line) >= c.size {
 		piece := line[:c.size-len(c.buf)]
@@ -47,6 +50,14 @@ func (c *chunks) Write(line []byte) (int, error) {
 	}
 	c.buf = append(c.buf, line...)
 	return taken, nil
+}
+
+// isTrailer tells whether a message of a binary COPY is its end: a field count of -1, where a row has its own, after the header of
+// 19 bytes if there were no rows. (The header comes with the first row, of which at least the field count follows.)
+func isTrailer(message []byte) bool {
+	const header = 19
+	n := len(message)
+	return (n == 2 || n == header+2 && bytes.HasPrefix(message, []byte("PGCOPY\n\xff\r\n\x00"))) && message[n-2] == 0xff && message[n-1] == 0xff
 }
 
 // flush sends what is left.

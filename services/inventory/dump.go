@@ -65,9 +65,14 @@ func (s *Service) dump(ctx context.Context, l *lease, plan dumpPlan, send func(*
 		return ended(ctx)
 	}
 	began := time.Now()
-	out := &chunks{size: plan.chunkBytes, unescape: plan.format == inventoryv1.DumpFormat_DUMP_FORMAT_JSON_LINES, send: func(data []byte) error {
-		return send(&inventoryv1.DumpResponse{Data: data})
-	}}
+	binary := plan.format == inventoryv1.DumpFormat_DUMP_FORMAT_COPY_BINARY
+	out := &chunks{size: plan.chunkBytes, unescape: plan.format == inventoryv1.DumpFormat_DUMP_FORMAT_JSON_LINES, binary: binary}
+	sent := int64(0) // rows
+	out.send = func(data []byte) error {
+		rows := out.rows - sent
+		sent = out.rows
+		return send(&inventoryv1.DumpResponse{Data: data, Rows: rows})
+	}
 	s.metrics.dumping.Add(context.WithoutCancel(ctx), 1)
 	defer func() { s.metrics.dumped(context.WithoutCancel(ctx), time.Since(began), out.rows, out.bytes, err) }()
 
@@ -92,6 +97,11 @@ func (s *Service) dump(ctx context.Context, l *lease, plan dumpPlan, send func(*
 	columns, err := t.choose(plan.columns)
 	if err != nil {
 		return err
+	}
+	if binary {
+		if err := checkBinary(columns); err != nil {
+			return err
+		}
 	}
 	if err := checkColumns(ctx, conn, plan.name, columns); err != nil {
 		return err

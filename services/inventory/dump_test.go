@@ -24,6 +24,7 @@ const (
 	formatText = inventoryv1.DumpFormat_DUMP_FORMAT_COPY_TEXT
 	formatCSV  = inventoryv1.DumpFormat_DUMP_FORMAT_CSV
 	formatJSON = inventoryv1.DumpFormat_DUMP_FORMAT_JSON_LINES
+	formatBin  = inventoryv1.DumpFormat_DUMP_FORMAT_COPY_BINARY
 )
 
 // nasty are values that a format must not change, and names that must be quoted.
@@ -47,9 +48,12 @@ func TestFormatsRoundTrip(t *testing.T) {
 	request := func(format inventoryv1.DumpFormat, chunk int32) *inventoryv1.DumpRequest {
 		return &inventoryv1.DumpRequest{SnapshotId: s.GetSnapshotId(), Schema: "public", Table: "a", Format: format, ChunkBytes: chunk}
 	}
-	for format, options := range map[inventoryv1.DumpFormat]string{formatText: "", formatCSV: "(FORMAT csv)"} {
+	for format, options := range map[inventoryv1.DumpFormat]string{formatText: "", formatCSV: "(FORMAT csv)", formatBin: "(FORMAT binary)"} {
 		pgtest.Exec(t, b.admin, "DROP TABLE IF EXISTS back; CREATE TABLE back (LIKE a)")
-		data := b.mustDump(t, request(format, 0))
+		data, end := mustDumpEnd(t, b, request(format, 0))
+		if end.GetRows() != int64(len(nasty)+1) {
+			t.Errorf("%v: the dump counts %d rows, want %d", format, end.GetRows(), len(nasty)+1)
+		}
 		if _, err := b.admin.PgConn().CopyFrom(t.Context(), strings.NewReader(data), "COPY back FROM STDIN "+options); err != nil {
 			t.Fatal(err)
 		}
@@ -99,6 +103,40 @@ func TestFormatsRoundTrip(t *testing.T) {
 				t.Errorf("row %d has the document %v", row.R, doc)
 			}
 		}
+	}
+}
+
+func mustDumpEnd(t *testing.T, b *bench, request *inventoryv1.DumpRequest) (string, *inventoryv1.DumpEnd) {
+	t.Helper()
+	data, end, err := b.dump(t.Context(), request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data), end
+}
+
+// TestBinaryDump: tables without rows and with a single one are whole, and types outside of the list are refused.
+func TestBinaryDump(t *testing.T) {
+	b := serve(t, pgtest.Shared(t).Database(t))
+	pgtest.Exec(t, b.admin, `CREATE TYPE mood AS ENUM ('good', 'bad');
+		CREATE TABLE moody (id int, m mood);
+		CREATE TABLE empty (id int, note text);
+		CREATE TABLE one (id int); INSERT INTO one VALUES (NULL)`)
+	s := b.mustOpen(t)
+	for table, rows := range map[string]int64{"empty": 0, "one": 1} {
+		data, end := mustDumpEnd(t, b, &inventoryv1.DumpRequest{SnapshotId: s.GetSnapshotId(), Schema: "public", Table: table, Format: formatBin})
+		tag, err := b.admin.PgConn().CopyFrom(t.Context(), strings.NewReader(data), "COPY "+table+" FROM STDIN (FORMAT binary)")
+		if err != nil || tag.RowsAffected() != rows || end.GetRows() != rows {
+			t.Errorf("table %s: %d rows were dumped and %d loaded (%v), want %d", table, end.GetRows(), tag.RowsAffected(), err, rows)
+		}
+	}
+	_, _, err := b.dump(t.Context(), &inventoryv1.DumpRequest{SnapshotId: s.GetSnapshotId(), Schema: "public", Table: "moody", Format: formatBin})
+	if err == nil || !strings.Contains(err.Error(), "COPY text") {
+		t.Errorf("an enum in the binary format: %v", err)
+	}
+	_, _, err = b.dump(t.Context(), &inventoryv1.DumpRequest{SnapshotId: s.GetSnapshotId(), Schema: "public", Table: "moody", Format: 99})
+	if rpc.Code(err) != codes.InvalidArgument {
+		t.Errorf("an unknown format: %v", err)
 	}
 }
 

@@ -24,7 +24,7 @@ const (
 	loggerPoll = 20 * time.Millisecond
 	// barrierAfter is how long a log may stand still below the point until something is committed for it to capture. A
 	// primary where nobody writes gives a log no reason to move.
-	barrierAfter = 250 * time.Millisecond
+	barrierAfter = 40 * time.Millisecond
 	// loggerCallTimeout bounds one call to the logger, so that a stalled one is noticed.
 	loggerCallTimeout = 10 * time.Second
 )

@@ -53,6 +53,8 @@ func planDump(request *inventoryv1.DumpRequest) (dumpPlan, error) {
 		return plan, rpc.Invalid("to_page", "must be between 0 and %d", maxPages)
 	case plan.to != 0 && plan.to <= plan.from:
 		return plan, rpc.Invalid("to_page", "must be above from_page, or 0 to read to the end")
+	case inventoryv1.DumpFormat_name[int32(plan.format)] == "":
+		return plan, rpc.Invalid("format", "there is no format %d", plan.format)
 	case plan.chunkBytes < 0 || plan.chunkBytes > MaxChunkBytes:
 		return plan, rpc.Invalid("chunk_bytes", "must be between 0 and %d", MaxChunkBytes)
 	}
@@ -88,6 +90,8 @@ func (p dumpPlan) copyStatement(columns []column) string {
 	case inventoryv1.DumpFormat_DUMP_FORMAT_JSON_LINES:
 		// r.* is the row even where a column has the name r.
 		return "COPY (SELECT row_to_json(r.*) FROM (" + rows + ") AS r) TO STDOUT"
+	case inventoryv1.DumpFormat_DUMP_FORMAT_COPY_BINARY:
+		return "COPY (" + rows + ") TO STDOUT (FORMAT binary)"
 	default:
 		return "COPY (" + rows + ") TO STDOUT"
 	}

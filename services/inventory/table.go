@@ -170,6 +170,16 @@ func (t table) choose(names []string) ([]column, error) {
 	return chosen, nil
 }
 
+// checkBinary refuses the binary format for columns whose types are not known to have the same bytes everywhere.
+func checkBinary(columns []column) error {
+	for _, c := range columns {
+		if !schema.BinaryCopy(c.typeOID) {
+			return fmt.Errorf("%w %q: its type cannot be dumped in the binary format: ask for COPY text", ErrColumn, c.name)
+		}
+	}
+	return nil
+}
+
 // checkColumns compares the columns, as the snapshot shows them, with what the parser makes of their names now. A dropped,
 // renamed or retyped column is ErrTableRewritten. The table is locked.
 func checkColumns(ctx context.Context, conn *pgx.Conn, name schema.Name, columns []column) error {

@@ -38,6 +38,9 @@ const (
 	DumpFormat_DUMP_FORMAT_CSV DumpFormat = 2
 	// One JSON object for each row and line.
 	DumpFormat_DUMP_FORMAT_JSON_LINES DumpFormat = 3
+	// PostgreSQL's binary COPY format: for columns whose types have the same bytes in every version of PostgreSQL (booleans,
+	// numbers, text, dates and times, uuid, bytea, json, jsonb). Others are refused.
+	DumpFormat_DUMP_FORMAT_COPY_BINARY DumpFormat = 4
 )
 
 // Enum value maps for DumpFormat.
@@ -47,12 +50,14 @@ var (
 		1: "DUMP_FORMAT_COPY_TEXT",
 		2: "DUMP_FORMAT_CSV",
 		3: "DUMP_FORMAT_JSON_LINES",
+		4: "DUMP_FORMAT_COPY_BINARY",
 	}
 	DumpFormat_value = map[string]int32{
 		"DUMP_FORMAT_UNSPECIFIED": 0,
 		"DUMP_FORMAT_COPY_TEXT":   1,
 		"DUMP_FORMAT_CSV":         2,
 		"DUMP_FORMAT_JSON_LINES":  3,
+		"DUMP_FORMAT_COPY_BINARY": 4,
 	}
 )
 
@@ -1299,7 +1304,9 @@ type DumpResponse struct {
 	// Bytes of the format; pieces need not end at row ends.
 	Data []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
 	// In the last answer: that the dump is whole.
-	End           *DumpEnd `protobuf:"bytes,2,opt,name=end,proto3" json:"end,omitempty"`
+	End *DumpEnd `protobuf:"bytes,2,opt,name=end,proto3" json:"end,omitempty"`
+	// Rows that begin in this piece, for those who show progress.
+	Rows          int64 `protobuf:"varint,3,opt,name=rows,proto3" json:"rows,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1346,6 +1353,13 @@ func (x *DumpResponse) GetEnd() *DumpEnd {
 		return x.End
 	}
 	return nil
+}
+
+func (x *DumpResponse) GetRows() int64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
 }
 
 // DumpEnd closes a dump: without it the stream broke off.
@@ -1492,19 +1506,21 @@ const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	"\ato_page\x18\x06 \x01(\x03R\x06toPage\x129\n" +
 	"\x06format\x18\a \x01(\x0e2!.syncline.inventory.v1.DumpFormatR\x06format\x12\x1f\n" +
 	"\vchunk_bytes\x18\b \x01(\x05R\n" +
-	"chunkBytes\"T\n" +
+	"chunkBytes\"h\n" +
 	"\fDumpResponse\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x120\n" +
-	"\x03end\x18\x02 \x01(\v2\x1e.syncline.inventory.v1.DumpEndR\x03end\"3\n" +
+	"\x03end\x18\x02 \x01(\v2\x1e.syncline.inventory.v1.DumpEndR\x03end\x12\x12\n" +
+	"\x04rows\x18\x03 \x01(\x03R\x04rows\"3\n" +
 	"\aDumpEnd\x12\x12\n" +
 	"\x04rows\x18\x01 \x01(\x03R\x04rows\x12\x14\n" +
-	"\x05bytes\x18\x02 \x01(\x03R\x05bytes*u\n" +
+	"\x05bytes\x18\x02 \x01(\x03R\x05bytes*\x92\x01\n" +
 	"\n" +
 	"DumpFormat\x12\x1b\n" +
 	"\x17DUMP_FORMAT_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15DUMP_FORMAT_COPY_TEXT\x10\x01\x12\x13\n" +
 	"\x0fDUMP_FORMAT_CSV\x10\x02\x12\x1a\n" +
-	"\x16DUMP_FORMAT_JSON_LINES\x10\x032\xfd\x04\n" +
+	"\x16DUMP_FORMAT_JSON_LINES\x10\x03\x12\x1b\n" +
+	"\x17DUMP_FORMAT_COPY_BINARY\x10\x042\xfd\x04\n" +
 	"\x10InventoryService\x12g\n" +
 	"\fGetInventory\x12*.syncline.inventory.v1.GetInventoryRequest\x1a+.syncline.inventory.v1.GetInventoryResponse\x12i\n" +
 	"\fOpenSnapshot\x12*.syncline.inventory.v1.OpenSnapshotRequest\x1a+.syncline.inventory.v1.OpenSnapshotResponse0\x01\x12j\n" +
