@@ -7,8 +7,9 @@ import (
 	"github.com/seed0419d559/syncline/internal/schema"
 )
 
-// backlog is what the sessions of a copy have still to do: chunks, and the indexes of the tables that are whole. Indexes come
-// first, so that those of the largest table, whose chunks are copied first, are built while the others are copied.
+// backlog is what the sessions of a copy have still to do: chunks, and the indexes of the tables that are whole. Chunks come
+// first: the sooner all are copied, the shorter the snapshot holds up vacuum on the source, and the fewer tables are rewritten
+// there before they are read. A session for which no chunk is left builds indexes while the others still copy.
 type backlog struct {
 	mu      sync.Mutex
 	chunks  []job
@@ -42,12 +43,12 @@ func (b *backlog) next(ctx context.Context) (chunk *job, index *schema.Statement
 		b.mu.Lock()
 		others = len(b.chunks) + b.copying + len(b.indexes) + b.running - 1
 		switch {
-		case len(b.indexes) > 0:
-			index, b.indexes = &b.indexes[0], b.indexes[1:]
-			b.running++
 		case len(b.chunks) > 0:
 			chunk, b.chunks = &b.chunks[0], b.chunks[1:]
 			b.copying++
+		case len(b.indexes) > 0:
+			index, b.indexes = &b.indexes[0], b.indexes[1:]
+			b.running++
 		}
 		wait, over := b.changed, b.copying == 0
 		b.mu.Unlock()
