@@ -26,8 +26,10 @@ const (
 	snapshotTTL = time.Minute
 	// chunkPages is how much of a table is copied in one target transaction: 32 MiB of its main storage.
 	chunkPages = 4096
-	// maxRounds bounds how often tables are begun anew because the source rewrote them during the copy.
-	maxRounds = 5
+	// maxRounds bounds how often tables are begun anew because the source rewrote them during the copy. It is large, because a round
+	// costs little when that is found before a row is read, and a slow source leaves more time for a TRUNCATE between its
+	// snapshot and the lock on the table.
+	maxRounds = 20
 )
 
 // copySnapshot is a leased view of the source and its place in the change log.
