@@ -8,11 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -48,12 +47,18 @@ func SessionSettings() map[string]string {
 	}
 }
 
+const expectedURL = "postgres://USER:PASSWORD@HOST:PORT/DATABASE, with special characters of the password as in any URL: @ as %40, / as %2F, # as %23"
+
 // Config parses a connection URL or key=value string and adds SessionSettings and the application name. The text of
 // an error never holds the password.
 func Config(connString, application string) (*pgx.ConnConfig, error) {
 	config, err := pgx.ParseConfig(connString)
 	if err != nil {
-		return nil, fmt.Errorf("parse connection URL %s: %s; expected postgres://USER@HOST:PORT/DATABASE", Redact(connString), withoutSecrets(err, connString))
+		return nil, fmt.Errorf("parse connection URL %s: %s; expected %s", Redact(connString), withoutSecrets(err, connString), expectedURL)
+	}
+	// What stands between two @ would be shown as a part of the host.
+	if strings.Contains(connString, "://") && strings.Contains(config.Host, "@") {
+		return nil, fmt.Errorf("parse connection URL %s: there is more than one @; expected %s", Redact(connString), expectedURL)
 	}
 	for name, value := range SessionSettings() {
 		config.RuntimeParams[name] = value
@@ -108,7 +113,11 @@ func (e *connectError) Unwrap() error { return e.error }
 func oneLine(err error) error {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
-		return &connectError{err, fmt.Sprintf("%s (SQLSTATE %s)", pg.Message, pg.Code)}
+		text := fmt.Sprintf("%s (SQLSTATE %s)", pg.Message, pg.Code)
+		if strings.Contains(pg.Message, "pg_hba.conf") {
+			text += "; add such an entry and reload PostgreSQL's configuration"
+		}
+		return &connectError{err, text}
 	}
 	text := err.Error()
 	if connect := new(pgconn.ConnectError); errors.As(err, &connect) && connect.Unwrap() != nil {
@@ -116,54 +125,16 @@ func oneLine(err error) error {
 	}
 	var parts []string
 	for line := range strings.Lines(text) {
-		if line = strings.TrimSpace(line); line != "" && !slices.Contains(parts, line) {
+		line = strings.TrimSpace(line)
+		said := func(part string) bool { return strings.HasSuffix(part, line) }
+		if line != "" && !slices.ContainsFunc(parts, said) {
 			parts = append(parts, line)
 		}
 	}
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		parts = append(parts, "is PostgreSQL running there, and is that its port?")
+	}
 	return &connectError{err, strings.Join(parts, "; ")}
-}
-
-var passwordWord = regexp.MustCompile(`(?i)\b((?:ssl)?password)\s*=\s*('(?:[^'\\]|\\.)*'|\S+)`)
-
-// Redact returns the connection string without its secrets, fit for logs, errors and answers.
-func Redact(connString string) string {
-	if strings.Contains(connString, "://") {
-		parsed, err := url.Parse(connString)
-		if err != nil {
-			return "(unreadable URL)"
-		}
-		if _, has := parsed.User.Password(); has {
-			parsed.User = url.UserPassword(parsed.User.Username(), "xxxxx")
-		}
-		query := parsed.Query()
-		for key := range query {
-			if strings.Contains(strings.ToLower(key), "password") {
-				query.Set(key, "xxxxx")
-			}
-		}
-		parsed.RawQuery = query.Encode()
-		return parsed.String()
-	}
-	return passwordWord.ReplaceAllString(connString, "$1=xxxxx")
-}
-
-func withoutSecrets(err error, connString string) string {
-	text := err.Error()
-	var parse *pgconn.ParseConfigError
-	if errors.As(err, &parse) {
-		if inner := parse.Unwrap(); inner != nil {
-			text = inner.Error()
-		}
-	}
-	if parsed, parseErr := url.Parse(connString); parseErr == nil {
-		if password, has := parsed.User.Password(); has && password != "" {
-			text = strings.ReplaceAll(text, password, "xxxxx")
-		}
-	}
-	if strings.Contains(text, connString) {
-		text = "it is not a valid URL"
-	}
-	return text
 }
 
 // Address returns the host and port that a connection string leads to, for messages.
