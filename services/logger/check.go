@@ -129,8 +129,8 @@ func inspect(ctx context.Context, conn *pgx.Conn, cfg Config, pub publish.Config
 		add(CodePrivilege, "role %s may not create a publication: run GRANT CREATE ON DATABASE %s TO %s", s.role, postgres.Ident(s.database), role)
 	}
 	if emptyLog && !s.slot.exists {
-		for _, refusal := range tables.Refused {
-			add(CodeTableRefused, "%v", refusal)
+		for _, refusals := range publish.Summary(tables.Refused) {
+			add(CodeTableRefused, "%s", refusals)
 		}
 	}
 	if problems != nil {

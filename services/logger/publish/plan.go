@@ -11,17 +11,6 @@ import (
 	"github.com/seed0419d559/syncline/internal/schema"
 )
 
-// Refusal is a selected table that is not captured, why, and the ways out.
-type Refusal struct {
-	Table  schema.Name
-	Reason string
-	Mend   string
-}
-
-func (r Refusal) String() string {
-	return fmt.Sprintf("table %s is not captured: %s; %s", r.Table, r.Reason, r.Mend)
-}
-
 // target says which of the two publications lists a table.
 type target byte
 
