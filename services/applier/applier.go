@@ -48,7 +48,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Log: slog.Default(), Apply: apply.DefaultOptions(),
-		RetryBase: 250 * time.Millisecond, RetryCap: 5 * time.Minute, HealthyAfter: 2 * time.Minute,
+		RetryBase: 250 * time.Millisecond, RetryCap: 30 * time.Second, HealthyAfter: 2 * time.Minute,
 	}
 }
 

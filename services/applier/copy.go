@@ -269,6 +269,11 @@ func (c *copier) beginUnit(ctx context.Context, u *unit, snapshot copySnapshot) 
 		return fmt.Errorf("begin the copy into table %s: %w", u.target, err)
 	}
 	fault.Point(FaultTableBegun)
+	c.status.update(func(s *status) {
+		for _, t := range u.tables {
+			s.table(t.name).copyLSN = snapshot.position.LSN
+		}
+	})
 	return nil
 }
 

@@ -19,8 +19,9 @@ var (
 	errNotFound = errors.New("there is no such replication")
 	// errExists says that there is a replication of that name, or one of the same source with some of the same tables.
 	errExists = errors.New("there is such a replication already")
-	// errSuperseded says that a table's copy was begun anew, so an older chunk of it must not count.
-	errSuperseded = errors.New("the copy was begun anew meanwhile")
+	// errSuperseded says that what was planned for a table does not hold any more: its copy was begun anew, so an older chunk of
+	// it must not count, or another replication has taken it.
+	errSuperseded = errors.New("what was planned does not hold any more")
 )
 
 // The reasons that stop a replication until somebody mends what they name, and those of refusals.

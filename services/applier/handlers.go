@@ -153,33 +153,8 @@ func (s *Service) check(ctx context.Context, in *applierv1.CreateReplicationRequ
 		return err
 	}
 	defer session.Close()
-	p, err := makePlan(ctx, session.Conn(), src, planOptions{selection: selection, replace: in.GetSpec().GetReplace(), unguarded: session.Unguarded})
-	if err != nil {
-		return err
-	}
-	var taken []string
-	for _, t := range p.tables {
-		var other string
-		rows, err := session.Conn().Query(ctx, "SELECT replication FROM syncline.tables WHERE target_schema = $1 AND target_table = $2", t.target.Schema, t.target.Name)
-		if err != nil {
-			return err
-		}
-		if rows.Next() {
-			if err := rows.Scan(&other); err != nil {
-				rows.Close()
-				return err
-			}
-			taken = append(taken, t.target.String()+" (by "+other+")")
-		}
-		rows.Close()
-		if err := rows.Err(); err != nil {
-			return err
-		}
-	}
-	if len(taken) > 0 {
-		return rpc.Errorf(codes.AlreadyExists, reasonExists, "tables of the replica are written by another replication already: %s; leave them out with --exclude-table", strings.Join(taken, ", "))
-	}
-	return nil
+	_, err = makePlan(ctx, session.Conn(), src, planOptions{replication: in.GetName(), selection: selection, replace: in.GetSpec().GetReplace(), unguarded: session.Unguarded})
+	return err
 }
 
 // GetReplication returns one replication.
@@ -206,7 +181,7 @@ func (s *Service) ListReplications(ctx context.Context, _ *applierv1.ListReplica
 	return out, nil
 }
 
-// StartReplication is idempotent.
+// StartReplication is idempotent. One that waits until it tries again does so at once.
 func (s *Service) StartReplication(ctx context.Context, in *applierv1.StartReplicationRequest) (*applierv1.StartReplicationResponse, error) {
 	r, err := s.runner(ctx, in.GetName())
 	if err != nil {
@@ -334,8 +309,11 @@ func (s *Service) WaitReplication(ctx context.Context, in *applierv1.WaitReplica
 			return &applierv1.WaitReplicationResponse{Position: barrier.GetPosition(), Replication: now}, nil
 		}
 		if state := now.GetState(); state == applierv1.State_STATE_FAILED || state == applierv1.State_STATE_STOPPED {
-			return nil, rpc.Errorf(codes.FailedPrecondition, "REPLICATION_NOT_RUNNING", "replication %s does not run (%s) %s: %s; start it with `syncline replication start %s`",
-				in.GetName(), stateName(state), now.GetReasonCode(), now.GetReason(), in.GetName())
+			why := stateName(state)
+			if now.GetReason() != "" {
+				why += ": " + now.GetReasonCode() + ": " + now.GetReason()
+			}
+			return nil, rpc.Errorf(codes.FailedPrecondition, "REPLICATION_NOT_RUNNING", "replication %s is %s; start it with `syncline replication start %s`", in.GetName(), why, in.GetName())
 		}
 		select {
 		case <-waiting.Done():

@@ -32,10 +32,11 @@ type plan struct {
 
 // planOptions say what a plan is made for.
 type planOptions struct {
-	selection schema.Selection
-	replace   bool // rows in the target's tables may be removed
-	unguarded bool // the role may not set session_replication_role
-	known     map[schema.Name]*storedTable
+	replication string
+	selection   schema.Selection
+	replace     bool // rows in the target's tables may be removed
+	unguarded   bool // the role may not set session_replication_role
+	known       map[schema.Name]*storedTable
 	// again are tables, or partitioned tables above some, whose copies from before an LSN do not count; nil for none.
 	again *apply.NewTableError
 }
@@ -49,6 +50,14 @@ func makePlan(ctx context.Context, conn *pgx.Conn, src *source, o planOptions) (
 		return nil, err
 	}
 	if p.warnings, err = p.leaveOut(captured, o.selection); err != nil {
+		return nil, err
+	}
+	// Read after the target's tables, because another replication stores which are its own when it creates them.
+	others, err := targetsOfOthers(ctx, conn, o.replication)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.leaveToOthers(o, others); err != nil {
 		return nil, err
 	}
 	mismatches := schema.CompareAll(p.source, p.target)
@@ -158,6 +167,57 @@ func (p *plan) leaveOut(captured map[string]bool, selection schema.Selection) (w
 	return warnings, nil
 }
 
+// leaveToOthers refuses tables whose target another replication writes: two of them would take each other's rows for strangers'.
+// One that appears while the replication runs is left out.
+func (p *plan) leaveToOthers(o planOptions, others map[schema.Name]string) error {
+	var taken []string
+	p.source.Tables = slices.DeleteFunc(p.source.Tables, func(t schema.Table) bool {
+		name := t.FullName()
+		if !t.HasRows() || o.known[name] != nil {
+			return false
+		}
+		target, exists := schema.Route(p.source, p.target, name)
+		if !exists {
+			target = name
+		}
+		other, found := others[target]
+		if !found {
+			return false
+		}
+		if o.again != nil {
+			p.warnings = append(p.warnings, fmt.Sprintf("table %s is left out: replication %s writes table %s of the replica", name, other, target))
+			return true
+		}
+		taken = append(taken, fmt.Sprintf("%s (by %s)", target, other))
+		return false
+	})
+	if len(taken) > 0 {
+		slices.Sort(taken)
+		return rpc.Errorf(codes.AlreadyExists, reasonExists, "tables of the replica are written by another replication already: %s; leave them out with --exclude-table", strings.Join(slices.Compact(taken), ", "))
+	}
+	return nil
+}
+
+// planLock is held while a plan is carried out, so that of two replications one sees the other's tables.
+const planLock = int64(0x73796e63_706c616e)
+
+// stillFree makes sure that no other replication has taken a target table since the plan was made.
+func (p *plan) stillFree(ctx context.Context, tx pgx.Tx, replication string) error {
+	if _, err := tx.Exec(ctx, "SELECT pg_catalog.pg_advisory_xact_lock($1)", planLock); err != nil {
+		return fmt.Errorf("wait for other replications: %w", err)
+	}
+	others, err := targetsOfOthers(ctx, tx, replication)
+	if err != nil {
+		return err
+	}
+	for _, t := range p.tables {
+		if other, taken := others[t.target]; taken {
+			return fmt.Errorf("%w: replication %s writes table %s now", errSuperseded, other, t.target)
+		}
+	}
+	return nil
+}
+
 // chooseTables lists the tables to copy and refuses one whose target holds rows that are not this replication's.
 func (p *plan) chooseTables(ctx context.Context, conn *pgx.Conn, o planOptions) error {
 	var filled []string
@@ -226,6 +286,9 @@ func (p *plan) copiedAgain(t schema.Table, before *storedTable, again *apply.New
 // carryOut creates what is missing and stores the tables, all or nothing.
 func (p *plan) carryOut(ctx context.Context, conn *pgx.Conn, replication string) error {
 	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if err := p.stillFree(ctx, tx, replication); err != nil {
+			return err
+		}
 		for _, s := range p.statements.Before {
 			if _, err := tx.Exec(ctx, s.SQL); err != nil {
 				return fmt.Errorf("create %s %s: %w", s.Kind, s.Name, err)

@@ -33,6 +33,7 @@ type runner struct {
 	stored *stored
 	cancel context.CancelFunc // nil while it does not run
 	done   chan struct{}
+	wake   chan struct{} // holds one when the next attempt shall not wait
 
 	ignored map[schema.Name]change.LSN // tables that appeared and were gone again; belongs to the running goroutine
 	looked  change.LSN                 // position after which the target was looked at twice; it belongs to the running goroutine too
@@ -42,7 +43,7 @@ type runner struct {
 
 func newRunner(config *Config, st *store, r *stored) *runner {
 	return &runner{
-		config: config, store: st, stored: r, status: newStatus(), ignored: map[schema.Name]change.LSN{},
+		config: config, store: st, stored: r, status: newStatus(), ignored: map[schema.Name]change.LSN{}, wake: make(chan struct{}, 1),
 		log: config.Log.With("replication", r.name),
 	}
 }
@@ -54,7 +55,8 @@ func (r *runner) snapshot() *stored {
 	return &copied
 }
 
-// start runs the replication in a goroutine that ends with stop or with ctx. One that runs is left alone.
+// start runs the replication in a goroutine that ends with stop or with ctx. One that runs is left alone, but it tries again at
+// once if it waits to do so.
 func (r *runner) start(ctx context.Context) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -62,6 +64,10 @@ func (r *runner) start(ctx context.Context) {
 		select {
 		case <-r.done:
 		default:
+			select {
+			case r.wake <- struct{}{}:
+			default:
+			}
 			return
 		}
 	}
@@ -121,6 +127,7 @@ func (r *runner) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-r.wake:
 		case <-time.After(pause):
 		}
 	}
@@ -149,7 +156,7 @@ func (r *runner) backoff(attempt int) time.Duration {
 
 // once is one attempt: connect, check, copy, apply.
 func (r *runner) once(ctx context.Context) error {
-	r.status.setState(applierv1.State_STATE_INITIALIZING)
+	r.status.trying()
 	r.planned, r.keyless = nil, false
 	spec := r.snapshot()
 	session, err := apply.OpenSession(ctx, r.config.PostgresURL, spec.name)
@@ -225,7 +232,7 @@ func (r *runner) plan(ctx context.Context, session *apply.Session, src *source, 
 	for _, t := range tables {
 		known[t.name] = t
 	}
-	return makePlan(ctx, session.Conn(), src, planOptions{selection, spec.GetReplace(), session.Unguarded, known, again})
+	return makePlan(ctx, session.Conn(), src, planOptions{r.stored.name, selection, spec.GetReplace(), session.Unguarded, known, again})
 }
 
 func (r *runner) carryOut(ctx context.Context, session *apply.Session, p *plan) error {

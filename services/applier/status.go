@@ -133,6 +133,16 @@ func (s *status) setState(state applierv1.State) {
 	})
 }
 
+// trying notes a new attempt. What the last one failed with stays until this one has got somewhere.
+func (s *status) trying() {
+	s.update(func(s *status) {
+		s.nextRetry = time.Time{}
+		if s.state != applierv1.State_STATE_RETRYING {
+			s.state, s.reason, s.reasonCode = applierv1.State_STATE_INITIALIZING, "", ""
+		}
+	})
+}
+
 // progressed takes over what an engine has applied.
 func (s *status) progressed(p apply.Progress) {
 	now := time.Now()

@@ -236,6 +236,25 @@ func addTable(ctx context.Context, q querier, replication string, t *storedTable
 	return nil
 }
 
+// targetsOfOthers are the tables of the target that other replications write, and which.
+func targetsOfOthers(ctx context.Context, q querier, replication string) (map[schema.Name]string, error) {
+	rows, err := q.Query(ctx, "SELECT target_schema, target_table, replication FROM syncline.tables WHERE replication <> $1", replication)
+	if err != nil {
+		return nil, fmt.Errorf("read tables of other replications: %w", err)
+	}
+	others := map[schema.Name]string{}
+	var name schema.Name
+	var other string
+	_, err = pgx.ForEachRow(rows, []any{&name.Schema, &name.Name, &other}, func() error {
+		others[name] = other
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read tables of other replications: %w", err)
+	}
+	return others, nil
+}
+
 // beginTable makes a table 'copying' from a snapshot, forgetting what an earlier copy had finished. It stands before the
 // statement that empties the target table, in one transaction with it: so it waits for a chunk that a former session is
 // committing, or makes that chunk's finishChunk fail.

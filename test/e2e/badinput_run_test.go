@@ -185,3 +185,41 @@ func (s *servers) rowTooLarge(t *testing.T) {
 	replica.waitApplied("all", time.Minute)
 	pgtest.RequireEqual(t, sourceURL, targetURL)
 }
+
+// retryNow has the source away until the replica tries again only seldom. The state says all the time what is wrong, and
+// starting the replication makes it try at once.
+func (s *servers) retryNow(t *testing.T) {
+	sourceURL, targetURL := s.source.Database(t), s.target.Database(t)
+	pgtest.Exec(t, pgtest.Connect(t, sourceURL), shop)
+	primary, replica := startPrimary(t, sourceURL), startReplica(t, targetURL, "--retry-max", "1h")
+	replica.mustCreate("all", primary.grpc)
+	replica.waitApplied("all", time.Minute)
+	primary.kill9()
+	replica.waitState("all", time.Minute, applierv1.State_STATE_RETRYING)
+	var next time.Time
+	const longPause = 15 * time.Second
+	pgtest.Eventually(t, 2*time.Minute, func() error {
+		r, err := replica.get("all")
+		if err != nil {
+			return err
+		}
+		if r.GetState() != applierv1.State_STATE_RETRYING || r.GetReason() == "" {
+			t.Fatalf("while the source is away the replication is %s: %q", r.GetState(), r.GetReason())
+		}
+		if next = r.GetNextRetryTime().AsTime(); r.GetNextRetryTime() == nil || time.Until(next) < longPause {
+			return errors.New("it tries often")
+		}
+		return nil
+	})
+	primary.start()
+	primary.waitHealthy(time.Minute)
+	primary.waitCapturing(time.Minute)
+	pgtest.Exec(t, pgtest.Connect(t, sourceURL), "UPDATE items SET price = 5")
+	replica.restart("all")
+	replica.waitState("all", time.Minute, applierv1.State_STATE_RUNNING)
+	if !time.Now().Before(next) {
+		t.Error("it waited although it was started")
+	}
+	replica.waitApplied("all", time.Minute)
+	pgtest.RequireEqual(t, sourceURL, targetURL)
+}

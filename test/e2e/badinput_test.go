@@ -38,6 +38,8 @@ func TestBadInput(t *testing.T) {
 	t.Run("replica refuses", s.replicaRefuses)
 	t.Run("source refuses", s.sourceRefuses)
 	t.Run("names and tables twice", s.twice)
+	t.Run("tables taken meanwhile", s.takenMeanwhile)
+	t.Run("retry now", s.retryNow)
 	t.Run("source is itself", s.sourceIsItself)
 	t.Run("logger not ready", s.notReady)
 	t.Run("malformed requests", s.malformed)
