@@ -190,6 +190,31 @@ func TestCreateFails(t *testing.T) {
 	}
 }
 
+// TestRefusedFieldsAreFlags has the server refuse what the user knows as a flag.
+func TestRefusedFieldsAreFlags(t *testing.T) {
+	for field, want := range map[string]string{
+		"spec.source": "syncline: --source: not good\n", "spec.include_tables": "syncline: --table: not good\n", "name": "syncline: NAME: not good\n",
+		"spec.other": "syncline: spec.other: not good\n",
+	} {
+		replica := serveFake(t, &fakeApplier{refusal: rpc.Invalid(field, "not good")})
+		_, errOut, code := command(t, nil, "replication", "create", "shop", "--source", "db1", "--addr", replica)
+		if wantCode := map[bool]int{true: exitFailed, false: exitWrongUse}[field == "spec.other"]; code != wantCode || errOut != want {
+			t.Errorf("%s: exit code %d, %s", field, code, errOut)
+		}
+	}
+}
+
+// TestStatusOfAFreshPrimary has a logger whose change log is not begun yet: the state tells all that there is.
+func TestStatusOfAFreshPrimary(t *testing.T) {
+	primary := serveFake(t, identify("logger", "inventory"), &fakeLogger{fresh: true}, &fakeInventory{})
+	for _, flags := range [][]string{nil, {"--json"}} {
+		out, errOut, code := command(t, nil, append([]string{"status", "--addr", primary}, flags...)...)
+		if code != exitDone || errOut != "" || !strings.Contains(out, "blocked") {
+			t.Errorf("exit code %d, %s%s", code, out, errOut)
+		}
+	}
+}
+
 func TestWatchEndsWithTheUser(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	applier := &fakeApplier{watch: []func() (*applierv1.Replication, error){func() (*applierv1.Replication, error) {

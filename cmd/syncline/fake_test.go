@@ -61,6 +61,7 @@ type fakeApplier struct {
 	applierv1.UnimplementedApplierServiceServer
 	replication *applierv1.Replication
 	created     *applierv1.CreateReplicationRequest
+	refusal     error                                    // of whatever is to be created
 	watch       []func() (*applierv1.Replication, error) // what each watch answers; then it ends
 }
 
@@ -75,6 +76,9 @@ func (f *fakeApplier) find(name string) (*applierv1.Replication, error) {
 
 func (f *fakeApplier) CreateReplication(_ context.Context, in *applierv1.CreateReplicationRequest) (*applierv1.CreateReplicationResponse, error) {
 	f.created = in
+	if f.refusal != nil {
+		return nil, f.refusal
+	}
 	if f.replication != nil {
 		return nil, rpc.Errorf(codes.AlreadyExists, "REPLICATION_EXISTS", "there is a replication %q already", in.GetName())
 	}
@@ -143,6 +147,7 @@ type fakeLogger struct {
 	asked   *loggerv1.FollowRequest
 	answers []*rpc.Frame
 	end     error
+	fresh   bool // it has no change log yet
 }
 
 func (f *fakeLogger) Register(r grpc.ServiceRegistrar) { loggerv1.RegisterLoggerServiceServer(r, f) }
@@ -162,6 +167,9 @@ func loggerState() *loggerv1.GetStateResponse {
 }
 
 func (f *fakeLogger) ListFollowers(context.Context, *loggerv1.ListFollowersRequest) (*loggerv1.ListFollowersResponse, error) {
+	if f.fresh {
+		return nil, rpc.Errorf(codes.Unavailable, "NOT_READY", "the change log has not been begun yet")
+	}
 	return followers(), nil
 }
 

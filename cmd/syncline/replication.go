@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,6 +34,36 @@ func applierCall(ctx context.Context, f *clientFlags, run func(ctx context.Conte
 	})
 }
 
+// oneName is the check of a command for one replication.
+func oneName(cmd *cobra.Command, args []string) error {
+	return wrongUse(func(*cobra.Command, []string) error {
+		switch {
+		case len(args) == 0:
+			return errors.New("the NAME of the replication is missing")
+		case len(args) > 1:
+			return fmt.Errorf("one NAME of a replication is expected, not %d: %s", len(args), strings.Join(args, ", "))
+		}
+		return nil
+	})(cmd, args)
+}
+
+// specFlags are the flags that set what the API calls otherwise.
+var specFlags = map[string]string{
+	"spec.source": "--source", "spec.inventory": "--inventory", "spec.copy_workers": "--copy-workers",
+	"spec.include_tables": "--table", "spec.exclude_tables": "--exclude-table", "name": "NAME",
+}
+
+// inFlags makes an error about a field of the API one about the flag that sets it.
+func inFlags(err error) error {
+	if rpc.Code(err) != codes.InvalidArgument {
+		return err
+	}
+	if field, text, found := strings.Cut(rpc.Message(err), ": "); found && specFlags[field] != "" {
+		return usageError{fmt.Errorf("%s: %s", specFlags[field], text)}
+	}
+	return err
+}
+
 func newCreateCommand() *cobra.Command {
 	var f clientFlags
 	var wait, ifMissing bool
@@ -45,7 +76,7 @@ func newCreateCommand() *cobra.Command {
 An existing table is compared first, and a difference that matters is named; one that holds rows is refused without --replace.`,
 		Example: `  syncline replication create shop --source db1:7400 --wait
   syncline replication create orders --source db1:7400 --table 'public.orders' --table 'sales.*'`,
-		Args: wrongUse(cobra.ExactArgs(1)),
+		Args: oneName,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if spec.GetSource() == "" {
 				return usageError{errors.New("--source (SYNCLINE_SOURCE) is needed: the gRPC address of a primary, such as db1:7400")}
@@ -94,7 +125,7 @@ func create(ctx context.Context, cmd *cobra.Command, f *clientFlags, client appl
 		replication, err = existing(calling, client, name, spec, err)
 	}
 	if err != nil {
-		return err
+		return inFlags(err)
 	}
 	out := cmd.OutOrStdout()
 	if !wait {
@@ -140,7 +171,7 @@ func newListCommand() *cobra.Command {
 func newNamedCommand(use, about string, run func(ctx context.Context, client applierv1.ApplierServiceClient, name string) (*applierv1.Replication, error)) *cobra.Command {
 	var f clientFlags
 	cmd := &cobra.Command{
-		Use: use + " NAME", Short: about, Args: wrongUse(cobra.ExactArgs(1)),
+		Use: use + " NAME", Short: about, Args: oneName,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return applierCall(cmd.Context(), &f, func(ctx context.Context, client applierv1.ApplierServiceClient) error {
 				ctx, cancel := short(ctx)
@@ -181,7 +212,7 @@ func newStopCommand() *cobra.Command {
 func newDeleteCommand() *cobra.Command {
 	var f clientFlags
 	cmd := &cobra.Command{
-		Use: "delete NAME", Short: "Stop and forget a replication; the tables and their rows stay", Args: wrongUse(cobra.ExactArgs(1)),
+		Use: "delete NAME", Short: "Stop and forget a replication; the tables and their rows stay", Args: oneName,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return applierCall(cmd.Context(), &f, func(ctx context.Context, client applierv1.ApplierServiceClient) error {
 				ctx, cancel := short(ctx)
@@ -209,7 +240,7 @@ func newWaitCommand() *cobra.Command {
 		Use:   "wait NAME",
 		Short: "Return once everything committed on the source before this call is applied here",
 		Long:  "Has the source commit a message and returns when that is applied. Exit code 3 when it is not within --timeout.",
-		Args:  wrongUse(cobra.ExactArgs(1)),
+		Args:  oneName,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return applierCall(cmd.Context(), &f, func(ctx context.Context, client applierv1.ApplierServiceClient) error {
 				answer, err := client.WaitReplication(ctx, &applierv1.WaitReplicationRequest{Name: args[0], Timeout: durationpb.New(timeout)})

@@ -13,6 +13,8 @@ import (
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
 	serverv1 "github.com/seed0419d559/syncline/gen/syncline/server/v1"
 	"github.com/seed0419d559/syncline/internal/node"
+	"github.com/seed0419d559/syncline/internal/rpc"
+	"github.com/seed0419d559/syncline/services/logger"
 )
 
 func newStatusCommand() *cobra.Command {
@@ -20,6 +22,7 @@ func newStatusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Tell how a primary or a replica is: is it well, how far behind, and why is it stuck",
+		Long:  "Asks a server who it is and how its services are. With --json one object is printed for each answer: the server, then the\nlogger's state and its followers, or the replications.",
 		Args:  wrongUse(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
@@ -54,14 +57,9 @@ func status(ctx context.Context, cmd *cobra.Command, f *clientFlags, conn *grpc.
 			return err
 		}
 		renderIf(f, func() { renderLogger(out, state) })
-		followers, err := client.ListFollowers(ctx, &loggerv1.ListFollowersRequest{})
-		if err != nil {
+		if err := showFollowers(ctx, cmd, f, client); err != nil {
 			return err
 		}
-		if err := apart(f, cmd, followers); err != nil {
-			return err
-		}
-		renderIf(f, func() { renderFollowers(out, followers) })
 	}
 	if slices.Contains(roles, node.RoleApplier) {
 		list, err := applierv1.NewApplierServiceClient(conn).ListReplications(ctx, &applierv1.ListReplicationsRequest{})
@@ -73,6 +71,22 @@ func status(ctx context.Context, cmd *cobra.Command, f *clientFlags, conn *grpc.
 		}
 		renderIf(f, func() { renderReplications(out, list) })
 	}
+	return nil
+}
+
+// showFollowers shows nothing of a logger that has no change log yet: its state says why.
+func showFollowers(ctx context.Context, cmd *cobra.Command, f *clientFlags, client loggerv1.LoggerServiceClient) error {
+	followers, err := client.ListFollowers(ctx, &loggerv1.ListFollowersRequest{})
+	if rpc.Reason(err) == logger.ReasonNotReady {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := apart(f, cmd, followers); err != nil {
+		return err
+	}
+	renderIf(f, func() { renderFollowers(cmd.OutOrStdout(), followers) })
 	return nil
 }
 
