@@ -204,5 +204,16 @@ func banner(out io.Writer, r *role, f *serverFlags) {
 		fmt.Fprintf(out, "next: syncline replication create NAME --addr %s --source HOST:PORT --wait\n", own)
 		return
 	}
-	fmt.Fprintf(out, "next: on a replica, syncline replication create NAME --source %s --wait;  here, syncline status --addr %s\n", own, own)
+	fmt.Fprintf(out, "next: on a replica, syncline replication create NAME --source %s --wait;  here, syncline status --addr %s\n", f.reachedAt(own), own)
+}
+
+// reachedAt is the address for others: that which was set, or this machine's, whose name they have to know.
+func (f *serverFlags) reachedAt(own string) string {
+	if f.advertise != "" {
+		return f.advertise
+	}
+	if _, port, err := net.SplitHostPort(f.grpc); err == nil && own != f.grpc {
+		return "THIS-HOST:" + port
+	}
+	return own
 }

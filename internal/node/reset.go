@@ -48,7 +48,7 @@ func (s *state) notRunning(ctx context.Context, tx pgx.Tx) error {
 		return fmt.Errorf("look for running servers: %w", err)
 	}
 	if running != "" {
-		return fmt.Errorf("%w: %s is connected to database %s; stop it first, for it would go on with the old id", ErrRunning, running, s.identity.Database)
+		return fmt.Errorf("%w: to database %s is connected: %s; stop what runs there first, for it would go on with the old id", ErrRunning, s.identity.Database, running)
 	}
 	return nil
 }

@@ -49,6 +49,8 @@ const (
 	reasonSnapshotGone   = "SNAPSHOT_GONE"
 	reasonTableRewritten = "TABLE_REWRITTEN"
 	reasonNotReady       = "NOT_READY"
+	reasonNoFollower     = "FOLLOWER_UNKNOWN"
+	reasonFollows        = "FOLLOWER_CONNECTED"
 )
 
 // errorTable maps sentinels to statuses for the whole service.

@@ -234,10 +234,10 @@ func (r *runner) farewell(ctx context.Context) {
 	src, err := dialSource(ctx, r.snapshot().spec, r.config.Dial)
 	if err == nil {
 		defer src.close()
-		_, err = src.loggerClient().DeleteFollower(ctx, &loggerv1.DeleteFollowerRequest{Follower: r.followerName()})
+		err = src.forget(ctx, r.followerName())
 	}
 	if err != nil {
-		r.log.Warn("the source still lists this replication as a follower", "follower", r.followerName(), "error", rpc.Message(err))
+		r.log.Warn("the source may still list this replication as a follower", "follower", r.followerName(), "error", rpc.Message(err))
 	}
 }
 

@@ -111,6 +111,24 @@ func (s *source) inventoryClient() inventoryv1.InventoryServiceClient {
 	return inventoryv1.NewInventoryServiceClient(s.inventory)
 }
 
+// forget has the logger remove a follower that has just gone, which it may not have noticed yet.
+func (s *source) forget(ctx context.Context, follower string) error {
+	for {
+		_, err := s.loggerClient().DeleteFollower(ctx, &loggerv1.DeleteFollowerRequest{Follower: follower})
+		switch {
+		case rpc.Reason(err) == reasonNoFollower:
+			return nil
+		case rpc.Reason(err) != reasonFollows:
+			return err //nolint:wrapcheck // the caller says what it is about
+		}
+		select {
+		case <-ctx.Done():
+			return err //nolint:wrapcheck // the caller says what it is about
+		case <-time.After(loggerPoll):
+		}
+	}
+}
+
 // describe returns the primary's selected tables.
 func (s *source) describe(ctx context.Context, selection schema.Selection) (schema.Database, error) {
 	request := &inventoryv1.GetInventoryRequest{Tables: &inventoryv1.TableSelection{}}

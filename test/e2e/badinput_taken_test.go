@@ -87,6 +87,9 @@ func (s *servers) takenMeanwhile(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if list, err := primary.logger().ListFollowers(t.Context(), &loggerv1.ListFollowersRequest{}); err != nil || len(list.GetFollowers()) != 0 {
+		t.Errorf("followers of deleted replications: %v, %v", list, err)
+	}
 	pgtest.Exec(t, conn, "TRUNCATE sales.orders; CREATE TABLE label_a (id int PRIMARY KEY); CREATE TABLE label_b (id int PRIMARY KEY)")
 	captured("label_b")
 	without := func(table string) editSpec {
