@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -28,15 +29,28 @@ func ResetID(ctx context.Context, url string) (old string, id Identity, err erro
 		return "", Identity{}, err
 	}
 	id = s.identity
-	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+	reset := func(tx pgx.Tx) (err error) {
 		if err := s.notRunning(ctx, tx); err != nil {
 			return err
 		}
 		old, id.ServerID, err = s.reset(ctx, tx)
 		return err
-	})
-	return old, id, err
+	}
+	// PostgreSQL takes a moment to notice that a session that was just closed is over.
+	for until := time.Now().Add(closingTime); ; {
+		err = pgx.BeginFunc(ctx, conn, reset)
+		if !errors.Is(err, ErrRunning) || time.Now().After(until) {
+			return old, id, err
+		}
+		select {
+		case <-ctx.Done():
+			return "", Identity{}, fmt.Errorf("reset server id: %w", ctx.Err())
+		case <-time.After(closingTime / 20):
+		}
+	}
 }
+
+const closingTime = time.Second
 
 // notRunning refuses a database to which servers are connected. An applier without replications may have no connection, so it
 // may pass; it has nothing that knows it by its id either.
