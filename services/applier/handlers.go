@@ -100,8 +100,6 @@ func validate(name string, spec *applierv1.ReplicationSpec) error {
 		return rpc.Invalid("spec.source", "the address (HOST:PORT) of a primary is needed")
 	case spec.GetCopyWorkers() < 0 || spec.GetCopyWorkers() > maxCopyWorkers:
 		return rpc.Invalid("spec.copy_workers", "%d is not from 0 to %d", spec.GetCopyWorkers(), maxCopyWorkers)
-	case applierv1.Compression_name[int32(spec.GetCompression())] == "":
-		return rpc.Invalid("spec.compression", "%d is no compression; leave it out, or use COMPRESSION_NONE or COMPRESSION_ZSTD", spec.GetCompression())
 	case len(spec.GetIncludeTables()) > maxPatternCount:
 		return rpc.Invalid("spec.include_tables", "more than %d patterns; use schema.*", maxPatternCount)
 	case len(spec.GetExcludeTables()) > maxPatternCount:

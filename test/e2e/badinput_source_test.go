@@ -209,7 +209,7 @@ func (s *servers) malformed(t *testing.T) {
 		{"too many patterns", create("all", include(make([]string, 2000)...)), codes.InvalidArgument, "INVALID_FIELD", []string{"1000"}},
 		{"negative workers", create("all", func(s *applierv1.ReplicationSpec) { s.CopyWorkers = -1 }), codes.InvalidArgument, "INVALID_FIELD", []string{"copy_workers"}},
 		{"too many workers", create("all", func(s *applierv1.ReplicationSpec) { s.CopyWorkers = 1000 }), codes.InvalidArgument, "INVALID_FIELD", []string{"copy_workers", "64"}},
-		{"unknown compression", create("all", func(s *applierv1.ReplicationSpec) { s.Compression = 9 }), codes.InvalidArgument, "INVALID_FIELD", []string{"compression", "COMPRESSION_ZSTD"}},
+		{"unknown compression", create("all", func(s *applierv1.ReplicationSpec) { s.Compression = 9 }), codes.InvalidArgument, "UNKNOWN_VALUE", []string{"9", "Compression"}},
 		{"unknown replication", func(ctx context.Context) error {
 			_, err := replica.applier().StartReplication(ctx, &applierv1.StartReplicationRequest{Name: "nobody"})
 			return err
