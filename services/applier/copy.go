@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
@@ -26,10 +27,8 @@ const (
 	snapshotTTL = time.Minute
 	// chunkPages is how much of a table is copied in one target transaction: 32 MiB of its main storage.
 	chunkPages = 4096
-	// maxRounds bounds how often tables are begun anew because the source rewrote them during the copy. It is large, because a round
-	// costs little when that is found before a row is read, and a slow source leaves more time for a TRUNCATE between its
-	// snapshot and the lock on the table.
-	maxRounds = 20
+	// maxRounds bounds how often tables are begun anew at once because the source rewrote them during the copy.
+	maxRounds = 5
 )
 
 // copySnapshot is a leased view of the source and its place in the change log.
@@ -70,7 +69,8 @@ func (c *copier) run(ctx context.Context) error {
 			return err
 		}
 	}
-	return failed(reasonTableRewritten, "the source truncated or rewrote tables during each of %d copies; start the replication again when that has ended", maxRounds)
+	// It may never end, but it need not be mended by anybody either: it goes on as the pauses become longer.
+	return rpc.Errorf(codes.Aborted, reasonTableRewritten, "the source truncated or rewrote tables during each of %d copies; they are copied again", maxRounds)
 }
 
 // unit is the tables that share one target table: they are begun anew together, because the target is emptied as a whole.

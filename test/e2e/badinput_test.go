@@ -40,6 +40,7 @@ func TestBadInput(t *testing.T) {
 	t.Run("names and tables twice", s.twice)
 	t.Run("tables taken meanwhile", s.takenMeanwhile)
 	t.Run("retry now", s.retryNow)
+	t.Run("rewritten again", s.rewrittenAgain)
 	t.Run("source is itself", s.sourceIsItself)
 	t.Run("logger not ready", s.notReady)
 	t.Run("malformed requests", s.malformed)
