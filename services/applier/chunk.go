@@ -27,7 +27,7 @@ func (c *copier) chunk(ctx context.Context, conn *pgx.Conn, snapshot copySnapsho
 	}
 	stream, err := c.source.inventoryClient().Dump(ctx, &inventoryv1.DumpRequest{
 		SnapshotId: snapshot.id, Schema: j.table.name.Schema, Table: j.table.name.Name, Columns: j.table.columns,
-		FromPage: j.from, ToPage: j.to, Format: format,
+		FromPage: j.from, ToPage: j.to, Format: format, ColumnTypes: j.table.types,
 	})
 	if err != nil {
 		return err
@@ -49,6 +49,9 @@ func (c *copier) chunk(ctx context.Context, conn *pgx.Conn, snapshot copySnapsho
 		}
 		if tag.RowsAffected() != reader.end.GetRows() {
 			return fmt.Errorf("%d rows arrived of %d that the source sent", tag.RowsAffected(), reader.end.GetRows())
+		}
+		if err := sameTypes(ctx, tx, j.table); err != nil {
+			return err
 		}
 		if err := finishChunk(ctx, tx, c.replication, j.table.name, snapshot.id, j.from, reader.end.GetRows(), reader.end.GetBytes()); err != nil {
 			return err
@@ -100,6 +103,25 @@ func binary(described schema.Table, target *apply.Target) bool {
 		}
 	}
 	return columns > 0
+}
+
+// sameTypes makes sure that a table into which binary rows were copied still has the types that they were made for: it is locked
+// by now. What was retyped since the catalog was read is seen by the next attempt.
+func sameTypes(ctx context.Context, tx pgx.Tx, t *tableCopy) error {
+	if !t.binary {
+		return nil
+	}
+	var same int
+	err := tx.QueryRow(ctx, `SELECT count(*) FROM unnest($2::text[], $3::oid[]) AS expected(name, type)
+		JOIN pg_catalog.pg_attribute a ON a.attrelid = $1::regclass AND NOT a.attisdropped AND a.attname = expected.name AND a.atttypid = expected.type`,
+		t.target.SQL(), t.columns, t.types).Scan(&same)
+	if err != nil {
+		return fmt.Errorf("read the types of table %s: %w", t.target, err)
+	}
+	if same != len(t.columns) {
+		return failed(reasonMismatch, "columns of table %s of the replica have been altered since the copy began", t.target)
+	}
+	return nil
 }
 
 // dumpReader gives a dump's bytes to COPY. It ends with io.EOF only after the dump has said that it is whole.

@@ -222,7 +222,8 @@ type tableCopy struct {
 	name    schema.Name
 	target  schema.Name
 	columns []string
-	binary  bool // rows travel in COPY's binary format
+	types   []uint32 // of the columns on either side, by OID, if rows travel in the binary format
+	binary  bool     // rows travel in COPY's binary format
 
 	mu        sync.Mutex
 	open      int // chunks not finished
@@ -326,6 +327,9 @@ func (c *copier) chunks(ctx context.Context, t *storedTable, resumed bool) ([]jo
 	for _, column := range described.Columns {
 		if column.Generated == "" {
 			tc.columns = append(tc.columns, column.Name)
+			if tc.binary {
+				tc.types = append(tc.types, column.TypeOID)
+			}
 		}
 	}
 	var jobs []job

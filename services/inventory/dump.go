@@ -98,6 +98,9 @@ func (s *Service) dump(ctx context.Context, l *lease, plan dumpPlan, send func(*
 	if err != nil {
 		return err
 	}
+	if err := checkTypes(columns, plan.types); err != nil {
+		return err
+	}
 	if binary {
 		if err := checkBinary(columns); err != nil {
 			return err

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"google.golang.org/grpc/codes"
 
 	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
@@ -137,6 +138,27 @@ func TestBinaryDump(t *testing.T) {
 	_, _, err = b.dump(t.Context(), &inventoryv1.DumpRequest{SnapshotId: s.GetSnapshotId(), Schema: "public", Table: "moody", Format: 99})
 	if rpc.Code(err) != codes.InvalidArgument {
 		t.Errorf("an unknown format: %v", err)
+	}
+}
+
+// TestBinaryDumpOfOtherTypes: bytes that the client would take for those of another type are not sent.
+func TestBinaryDumpOfOtherTypes(t *testing.T) {
+	b := serve(t, pgtest.Shared(t).Database(t))
+	pgtest.Exec(t, b.admin, "CREATE TABLE moments (id int, at timestamptz); INSERT INTO moments VALUES (1, now())")
+	s := b.mustOpen(t)
+	request := func(types ...uint32) *inventoryv1.DumpRequest {
+		return &inventoryv1.DumpRequest{
+			SnapshotId: s.GetSnapshotId(), Schema: "public", Table: "moments", Columns: []string{"id", "at"}, Format: formatBin, ColumnTypes: types,
+		}
+	}
+	if _, end := mustDumpEnd(t, b, request(pgtype.Int4OID, pgtype.TimestamptzOID)); end.GetRows() != 1 {
+		t.Errorf("%d rows", end.GetRows())
+	}
+	if _, _, err := b.dump(t.Context(), request(pgtype.Int4OID, pgtype.TimestampOID)); rpc.Reason(err) != "TABLE_REWRITTEN" {
+		t.Errorf("a column of another type: %v", err)
+	}
+	if _, _, err := b.dump(t.Context(), request(pgtype.Int4OID)); rpc.Code(err) != codes.InvalidArgument {
+		t.Errorf("a type for one of two columns: %v", err)
 	}
 }
 

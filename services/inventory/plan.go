@@ -18,6 +18,7 @@ const maxPages = 1<<32 - 1
 type dumpPlan struct {
 	name       schema.Name
 	columns    []string // empty for all
+	types      []uint32 // of the columns, as the client knows them; empty when it does not say
 	from, to   int64    // pages; to 0 is the end of the table
 	format     inventoryv1.DumpFormat
 	chunkBytes int
@@ -28,7 +29,7 @@ func planDump(request *inventoryv1.DumpRequest) (dumpPlan, error) {
 	plan := dumpPlan{
 		name:    schema.Name{Schema: request.GetSchema(), Name: request.GetTable()},
 		columns: request.GetColumns(), from: request.GetFromPage(), to: request.GetToPage(),
-		format: request.GetFormat(), chunkBytes: int(request.GetChunkBytes()),
+		format: request.GetFormat(), types: request.GetColumnTypes(), chunkBytes: int(request.GetChunkBytes()),
 	}
 	if plan.format == inventoryv1.DumpFormat_DUMP_FORMAT_UNSPECIFIED {
 		plan.format = inventoryv1.DumpFormat_DUMP_FORMAT_COPY_TEXT
@@ -53,6 +54,8 @@ func planDump(request *inventoryv1.DumpRequest) (dumpPlan, error) {
 		return plan, rpc.Invalid("to_page", "must be between 0 and %d", maxPages)
 	case plan.to != 0 && plan.to <= plan.from:
 		return plan, rpc.Invalid("to_page", "must be above from_page, or 0 to read to the end")
+	case len(plan.types) > 0 && len(plan.types) != len(plan.columns):
+		return plan, rpc.Invalid("column_types", "there are %d, and %d columns", len(plan.types), len(plan.columns))
 	case inventoryv1.DumpFormat_name[int32(plan.format)] == "":
 		return plan, rpc.Invalid("format", "there is no format %d", plan.format)
 	case plan.chunkBytes < 0 || plan.chunkBytes > MaxChunkBytes:

@@ -170,6 +170,16 @@ func (t table) choose(names []string) ([]column, error) {
 	return chosen, nil
 }
 
+// checkTypes compares the columns' types in the snapshot with those that the client expects; none are expected when there are none.
+func checkTypes(columns []column, expected []uint32) error {
+	for i, typeOID := range expected {
+		if c := columns[i]; c.typeOID != typeOID {
+			return fmt.Errorf("%w: column %q is of the type with OID %d, and %d was expected", ErrTableRewritten, c.name, c.typeOID, typeOID)
+		}
+	}
+	return nil
+}
+
 // checkBinary refuses the binary format for columns whose types are not known to have the same bytes everywhere.
 func checkBinary(columns []column) error {
 	for _, c := range columns {

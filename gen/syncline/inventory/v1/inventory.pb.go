@@ -1207,7 +1207,10 @@ type DumpRequest struct {
 	// How rows are written.
 	Format DumpFormat `protobuf:"varint,7,opt,name=format,proto3,enum=syncline.inventory.v1.DumpFormat" json:"format,omitempty"`
 	// Size in bytes of an answer's data, about; 256 KiB when 0, at most 1 MiB.
-	ChunkBytes    int32 `protobuf:"varint,8,opt,name=chunk_bytes,json=chunkBytes,proto3" json:"chunk_bytes,omitempty"`
+	ChunkBytes int32 `protobuf:"varint,8,opt,name=chunk_bytes,json=chunkBytes,proto3" json:"chunk_bytes,omitempty"`
+	// Types of the columns, by OID, as the client knows them: one for each of columns, or none. A column that is of another type in the
+	// snapshot is refused with TABLE_REWRITTEN. Binary rows do not say what they are made of.
+	ColumnTypes   []uint32 `protobuf:"varint,9,rep,packed,name=column_types,json=columnTypes,proto3" json:"column_types,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1296,6 +1299,13 @@ func (x *DumpRequest) GetChunkBytes() int32 {
 		return x.ChunkBytes
 	}
 	return 0
+}
+
+func (x *DumpRequest) GetColumnTypes() []uint32 {
+	if x != nil {
+		return x.ColumnTypes
+	}
+	return nil
 }
 
 // DumpResponse is a piece of the dump.
@@ -1495,7 +1505,7 @@ const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	"\x15CloseSnapshotResponse\"\x16\n" +
 	"\x14ListSnapshotsRequest\"V\n" +
 	"\x15ListSnapshotsResponse\x12=\n" +
-	"\tsnapshots\x18\x01 \x03(\v2\x1f.syncline.inventory.v1.SnapshotR\tsnapshots\"\x88\x02\n" +
+	"\tsnapshots\x18\x01 \x03(\v2\x1f.syncline.inventory.v1.SnapshotR\tsnapshots\"\xab\x02\n" +
 	"\vDumpRequest\x12\x1f\n" +
 	"\vsnapshot_id\x18\x01 \x01(\tR\n" +
 	"snapshotId\x12\x16\n" +
@@ -1506,7 +1516,8 @@ const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	"\ato_page\x18\x06 \x01(\x03R\x06toPage\x129\n" +
 	"\x06format\x18\a \x01(\x0e2!.syncline.inventory.v1.DumpFormatR\x06format\x12\x1f\n" +
 	"\vchunk_bytes\x18\b \x01(\x05R\n" +
-	"chunkBytes\"h\n" +
+	"chunkBytes\x12!\n" +
+	"\fcolumn_types\x18\t \x03(\rR\vcolumnTypes\"h\n" +
 	"\fDumpResponse\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x120\n" +
 	"\x03end\x18\x02 \x01(\v2\x1e.syncline.inventory.v1.DumpEndR\x03end\x12\x12\n" +
