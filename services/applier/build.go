@@ -30,7 +30,7 @@ func (r *runner) finish(ctx context.Context, session *apply.Session, src *source
 	if err != nil {
 		return err
 	}
-	r.keyless = len(steps.ForeignKeys) == 0
+	r.noForeignKeys = len(steps.ForeignKeys) == 0
 	if err := r.build(ctx, conn.PgConn().PID(), steps.After); err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ func (c *catchUp) reached(ctx context.Context, position change.LSN) error {
 		return err
 	}
 	var foreignKeys []schema.Statement
-	if len(created) > 0 && !r.keyless {
+	if len(created) > 0 && !r.noForeignKeys {
 		source, target, err := r.describeBoth(ctx, c.session, c.source)
 		if err != nil {
 			return err

@@ -35,10 +35,10 @@ type runner struct {
 	done   chan struct{}
 	wake   chan struct{} // holds one when the next attempt shall not wait
 
-	ignored map[schema.Name]change.LSN // tables that appeared and were gone again; belongs to the running goroutine
-	looked  change.LSN                 // position after which the target was looked at twice; it belongs to the running goroutine too
-	planned *plan                      // what this attempt has carried out and not copied yet, nil for nothing; of the running goroutine
-	keyless bool                       // this attempt has seen that no foreign keys are to be added; of the running goroutine
+	ignored       map[schema.Name]change.LSN // tables that appeared and were gone again; belongs to the running goroutine
+	looked        change.LSN                 // position after which the target was looked at twice; it belongs to the running goroutine too
+	planned       *plan                      // what this attempt has carried out and not copied yet, nil for nothing; of the running goroutine
+	noForeignKeys bool                       // this attempt has seen that no foreign keys are to be added; of the running goroutine
 }
 
 func newRunner(config *Config, st *store, r *stored) *runner {
@@ -157,7 +157,7 @@ func (r *runner) backoff(attempt int) time.Duration {
 // once is one attempt: connect, check, copy, apply.
 func (r *runner) once(ctx context.Context) error {
 	r.status.trying()
-	r.planned, r.keyless = nil, false
+	r.planned, r.noForeignKeys = nil, false
 	spec := r.snapshot()
 	session, err := apply.OpenSession(ctx, r.config.PostgresURL, spec.name)
 	if err != nil {
