@@ -189,8 +189,8 @@ func (p *pursuit) send(ctx context.Context, b *block.Block) error {
 		return changelog.ErrOtherLog
 	}
 	p.next = b.Number + 1
-	if b.Through < p.sent.LSN || b.Through == p.sent.LSN && !b.Open() && b.Transactions == 0 {
-		return nil
+	if b.Through <= p.sent.LSN && !b.Open() {
+		return nil // all that is in it ends at or before the position
 	}
 	data := b.Data()
 	if b.Previous < p.sent.LSN {
@@ -214,7 +214,8 @@ func (p *pursuit) send(ctx context.Context, b *block.Block) error {
 		return err //nolint:wrapcheck // it is the transport's
 	}
 	p.inside = b.Open()
-	p.sent.LSN = b.Through
+	// Through of the beginning of a large transaction is where the one before it ended, perhaps before the position.
+	p.sent.LSN = max(p.sent.LSN, b.Through)
 	p.service.followers.progress(p.entry, p.sent)
 	p.service.meters.sent(ctx, len(data))
 	return nil

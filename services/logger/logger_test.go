@@ -208,6 +208,34 @@ func TestPositions(t *testing.T) {
 	}
 }
 
+// TestPositionsInsideLargeTransaction follows from positions that lie between two transactions, of which the later one is larger
+// than a block: its beginning ends, as a block, before them.
+func TestPositionsInsideLargeTransaction(t *testing.T) {
+	url := pgtest.Shared(t).Database(t)
+	conn := pgtest.Connect(t, url)
+	pgtest.Exec(t, conn, "CREATE TABLE a (id int PRIMARY KEY, v text)")
+	i := start(t, testConfig(t, url))
+	i.waitCapturing(t)
+	before := i.barrier(t)
+	const rows = 2000
+	pgtest.Exec(t, conn, "INSERT INTO a SELECT i, repeat('x', 1000) FROM generate_series(1, $1) i", rows)
+	end := i.barrier(t)
+	whole := follow(t, i, before, end)
+	if got := withoutBarriers(whole.history.done); len(got) != 1 || got[0].count != rows || whole.blocks < 5 {
+		t.Fatalf("%d blocks: %v", whole.blocks, got)
+	}
+	large := withoutBarriers(whole.history.done)[0]
+	for _, at := range []uint64{before.GetLsn() + 1, (before.GetLsn() + large.end) / 2, large.end - 100} {
+		got := follow(t, i, &changev1.Position{LogId: before.GetLogId(), Lsn: at}, end)
+		if done := withoutBarriers(got.history.done); len(done) != 1 || done[0].count != rows || done[0].digest != large.digest {
+			t.Errorf("from %v, between %v and %v: %v", change.LSN(at), change.LSN(before.GetLsn()), change.LSN(large.end), done)
+		}
+	}
+	if got := withoutBarriers(follow(t, i, &changev1.Position{LogId: before.GetLogId(), Lsn: large.end}, end).history.done); len(got) != 0 {
+		t.Errorf("from its end: %v", got)
+	}
+}
+
 // TestFollowers checks that all followers see the same bytes, that PostgreSQL has one slot and walsender for all of them,
 // and that one that reads nothing keeps no other back.
 func TestFollowers(t *testing.T) {
