@@ -73,11 +73,16 @@ type Options struct {
 	StoreInterval time.Duration
 	// LookInterval is the time between two looks at all of the target's tables, to notice what was altered.
 	LookInterval time.Duration
+	// LookShare makes looks rarer where they take long: one takes at most this part (1 ÷ LookShare) of the time.
+	LookShare int
 }
 
 // DefaultOptions returns the options that suit most targets.
 func DefaultOptions() Options {
-	return Options{GroupBytes: 8 << 20, GroupTransactions: 10_000, GroupTime: 500 * time.Millisecond, SliceBytes: 4 << 20, StoreInterval: time.Second, LookInterval: 10 * time.Second}
+	return Options{
+		GroupBytes: 8 << 20, GroupTransactions: 10_000, GroupTime: 500 * time.Millisecond, SliceBytes: 4 << 20,
+		StoreInterval: time.Second, LookInterval: 10 * time.Second, LookShare: 100,
+	}
 }
 
 // Config is what an engine needs.

@@ -20,9 +20,6 @@ import (
 // committed. What fits and would mean something else, such as a column that is no longer computed, is noticed within
 // Options.LookInterval.
 
-// lookShare bounds the part of the time that looking at all tables may take: with very many of them it becomes rarer.
-const lookShare = 100
-
 // reader begins transactions in which catalogs are read.
 type reader interface {
 	BeginTx(ctx context.Context, options pgx.TxOptions) (pgx.Tx, error)
@@ -60,7 +57,7 @@ func (e *Engine) lookAround(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		interval = max(e.config.Options.LookInterval, lookShare*time.Since(began))
+		interval = max(e.config.Options.LookInterval, time.Duration(e.config.Options.LookShare)*time.Since(began))
 		select {
 		case e.looked <- now:
 		case <-ctx.Done():

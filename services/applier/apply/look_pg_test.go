@@ -21,7 +21,7 @@ func looking(g *testTarget, interval time.Duration) testTweak {
 		}
 		g.t.Cleanup(pool.Close)
 		r.Reader = pool
-		r.Options.LookInterval = interval
+		r.Options.LookInterval, r.Options.LookShare = interval, 1
 	}
 }
 
