@@ -2,6 +2,7 @@ package apply
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 
@@ -94,4 +95,28 @@ func TestKeyDroppedMeanwhile(t *testing.T) {
 		g.apply(l, how...)
 		c.require(g)
 	})
+}
+
+// TestLikeNull has rows without a key that differ only in what is easily taken for NULL: no text, and a composite of nulls.
+func TestLikeNull(t *testing.T) {
+	keyless := testRelation("keyless", change.IdentityFull, "x", "pair", "v")
+	rows := [][]any{{nil, nil, "a"}, {"", nil, "a"}, {nil, "(,)", "a"}, {"", "(,)", "a"}}
+	changed := []string{"(,,b)", `("",,b)`, `(,"(,)",b)`, `("","(,)",b)`}
+	for i, row := range rows {
+		for _, other := range rows {
+			t.Run(fmt.Sprintf("%v beside %v", row, other), func(t *testing.T) {
+				testFewWays(t, func(t *testing.T, l *testLog, how ...testTweak) {
+					l.tx(func() {
+						l.insert(keyless, other...) // this is the one that is found first
+						l.insert(keyless, row...)
+						l.updateFrom(keyless, row, []any{row[0], row[1], "b"})
+						l.delete(keyless, other...)
+					})
+					g := newTestTarget(t, l, "CREATE TYPE pair AS (a int, b int); CREATE TABLE keyless (x xml, pair pair, v text)")
+					g.apply(l, how...)
+					g.requireTable("keyless", changed[i])
+				})
+			})
+		}
+	}
 }

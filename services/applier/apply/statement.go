@@ -254,11 +254,14 @@ func (b *builder) where(row []value, old bool) {
 		}
 		name := postgres.Ident(c.Name)
 		if row[i].kind == 'n' {
-			b.write(" AND ", name, " IS NULL")
+			// IS NULL would also hold for a composite of nulls.
+			b.write(" AND ", name, " IS NOT DISTINCT FROM NULL")
 			continue
 		}
 		if c.Equality != EqualityNone {
 			b.write(" AND ", name, " ", c.Operator, " ", b.param(i, old))
+		} else {
+			b.write(" AND ", name, " IS DISTINCT FROM NULL") // format makes '' of NULL
 		}
 		if c.Equality != EqualityExact {
 			b.write(" AND pg_catalog.format('%s', ", name, `) COLLATE "C" = `, b.param(i, old))
