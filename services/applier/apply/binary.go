@@ -8,9 +8,9 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// An array in PostgreSQL's binary form (array_send) is taken in with half the work of the text form. Elements are converted for the
-// types below only, and only from exactly the text that the type's output function gives: whatever else a value is, its
-// column travels as text.
+// Values in PostgreSQL's binary form, as elements of an array (array_send) or in COPY, are taken in with less work than as text.
+// They are converted for the types below and enums only, and only from exactly the text that the type's output function gives: whatever
+// else a value is, its column travels as text, in COPY with the whole table.
 
 // binaryForm appends a value of a type in the form that the type's receive function takes. It reports false for a text that it
 // does not know.
@@ -21,6 +21,7 @@ var binaryForms = map[uint32]binaryForm{
 	pgtype.Int2OID: appendInteger(2), pgtype.Int4OID: appendInteger(4), pgtype.Int8OID: appendInteger(8),
 	pgtype.TextOID: appendAsItIs, pgtype.VarcharOID: appendAsItIs, pgtype.BPCharOID: appendAsItIs, pgtype.JSONOID: appendAsItIs, pgtype.JSONBOID: appendJSONB,
 	pgtype.BoolOID: appendBool, pgtype.UUIDOID: appendUUID, pgtype.ByteaOID: appendBytea,
+	pgtype.NumericOID: appendNumeric, pgtype.Float4OID: appendFloat(32), pgtype.Float8OID: appendFloat(64),
 	pgtype.DateOID: appendDate, pgtype.TimestampOID: appendTimestamp, pgtype.TimestamptzOID: appendTimestamptz,
 }
 

@@ -2,10 +2,11 @@ package apply
 
 import (
 	"encoding/binary"
+	"math"
 	"time"
 )
 
-// Dates and times are read as they are written under DateStyle ISO: years of four digits, of our era. Infinity, other
+// Dates and times are read as they are written under DateStyle ISO: infinity, and years of four digits, of our era. Other
 // years and times of day beyond 23:59:59.999999 stay text.
 
 // epoch is the zero of PostgreSQL's dates and times.
@@ -21,6 +22,12 @@ const (
 )
 
 func appendDate(dst, text []byte) ([]byte, bool) {
+	switch string(text) {
+	case infinity:
+		return binary.BigEndian.AppendUint32(dst, math.MaxInt32), true
+	case minusInfinity:
+		return binary.BigEndian.AppendUint32(dst, 1<<31), true
+	}
 	if len(text) != dateBytes {
 		return dst, false
 	}
@@ -31,10 +38,21 @@ func appendDate(dst, text []byte) ([]byte, bool) {
 	return binary.BigEndian.AppendUint32(dst, uint32(int32(day))), true
 }
 
+// appendEndOfTime appends infinity of a timestamp.
+func appendEndOfTime(dst, text []byte) ([]byte, bool) {
+	switch string(text) {
+	case infinity:
+		return binary.BigEndian.AppendUint64(dst, math.MaxInt64), true
+	case minusInfinity:
+		return binary.BigEndian.AppendUint64(dst, 1<<63), true
+	}
+	return dst, false
+}
+
 func appendTimestamp(dst, text []byte) ([]byte, bool) {
 	micros, rest, ok := parseClock(text)
 	if !ok || len(rest) > 0 {
-		return dst, false
+		return appendEndOfTime(dst, text)
 	}
 	return binary.BigEndian.AppendUint64(dst, uint64(micros)), true
 }
@@ -42,7 +60,7 @@ func appendTimestamp(dst, text []byte) ([]byte, bool) {
 func appendTimestamptz(dst, text []byte) ([]byte, bool) {
 	micros, rest, ok := parseClock(text)
 	if !ok {
-		return dst, false
+		return appendEndOfTime(dst, text)
 	}
 	offset, ok := parseZone(rest)
 	if !ok {

@@ -31,10 +31,12 @@ type Plan struct {
 	extra      []string
 	statements map[string]*statement // of single operations; the executor's
 	sets       map[string]*statement // of sets; the engine's, but for their names
-	// binary[i] is how the values of source column i travel in sets; nil: as text. The engine's.
-	binary     []binaryForm
-	copySQL    string
-	copyFields []int // source columns of copySQL, in its order
+	// binary[i] is how the values of source column i travel in sets and in COPY; nil: as text. The engine's.
+	binary  []binaryForm
+	copySQL string
+	// copyBinarySQL is copySQL for rows in the binary format.
+	copyBinarySQL string
+	copyFields    []int // source columns of copySQL, in its order
 }
 
 // NewPlan matches a relation version with a target table. It returns a *MismatchError that names what is missing.
@@ -57,7 +59,11 @@ func NewPlan(relation *change.Relation, target *Target) (*Plan, error) {
 			continue
 		}
 		p.columns[i] = column
-		if column.HasArray {
+		switch {
+		case !column.HasArray:
+		case column.Enum:
+			p.binary[i] = appendAsItIs
+		default:
 			p.binary[i] = binaryForms[column.TypeOID]
 		}
 		p.copyFields = append(p.copyFields, i)
@@ -72,7 +78,7 @@ func NewPlan(relation *change.Relation, target *Target) (*Plan, error) {
 		p.inLocator[i] = true
 	}
 	p.keyed = p.locatorIsKey()
-	p.copySQL = copyStatement(p)
+	p.copySQL, p.copyBinarySQL = copyStatement(p, ""), copyStatement(p, " (FORMAT binary)")
 	return p, nil
 }
 

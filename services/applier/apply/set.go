@@ -19,9 +19,10 @@ type set struct {
 
 // inserts are the rows of one plan that COPY writes.
 type inserts struct {
-	plan *Plan
-	ops  []op
-	rows []netRow
+	plan   *Plan
+	ops    []op
+	rows   []netRow
+	binary *[]byte // the rows in COPY's binary format; nil: they travel as text
 }
 
 // sets is the work of a slice: deletes, then updates, then inserts.
@@ -43,6 +44,9 @@ func (n *netting) build() sets {
 			} // else a column travels as text from now on
 		}
 		if in := n.inserts(t); len(in.rows) > 0 {
+			if len(in.rows) >= copyRows {
+				in.encode()
+			}
 			s.inserts = append(s.inserts, in)
 		}
 	}

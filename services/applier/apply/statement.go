@@ -277,12 +277,3 @@ func (p *Plan) columnList() string {
 	}
 	return postgres.Idents(names)
 }
-
-// copyStatement is COPY FROM STDIN for the plan's columns.
-func copyStatement(p *Plan) string {
-	table := postgres.Ident(p.Target.Schema, p.Target.Name)
-	if len(p.copyFields) == 0 {
-		return "COPY " + table + " FROM STDIN"
-	}
-	return "COPY " + table + " (" + p.columnList() + ") FROM STDIN"
-}

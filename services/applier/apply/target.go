@@ -30,6 +30,7 @@ type TargetColumn struct {
 	Operator       string   // its type's equality operator as SQL, such as = or OPERATOR("public".=)
 	Type           string   // as SQL, without a modifier
 	TypeOID        uint32
+	Enum           bool // its type is one
 	// HasArray tells that there is an array type of its type, whose elements are set apart by commas and come out of unnest in
 	// one column. Those of composites come in a column for each field.
 	HasArray bool
@@ -108,7 +109,8 @@ SELECT c.oid, n.nspname, c.relname, c.relkind = 'p',
   a.attname, coalesce(a.attnotnull, false), coalesce(a.attgenerated <> '', false), coalesce(a.attidentity = 'a', false),
   CASE WHEN e.class = 1 AND co.collisdeterministic IS FALSE THEN 2 ELSE coalesce(e.class, 3) END,
   CASE WHEN e.elem OR e.nspname IS NULL OR e.nspname = 'pg_catalog' THEN '=' ELSE pg_catalog.format('OPERATOR(%I.%s)', e.nspname, e.oprname) END,
-  coalesce(pg_catalog.format_type(a.atttypid, -1), ''), coalesce(a.atttypid, 0), coalesce(ty.typarray <> 0 AND ty.typdelim = ',' AND NOT e.composite, false)
+  coalesce(pg_catalog.format_type(a.atttypid, -1), ''), coalesce(a.atttypid, 0), coalesce(ty.typtype = 'e', false),
+  coalesce(ty.typarray <> 0 AND ty.typdelim = ',' AND NOT e.composite, false)
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -173,9 +175,9 @@ func readCatalog(ctx context.Context, conn querier, which *strings.Replacer, arg
 		equality                     int
 		typ                          string
 		typeOID                      uint32
-		hasArray                     bool
+		enum, hasArray               bool
 	)
-	_, err = pgx.ForEachRow(rows, []any{&oid, &schemaName, &name, &partitioned, &triggers, &column, &notNull, &generated, &identity, &equality, &operator, &typ, &typeOID, &hasArray}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&oid, &schemaName, &name, &partitioned, &triggers, &column, &notNull, &generated, &identity, &equality, &operator, &typ, &typeOID, &enum, &hasArray}, func() error {
 		target := byOID[oid]
 		if target == nil {
 			target = &Target{OID: oid, Schema: schemaName, Name: name, Partitioned: partitioned, RowTriggers: triggers}
@@ -185,7 +187,7 @@ func readCatalog(ctx context.Context, conn querier, which *strings.Replacer, arg
 		if column != nil {
 			target.Columns = append(target.Columns, TargetColumn{
 				Name: *column, NotNull: notNull, Generated: generated, IdentityAlways: identity,
-				Equality: Equality(equality), Operator: operator, Type: typ, TypeOID: typeOID, HasArray: hasArray,
+				Equality: Equality(equality), Operator: operator, Type: typ, TypeOID: typeOID, Enum: enum, HasArray: hasArray,
 			})
 		}
 		return nil

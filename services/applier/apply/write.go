@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -222,49 +221,6 @@ func (w *writer) execute(ctx context.Context, o *op, operation Operation, oldRow
 		}
 	}
 	return w.pipe.send(ctx, s, w.params, expectation{rows: 1, op: o})
-}
-
-// copy writes inserts of one plan with COPY.
-func (w *writer) copy(ctx context.Context, in *inserts) error {
-	reader := &copyReader{in: in}
-	tag, err := w.pipe.conn.PgConn().CopyFrom(ctx, reader, in.plan.copySQL)
-	if err == nil && tag.RowsAffected() != int64(len(in.rows)) {
-		err = &RowCountError{Want: int64(len(in.rows)), Got: tag.RowsAffected()}
-	}
-	return err
-}
-
-// copyReader gives inserts as COPY text, some rows at a time.
-type copyReader struct {
-	in     *inserts
-	next   int
-	buffer []byte
-	rest   []byte
-}
-
-// copyChunk is about how much is encoded at once.
-const copyChunk = 64 << 10
-
-func (r *copyReader) Read(p []byte) (int, error) {
-	if len(r.rest) == 0 {
-		r.buffer = r.buffer[:0]
-		for len(r.buffer) < copyChunk && r.next < len(r.in.rows) {
-			row := &r.in.rows[r.next]
-			if row.merged != nil {
-				r.buffer = appendCopyValues(r.buffer, r.in.plan, row.merged)
-			} else {
-				r.buffer = appendCopyRow(r.buffer, &r.in.ops[row.op])
-			}
-			r.next++
-		}
-		r.rest = r.buffer
-	}
-	if len(r.rest) == 0 {
-		return 0, io.EOF
-	}
-	n := copy(p, r.rest)
-	r.rest = r.rest[n:]
-	return n, nil
 }
 
 // exec runs a statement without parameters in the open transaction.
