@@ -21,6 +21,7 @@ type ledger struct {
 	lastCommit change.Timestamp
 	hasCommit  bool
 	bytes      uint64
+	milestones milestones
 	firstTime  time.Time
 	lastTime   time.Time
 
@@ -46,6 +47,7 @@ func (l *ledger) begin(b bounds, first *block.Header, last *block.Block) {
 	l.firstTime, l.lastTime = b.firstTime, b.lastTime
 	l.last, l.tail, l.tailBytes = last.Header, []*block.Block{last}, len(last.Data())+memoryOverhead
 	l.lastCommit, l.hasCommit = last.LastCommitTime, last.HasCommit
+	l.milestones = milestones{}
 	l.broadcast()
 }
 
@@ -85,6 +87,7 @@ func (l *ledger) append(b *block.Block, at time.Time) error {
 	if b.HasCommit {
 		l.lastCommit, l.hasCommit = b.LastCommitTime, true
 	}
+	l.milestones.append(b.Number, b.Through)
 	l.bytes += uint64(len(b.Data()) + messageOverhead)
 	l.tail = append(l.tail, b)
 	l.tailBytes += len(b.Data()) + memoryOverhead
@@ -104,6 +107,7 @@ func (l *ledger) purged(first *block.Header, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.first, l.start, l.firstTime = first.Number, first.Start(), at
+	l.milestones.purge(first.Number)
 	for len(l.tail) > 1 && l.tail[0].Number < l.first {
 		l.tailBytes -= len(l.tail[0].Data()) + memoryOverhead
 		l.tail[0] = nil
@@ -191,6 +195,22 @@ func (l *ledger) view() view {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return view{begun: l.begun, ended: l.ended, closed: l.closed, start: l.start, first: l.first, last: l.last}
+}
+
+// narrow narrows a search for the first block that reaches beyond the LSN.
+func (l *ledger) narrow(lsn change.LSN, low, high uint64) (uint64, uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.milestones.narrow(lsn, low, high)
+}
+
+// learn keeps what a search has read of a log.
+func (l *ledger) learn(h *block.Header) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.begun && h.LogID == l.last.LogID && h.Number >= l.first {
+		l.milestones.learn(h.Number, h.Through)
+	}
 }
 
 // wake wakes whoever waits although nothing became durable.

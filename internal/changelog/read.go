@@ -138,13 +138,14 @@ func (l *Log) Find(ctx context.Context, after change.Position) (uint64, error) {
 // search returns the header of the first block that reaches beyond the LSN, nil if there is none up to the last one.
 func (l *Log) search(ctx context.Context, v *view, lsn change.LSN) (*block.Header, error) {
 	var found *block.Header
-	low, high := v.first, v.last.Number+1
+	low, high := l.ledger.narrow(lsn, v.first, v.last.Number+1)
 	for low < high {
 		middle := low + (high-low)/2
 		h, err := l.header(ctx, middle)
 		if err != nil {
 			return nil, err
 		}
+		l.ledger.learn(h)
 		if h.Through > lsn {
 			found, high = h, middle
 		} else {
