@@ -42,7 +42,7 @@ func Open(ctx context.Context, url, application string, maxMessageBytes int) (*C
 	c := &Conn{}
 	// pgconn reads ahead; the messages after the answer to START_REPLICATION are ours to read.
 	config.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
-		c.stream = stream{source: r, max: maxMessageBytes}
+		c.stream = stream{source: lowWater{source: r}, max: maxMessageBytes}
 		return pgproto3.NewFrontend(&framed{source: r}, w)
 	}
 	c.pg, err = pgconn.ConnectConfig(ctx, &config.Config)
@@ -198,6 +198,7 @@ func (c *Conn) Start(ctx context.Context, slot string, publications []string, se
 		}
 		switch message := message.(type) {
 		case *pgproto3.CopyBothResponse:
+			c.stream.source.use(c.pg.Conn())
 			return nil
 		case *pgproto3.ErrorResponse:
 			return fmt.Errorf("start replication from slot %s: %w", slot, pgconn.ErrorResponseToPgError(message))

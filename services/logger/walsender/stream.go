@@ -76,7 +76,7 @@ const (
 
 // stream reads messages into one buffer, and those that do not fit into one of their own.
 type stream struct {
-	source   io.Reader
+	source   lowWater
 	max      int
 	buf      []byte
 	from, to int
@@ -170,14 +170,14 @@ func (s *stream) nextLarge(size int) ([]byte, error) {
 	body := s.large[:size]
 	n := copy(body, s.buf[s.from:s.to])
 	s.from += n
-	if _, err := io.ReadFull(s.source, body[n:]); err != nil {
+	if _, err := io.ReadFull(&s.source, body[n:]); err != nil {
 		return nil, fmt.Errorf("receive: %w", err)
 	}
 	return body, nil
 }
 
 func (s *stream) tooLarge(length int64) error {
-	body := io.LimitReader(io.MultiReader(&rest{s}, s.source), length)
+	body := io.LimitReader(io.MultiReader(&rest{s}, &s.source), length)
 	if _, err := io.CopyN(io.Discard, body, dataHead); err != nil {
 		return fmt.Errorf("receive: %w", err)
 	}
@@ -211,6 +211,7 @@ func (s *stream) fill(n int) error {
 		read, err := s.source.Read(s.buf[s.to:])
 		s.to += read
 		s.pace.after(read)
+		s.source.busy = s.pace.busy
 		if err != nil && s.to-s.from < n {
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF

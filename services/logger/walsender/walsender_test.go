@@ -40,7 +40,7 @@ func TestReceiveWhateverTheReadsAre(t *testing.T) {
 		"halves": iotest.HalfReader(bytes.NewReader(wire)), "late error": iotest.DataErrReader(bytes.NewReader(wire)),
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := &Conn{stream: stream{source: source, max: 1 << 20}}
+			c := &Conn{stream: stream{source: lowWater{source: source}, max: 1 << 20}}
 			for _, size := range sizes {
 				m, err := c.Receive()
 				if err != nil || !bytes.Equal(m.Data, data(size)[headerBytes+dataHead:]) {
@@ -60,7 +60,7 @@ func TestReceiveRefuses(t *testing.T) {
 		"short keepalive": message('d', []byte{'k', 0}), "empty": message('d', nil), "copy done": message('c', nil), "cut": data(10)[:12],
 		"bad error": message('E', []byte{'S'}),
 	} {
-		c := &Conn{stream: stream{source: bytes.NewReader(wire), max: 1 << 20}}
+		c := &Conn{stream: stream{source: lowWater{source: bytes.NewReader(wire)}, max: 1 << 20}}
 		if m, err := c.Receive(); err == nil {
 			t.Errorf("%s: got %+v", name, m)
 		}
@@ -69,7 +69,7 @@ func TestReceiveRefuses(t *testing.T) {
 
 func TestTooLargeCanBeReadInPieces(t *testing.T) {
 	wire := append(data(5), data(2<<20)...)
-	c := &Conn{stream: stream{source: iotest.HalfReader(bytes.NewReader(wire)), max: 1 << 20}}
+	c := &Conn{stream: stream{source: lowWater{source: iotest.HalfReader(bytes.NewReader(wire))}, max: 1 << 20}}
 	if _, err := c.Receive(); err != nil {
 		t.Fatal(err)
 	}

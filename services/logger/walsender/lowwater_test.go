@@ -1,0 +1,79 @@
+package walsender
+
+import (
+	"bytes"
+	"net"
+	"testing"
+	"time"
+)
+
+// TestBusySocketThatFallsSilent stops a busy stream at any place, with less lying in the socket than a busy one is woken for. What
+// comes then arrives at once.
+func TestBusySocketThatFallsSilent(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	client, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	server, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+
+	const rounds, burst = 30, 500
+	received := make(chan int)
+	go func() {
+		defer close(received)
+		c := &Conn{stream: stream{source: lowWater{source: client}, max: 1 << 20}}
+		c.stream.source.use(client)
+		busy := 0
+		for range rounds {
+			for range burst {
+				m, err := c.Receive()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if c.stream.source.mark == busyMark {
+					busy++
+				}
+				received <- len(m.Data)
+			}
+		}
+		if busy == 0 {
+			t.Error("the stream was never busy")
+		}
+	}()
+	written := data(100)
+	for round := range rounds {
+		wire := bytes.Repeat(written, burst)
+		cut := len(wire) - 1 - round*len(written)/rounds
+		go func() {
+			for at := 0; at < cut; at += len(written) {
+				if _, err := server.Write(wire[at:min(at+len(written), cut)]); err != nil {
+					t.Error(err)
+				}
+			}
+			time.Sleep(5 * time.Millisecond)
+			if _, err := server.Write(wire[cut:]); err != nil {
+				t.Error(err)
+			}
+		}()
+		for n := range burst {
+			select {
+			case size := <-received:
+				if size != 100 {
+					t.Fatalf("a message of %d bytes", size)
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatalf("round %d: message %d has not come", round, n)
+			}
+		}
+	}
+}
