@@ -4,11 +4,12 @@ import "time"
 
 // gather makes the blocks of a busy stream larger. Each block is synced by itself, and that, with all that is done for a block
 // on its way to a replica, costs many times what a small transaction does. While transactions come one after the other, blocks are
-// sent gatherGap apart. A stream that is not busy never waits.
+// sent gatherLeast apart, and the faster they come the further, up to gatherMost. A stream that is not busy never waits.
 type gather struct {
 	count int       // transactions in a row
 	since time.Time // when the first of them ended
 	busy  bool
+	gap   time.Duration
 	sent  time.Time // when the last block was
 }
 
@@ -16,13 +17,17 @@ const (
 	gatherCount  = 16
 	gatherStays  = 12
 	gatherWithin = 16 * time.Millisecond // 16 transactions in this time make a stream busy, and it stays so with 12 each time
-	gatherGap    = 4 * time.Millisecond
+	gatherLeast  = 4 * time.Millisecond
+	gatherMost   = 20 * time.Millisecond
+	gatherEach   = time.Millisecond // of the gap for 1000 transactions a second
 )
 
 // committed takes note of a transaction.
 func (g *gather) committed(now time.Time) {
 	if g.count == 0 || now.Sub(g.since) > gatherWithin {
-		g.busy = g.busy && g.count >= gatherStays && now.Sub(g.since) <= 2*gatherWithin
+		passed := now.Sub(g.since)
+		g.busy = g.busy && g.count >= gatherStays && passed <= 2*gatherWithin
+		g.gap = min(max(time.Duration(g.count)*time.Second/1000*gatherEach/max(passed, 1), gatherLeast), gatherMost)
 		g.count, g.since = 0, now
 	}
 	if g.count++; g.count >= gatherCount {
@@ -35,5 +40,5 @@ func (g *gather) wait(now time.Time) time.Duration {
 	if !g.busy || now.Sub(g.since) > gatherWithin {
 		return 0
 	}
-	return gatherGap - now.Sub(g.sent)
+	return g.gap - now.Sub(g.sent)
 }

@@ -40,8 +40,14 @@ func TestGatherHoldsABusyStream(t *testing.T) {
 	if !g.busy {
 		t.Error("2000 transactions a second do not make a stream busy")
 	}
-	if wait := gathered(&g, &now, 100, 500*time.Microsecond); wait <= 0 || wait > gatherGap {
-		t.Errorf("waited for %v", wait)
+	if wait := gathered(&g, &now, 100, 500*time.Microsecond); wait <= 0 || wait > gatherLeast {
+		t.Errorf("one of 2000 a second waited for %v", wait)
+	}
+	if wait := gathered(&g, &now, 1000, 100*time.Microsecond); wait <= gatherLeast || wait > 11*time.Millisecond {
+		t.Errorf("one of 10,000 a second waited for %v", wait)
+	}
+	if wait := gathered(&g, &now, 10_000, 10*time.Microsecond); wait <= 11*time.Millisecond || wait > gatherMost {
+		t.Errorf("one of 100,000 a second waited for %v", wait)
 	}
 	now = now.Add(time.Second)
 	if wait := gathered(&g, &now, 1, 0); wait > 0 {

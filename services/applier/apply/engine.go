@@ -433,7 +433,8 @@ func (e *Engine) takeSlice() (*write, error) {
 		return nil, err
 	}
 	w := &write{origin: origin, steps: e.netting.steps(e.slice)}
-	e.slice, e.bytes = make([]op, 0, cap(e.slice)), 0
+	// The next one is likely to be about as large; room for much more would cost more than a small one does.
+	e.slice, e.bytes = make([]op, 0, min(cap(e.slice), 2*len(e.slice))), 0
 	return w, nil
 }
 
