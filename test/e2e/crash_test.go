@@ -75,9 +75,9 @@ func (c *cluster) begin(seed uint64) {
 }
 
 // create creates the replication. An applier that is about to be killed may not live to say that it did.
-func (c *cluster) create() {
+func (c *cluster) create(options ...func(*applierv1.ReplicationSpec)) {
 	c.t.Helper()
-	_, err := c.applier.create(replicationName, c.logger.grpc)
+	_, err := c.applier.create(replicationName, c.logger.grpc, options...)
 	if err == nil {
 		return
 	}
