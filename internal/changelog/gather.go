@@ -19,7 +19,7 @@ const (
 	gatherWithin = 16 * time.Millisecond // 16 transactions in this time make a stream busy, and it stays so with 12 each time
 	gatherLeast  = 4 * time.Millisecond
 	gatherMost   = 20 * time.Millisecond
-	gatherEach   = time.Millisecond // of the gap for 1000 transactions a second
+	gatherEach   = time.Microsecond // of the gap for each transaction in a second
 )
 
 // committed takes note of a transaction.
@@ -27,7 +27,8 @@ func (g *gather) committed(now time.Time) {
 	if g.count == 0 || now.Sub(g.since) > gatherWithin {
 		passed := now.Sub(g.since)
 		g.busy = g.busy && g.count >= gatherStays && passed <= 2*gatherWithin
-		g.gap = min(max(time.Duration(g.count)*time.Second/1000*gatherEach/max(passed, 1), gatherLeast), gatherMost)
+		rate := float64(g.count) / passed.Seconds() // the pause before is longer than gatherWithin, so this is finite
+		g.gap = min(max(time.Duration(rate*float64(gatherEach)), gatherLeast), gatherMost)
 		g.count, g.since = 0, now
 	}
 	if g.count++; g.count >= gatherCount {
