@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math"
 	"strconv"
@@ -44,6 +45,9 @@ func parseFloat(text []byte, bits int) (float64, bool) {
 		}
 	}
 	f, err := strconv.ParseFloat(string(text), bits)
+	if digits, _, _ := bytes.Cut(text, []byte("e")); f == 0 && bytes.ContainsAny(digits, "123456789") {
+		return 0, false // too small for the type: the server refuses it, as it should
+	}
 	return f, err == nil
 }
 

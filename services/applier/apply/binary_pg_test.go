@@ -108,6 +108,24 @@ func FuzzBinaryForms(f *testing.F) {
 	})
 }
 
+// TestNumbersThatDoNotFit leaves to the server what a type cannot hold: it says so, where a conversion would make another number of it.
+func TestNumbersThatDoNotFit(t *testing.T) {
+	for _, test := range []struct {
+		oid  uint32
+		text string
+		fits bool
+	}{
+		{pgtype.Float4OID, "1e-50", false}, {pgtype.Float4OID, "-1e-46", false}, {pgtype.Float4OID, "1e+39", false}, {pgtype.Float4OID, "0.0000000000000000000000000000000000000000000000000001", false},
+		{pgtype.Float8OID, "1e-400", false}, {pgtype.Float8OID, "1e+309", false}, {pgtype.Float8OID, "0e-400", true}, {pgtype.Float4OID, "-0", true}, {pgtype.Float4OID, "1e-45", true},
+		{pgtype.Int2OID, "32768", false}, {pgtype.Int4OID, "1.5", false}, {pgtype.Int8OID, "9223372036854775808", false},
+	} {
+		got, ok := binaryForms[test.oid](nil, []byte(test.text))
+		if ok != test.fits || !ok && len(got) > 0 {
+			t.Errorf("type %d: %s became %x, %v", test.oid, test.text, got, ok)
+		}
+	}
+}
+
 // TestColumnFallsBackToText has values in a set that have no binary form here, before and after others.
 func TestColumnFallsBackToText(t *testing.T) {
 	const tables = "CREATE TABLE moments (id integer PRIMARY KEY, at timestamptz, day date)"

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"fmt"
 	"io"
+	"strings"
 	"sync"
 
 	"github.com/seed0419d559/syncline/internal/changelog/block"
@@ -34,6 +36,22 @@ func copyStatement(p *Plan, options string) string {
 		return "COPY " + table + " FROM STDIN" + options
 	}
 	return "COPY " + table + " (" + p.columnList() + ") FROM STDIN" + options
+}
+
+// binaryGuard are statements that fail when the table is not as the plan knows it: the binary format does not say what a value is, so
+// eight bytes of a bigint would be taken for a double precision. After the first one nobody can change the table any more. They go out with
+// what comes before COPY, and cost no round trip.
+func binaryGuard(p *Plan) []*statement {
+	target := postgres.Ident(p.Target.Schema, p.Target.Name)
+	var columns []string
+	for _, i := range p.copyFields {
+		columns = append(columns, fmt.Sprintf("(%s, %d)", postgres.Literal(p.columns[i].Name), p.columns[i].TypeOID))
+	}
+	return []*statement{
+		{sql: "LOCK TABLE ONLY " + target + " IN ROW EXCLUSIVE MODE"},
+		{sql: fmt.Sprintf("SELECT 1 / (pg_catalog.count(*) = %d)::int FROM pg_catalog.pg_attribute WHERE attrelid = %d AND NOT attisdropped AND (attname, atttypid::bigint) IN (%s)",
+			len(columns), p.Target.OID, strings.Join(columns, ", "))},
+	}
 }
 
 // encode makes the rows binary if it can.

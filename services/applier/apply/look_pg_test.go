@@ -164,3 +164,26 @@ func TestAlteredOnTheReplicaAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestRetypedOnTheReplicaAlone changes a column's type into one whose values have the same size, while the engine knows nothing of it:
+// what goes in binary must not be taken for something else.
+func TestRetypedOnTheReplicaAlone(t *testing.T) {
+	relation := testRelation("things", change.IdentityDefault, "id*", "n")
+	testFewWays(t, func(t *testing.T, l *testLog, how ...testTweak) {
+		const rows = 4 * sliceRows
+		want := make([]string, 0, 2*rows)
+		write := func(from int) change.LSN {
+			return l.tx(func() {
+				for n := from; n < from+rows; n++ {
+					l.insert(relation, n, n)
+					want = append(want, fmt.Sprintf("(%d,%d)", n, n))
+				}
+			})
+		}
+		first := write(0)
+		write(rows)
+		g := newTestTarget(t, l, "CREATE TABLE things (id int PRIMARY KEY, n bigint)")
+		g.apply(l, append(how, withEvents(g, l), altering(g, first, "ALTER TABLE things ALTER n TYPE double precision"), looking(g, time.Hour))...)
+		g.requireTable("things", want...)
+	})
+}

@@ -36,7 +36,8 @@ type Plan struct {
 	copySQL string
 	// copyBinarySQL is copySQL for rows in the binary format.
 	copyBinarySQL string
-	copyFields    []int // source columns of copySQL, in its order
+	copyGuard     []*statement // before rows in the binary format; the executor's
+	copyFields    []int        // source columns of copySQL, in its order
 }
 
 // NewPlan matches a relation version with a target table. It returns a *MismatchError that names what is missing.
@@ -79,6 +80,7 @@ func NewPlan(relation *change.Relation, target *Target) (*Plan, error) {
 	}
 	p.keyed = p.locatorIsKey()
 	p.copySQL, p.copyBinarySQL = copyStatement(p, ""), copyStatement(p, " (FORMAT binary)")
+	p.copyGuard = binaryGuard(p)
 	return p, nil
 }
 

@@ -169,6 +169,13 @@ func (w *writer) sets(ctx context.Context, s *sets) error {
 
 func (w *writer) inserts(ctx context.Context, in *inserts) error {
 	if len(in.rows) >= copyRows {
+		if in.binary != nil {
+			for _, guard := range in.plan.copyGuard {
+				if err := w.pipe.send(ctx, guard, nil, expectation{rows: -1}); err != nil {
+					return err
+				}
+			}
+		}
 		if err := w.pipe.flush(ctx); err != nil {
 			return err
 		}
