@@ -34,6 +34,11 @@ type sample struct {
 	Figures    figures `json:"figures"`
 }
 
+// key tells which samples are rounds of the same.
+func (s *sample) key() string {
+	return strings.Join([]string{s.PostgreSQL, s.Workload, s.Mode, s.Side, s.Variant}, "|")
+}
+
 func (b *bench) run(ctx context.Context) error {
 	if b.options.list {
 		for _, t := range trials {
@@ -41,17 +46,23 @@ func (b *bench) run(ctx context.Context) error {
 		}
 		return nil
 	}
+	b.servers = map[string]string{}
+	if b.options.rounds == 0 {
+		return b.addEarlier()
+	}
 	if _, err := os.Stat(b.options.binary); err != nil {
 		return fmt.Errorf("%w: --binary: %w; `make build` makes it", errUsage, err)
 	}
 	b.began = time.Now()
-	b.servers = map[string]string{}
 	for _, version := range b.options.versions {
 		bin, err := pgserver.Install(ctx, version, b.progress)
 		if err != nil {
 			return fmt.Errorf("find PostgreSQL %s: %w", version, err)
 		}
 		b.servers[version] = bin.Version
+	}
+	if err := b.addEarlier(); err != nil {
+		return err
 	}
 	for _, version := range b.options.versions {
 		for _, t := range trials {
@@ -78,6 +89,9 @@ func (b *bench) try(ctx context.Context, version string, t trial) error {
 			if err == nil {
 				fmt.Fprintf(b.progress, "[%s] %s: %s\n", b.clock(), what, t.summary(f))
 				b.samples = append(b.samples, sample{version, t.workload, t.mode, round, c.side, c.variant.name, f})
+				if err := b.save(); err != nil {
+					return err
+				}
 				continue
 			}
 			fmt.Fprintf(b.progress, "[%s] %s FAILED: %v\n", b.clock(), what, err)

@@ -46,9 +46,8 @@ func run(ctx context.Context, args []string) error {
 	if ctx.Err() != nil {
 		err = errors.Join(errors.New("interrupted: everything that was started is stopped and removed"), err)
 	}
-	results := b.results()
-	if o.json != "" {
-		err = errors.Join(err, writeJSON(o.json, results))
+	if !errors.Is(err, errUsage) {
+		err = errors.Join(err, b.save())
 	}
-	return errors.Join(err, results.write(os.Stdout))
+	return errors.Join(err, b.results().write(os.Stdout))
 }

@@ -22,6 +22,7 @@ type options struct {
 	native    []variant
 	keepGoing bool
 	json      string
+	add       []string
 	profile   string
 	list      bool
 	noSync    bool // for tests: the servers do not wait for the disk
@@ -29,7 +30,7 @@ type options struct {
 
 func parseOptions(args []string, out io.Writer) (options, error) {
 	var o options
-	var only, versions, native string
+	var only, versions, native, add string
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(out)
 	flags.StringVar(&o.binary, "binary", "bin/syncline", "the syncline program")
@@ -40,7 +41,8 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 	flags.StringVar(&native, "native", "default,tuned", "options of the native subscription to try, separated by commas: "+
 		"default, tuned, all, or settings as in binary=on+streaming=off")
 	flags.BoolVar(&o.keepGoing, "keep-going", false, "go on with the next run when one fails")
-	flags.StringVar(&o.json, "json", "", "write everything that was measured to this file")
+	flags.StringVar(&o.json, "json", "", "write everything that was measured to this file, after each run")
+	flags.StringVar(&add, "add", "", "report what these files hold, too, separated by commas: earlier runs with --json")
 	flags.StringVar(&o.profile, "profile", "", "write CPU and heap profiles of the Syncline processes into this directory")
 	flags.BoolVar(&o.list, "list", false, "list the workloads and their modes")
 	if err := flags.Parse(args); err != nil {
@@ -52,7 +54,7 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 	if flags.NArg() > 0 {
 		return o, fmt.Errorf("%w: unexpected argument %q", errUsage, flags.Arg(0))
 	}
-	o.only, o.versions = split(only), split(versions)
+	o.only, o.versions, o.add = split(only), split(versions), split(add)
 	variants, err := parseVariants(split(native))
 	if err != nil {
 		return o, err
@@ -63,8 +65,8 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 
 func (o options) check() error {
 	switch {
-	case o.rounds < 1:
-		return fmt.Errorf("%w: --rounds %d: use 1 or more", errUsage, o.rounds)
+	case o.rounds < 0 || o.rounds == 0 && len(o.add) == 0:
+		return fmt.Errorf("%w: --rounds %d: use 1 or more, or 0 with --add", errUsage, o.rounds)
 	case o.scale <= 0 || o.scale > 1:
 		return fmt.Errorf("%w: --scale %g: use more than 0 and at most 1", errUsage, o.scale)
 	case len(o.versions) == 0:

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
 	"slices"
@@ -17,7 +18,6 @@ type results struct {
 	Memory   float64           `json:"memory_bytes"`
 	Settings map[string]string `json:"settings"`
 	Scale    float64           `json:"scale"`
-	Rounds   int               `json:"rounds"`
 	Rows     []row             `json:"results"`
 	Samples  []sample          `json:"samples"`
 	Failures []string          `json:"failures,omitempty"`
@@ -40,9 +40,9 @@ type row struct {
 func (b *bench) results() results {
 	r := results{
 		Servers: b.servers, Cores: runtime.NumCPU(), Memory: machineMemory(), Settings: settings(),
-		Scale: b.options.scale, Rounds: b.options.rounds, Samples: b.samples, Failures: b.failures,
+		Scale: b.options.scale, Samples: b.samples, Failures: b.failures,
 	}
-	for _, version := range b.options.versions {
+	for _, version := range slices.Sorted(maps.Keys(b.servers)) {
 		for _, t := range trials {
 			of := slices.DeleteFunc(slices.Clone(b.samples), func(s sample) bool {
 				return s.PostgreSQL != version || s.Workload != t.workload || s.Mode != t.mode

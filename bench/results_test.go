@@ -50,6 +50,44 @@ func TestReport(t *testing.T) {
 	golden(t, "report.md", out.String())
 }
 
+// TestAddEarlier takes two runs together, and refuses what was measured otherwise.
+func TestAddEarlier(t *testing.T) {
+	var paths []string
+	for n, version := range []string{"15", "18"} {
+		path := filepath.Join(t.TempDir(), "r.json")
+		b := &bench{options: options{scale: 1, json: path}, servers: map[string]string{version: version + ".1"}}
+		for range n + 1 {
+			s := round("insert", catchup, synclineSide, "", 1, figures{seconds: 4})
+			s.PostgreSQL = version
+			b.samples = append(b.samples, s)
+		}
+		if err := b.save(); err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, path)
+	}
+	o, err := parseOptions([]string{"--rounds", "0", "--add", strings.Join(paths, ",")}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{options: o, progress: io.Discard}
+	if err := b.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r := b.results()
+	if fewest, most := r.rounds(); fewest != 1 || most != 2 || len(r.Rows) != 2 || len(r.Servers) != 2 {
+		t.Errorf("%d to %d rounds, %d rows, servers %v", fewest, most, len(r.Rows), r.Servers)
+	}
+	b.options.scale = 0.5
+	if err := b.run(t.Context()); !errors.Is(err, errUsage) || !strings.Contains(err.Error(), "--scale 1") {
+		t.Errorf("another scale: %v", err)
+	}
+	b.options.add = []string{"missing.json"}
+	if err := b.run(t.Context()); !errors.Is(err, errUsage) {
+		t.Errorf("a missing file: %v", err)
+	}
+}
+
 func golden(t *testing.T, name, got string) {
 	t.Helper()
 	path := filepath.Join("testdata", name)

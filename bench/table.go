@@ -21,8 +21,8 @@ func (r results) write(out io.Writer) error {
 	for _, name := range slices.Sorted(maps.Keys(r.Settings)) {
 		set = append(set, name+" = "+r.Settings[name])
 	}
-	fmt.Fprintf(&s, "PostgreSQL %s on %d cores with %s of memory; scale %g, medians of %d rounds.\n\n", strings.Join(servers, " and "),
-		r.Cores, gigabytes(r.Memory), r.Scale, r.Rounds)
+	fmt.Fprintf(&s, "PostgreSQL %s on %d cores with %s of memory; scale %g, medians of %s.\n\n", strings.Join(servers, " and "),
+		r.Cores, gigabytes(r.Memory), r.Scale, r.roundsText())
 	fmt.Fprintf(&s, "Settings of all servers: %s; everything else, fsync and synchronous_commit too, is at its default.\n\n", strings.Join(set, ", "))
 	r.writeComparison(&s)
 	r.writeCosts(&s)
@@ -58,7 +58,7 @@ func (r results) writeCosts(s *strings.Builder) {
 	s.WriteString("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
 	seen := map[string]bool{}
 	for _, run := range r.Samples {
-		key := strings.Join([]string{run.PostgreSQL, run.Workload, run.Mode, run.Side, run.Variant}, "|")
+		key := run.key()
 		if seen[key] || run.Side == floorSide {
 			continue
 		}
