@@ -8,19 +8,18 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/changelog/block"
+	"github.com/seed0419d559/syncline/internal/gather"
 	"github.com/seed0419d559/syncline/internal/pgoutput"
 )
 
-// maxInFlight is the number of blocks that may be on their way to the store unacknowledged.
+// maxInFlight is the number of blocks that may be on their way to the store. Those that wait there are made durable together.
 const maxInFlight = 4
 
 // Appender is the single writer of a log. What is fed is cut into blocks: a block is sent when it is full, or when it holds
 // something whole and nothing is in flight, so that one small transaction travels at once and a busy stream travels in
-// full blocks; see gather too. Its appending methods are called by one goroutine, with what a logical replication stream delivers from any
+// full blocks; see package gather too. Its appending methods are called by one goroutine, with what a logical replication stream delivers from any
 // position at or before Tail().Through on: what is logged already is compared and dropped. They wait while too much is in
 // flight. After an error the appender takes nothing more: ErrFenced, ErrStore, ErrClosed and a context's end are mended by
 // opening another one and feeding again from what is durable; ErrDiverged and ErrOrder are not.
@@ -32,24 +31,18 @@ type Appender struct {
 
 	durable atomic.Uint64
 
-	slots  chan struct{} // holds one for each block in flight, and for one that is about to be
-	sent   chan flight   // in order; as large as slots, so that sending never waits
-	done   chan struct{} // closed when the appender failed
-	exited chan struct{} // closed when nothing is in flight any more after that
+	slots  chan struct{}     // holds one for each block in flight, and for one that is about to be
+	sent   chan *block.Block // in order; as large as slots, so that sending never waits
+	done   chan struct{}     // closed when the appender failed
+	exited chan struct{}     // closed when nothing is in flight any more after that
 
 	mu       sync.Mutex
 	builder  *block.Builder
 	inFlight int
 	err      error
-	gather   gather
+	gather   gather.Gather
 	later    *time.Timer // sends what waits because of gather
 	waiting  bool        // it is set
-}
-
-// flight is a block on its way.
-type flight struct {
-	block  *block.Block
-	future jetstream.PubAckFuture
 }
 
 // Appender opens the single writer at the end of the log; one that was open before fails with ErrFenced. It restarts the store
@@ -64,7 +57,7 @@ func (l *Log) Appender(ctx context.Context) (*Appender, error) {
 		return nil, fmt.Errorf("open appender: %w", ErrNoLog)
 	}
 	s := l.store.Load()
-	if err := l.catchUp(ctx, s); err != nil {
+	if err := l.catchUp(s); err != nil {
 		return nil, fmt.Errorf("open appender: %w", err)
 	}
 	last := l.ledger.view().last
@@ -80,25 +73,23 @@ func (l *Log) Appender(ctx context.Context) (*Appender, error) {
 	}
 	a := &Appender{
 		log: l, store: s, tail: tail, feed: &feed{log: l, through: last.Through, open: open},
-		slots: make(chan struct{}, maxInFlight), sent: make(chan flight, maxInFlight),
+		slots: make(chan struct{}, maxInFlight), sent: make(chan *block.Block, maxInFlight),
 		done: make(chan struct{}), exited: make(chan struct{}), builder: block.NewBuilder(state),
+		gather: gather.Gather{Least: 4 * time.Millisecond, Most: 20 * time.Millisecond, Each: time.Microsecond},
 	}
 	a.durable.Store(uint64(last.Through))
 	l.appender = a
 	a.later = time.AfterFunc(time.Hour, a.shipLater)
 	a.later.Stop()
-	go a.acknowledge()
+	go a.run()
 	return a, nil
 }
 
-// catchUp takes over blocks that the store has and the ledger does not: their acknowledgement was not seen.
-func (l *Log) catchUp(ctx context.Context, s *store) error {
-	b, err := s.bounds(ctx)
-	if err != nil {
-		return err
-	}
-	for number := l.ledger.view().last.Number + 1; number <= b.last; number++ {
-		next, err := s.parse(ctx, number)
+// catchUp takes over blocks that the store has and the ledger does not: they were stored when something failed.
+func (l *Log) catchUp(s *store) error {
+	end := s.blocks.Bounds().Last
+	for number := l.ledger.view().last.Number + 1; number <= end; number++ {
+		next, err := s.parse(number)
 		if err != nil {
 			return err
 		}
@@ -112,7 +103,7 @@ func (l *Log) catchUp(ctx context.Context, s *store) error {
 // Tail returns where the appender went on when it was opened.
 func (a *Appender) Tail() Tail { return a.tail }
 
-// Durable returns through of the last acknowledged block: the only LSN that may be confirmed to the slot.
+// Durable returns through of the last durable block: the only LSN that may be confirmed to the slot.
 func (a *Appender) Durable() change.LSN { return change.LSN(a.durable.Load()) }
 
 // DurableChanged returns a channel that is closed when Durable has moved or the appender has failed. Take it before calling
@@ -130,7 +121,7 @@ func (a *Appender) Err() error {
 // is dropped.
 func (a *Appender) Close() { a.fail(ErrClosed) }
 
-// fail lets nothing more in. What is in flight is still acknowledged.
+// fail lets nothing more in. What is in flight is still stored.
 func (a *Appender) fail(err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -229,7 +220,7 @@ func (a *Appender) Commit(ctx context.Context, commitLSN, endLSN change.LSN, com
 	err := a.ready()
 	if err == nil {
 		err = a.builder.Commit(commit)
-		a.gather.committed(time.Now())
+		a.gather.Committed(time.Now())
 	}
 	return a.appended(ctx, err)
 }

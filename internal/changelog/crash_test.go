@@ -81,7 +81,7 @@ func child(ctx context.Context, dir string) error {
 		time.AfterFunc(time.Duration(after)*time.Microsecond, func() { _ = syscall.Kill(os.Getpid(), syscall.SIGKILL) })
 	}
 	limit, _ := strconv.Atoi(os.Getenv(childPurge)) // 0 without
-	l, err := Open(ctx, Options{Dir: dir, MaxBytes: int64(limit), PurgeInterval: time.Hour})
+	l, err := Open(Options{Dir: dir, MaxBytes: int64(limit), PurgeInterval: time.Hour})
 	if err != nil {
 		return err
 	}
@@ -98,7 +98,7 @@ func child(ctx context.Context, dir string) error {
 		return err
 	}
 	if limit > 0 {
-		if err := l.Purge(ctx); err != nil {
+		if err := l.Purge(); err != nil {
 			return err
 		}
 	}
@@ -116,7 +116,7 @@ func childAppend(ctx context.Context, l *Log, upTo int) error {
 	if err != nil {
 		return err
 	}
-	hash, err := l.PutRelation(ctx, testRelation)
+	hash, err := l.PutRelation(testRelation)
 	if err != nil {
 		return err
 	}
@@ -171,7 +171,7 @@ func runChild(t *testing.T, dir string, env ...string) (durable change.LSN, kill
 // whether the log ends inside that.
 func checkCrashed(t *testing.T, dir string, after, durable change.LSN) (index int, inside bool) {
 	t.Helper()
-	l, err := Open(t.Context(), Options{Dir: dir})
+	l, err := Open(Options{Dir: dir})
 	must(t, err)
 	defer func() { must(t, l.Close()) }()
 	meta, ok := l.Meta()

@@ -2,7 +2,6 @@
 // survives any crash, and nothing else is ever shown. One writer appends, any number of readers follow, and a log never
 // begins inside a transaction.
 //
-// The log is a stream of blocks (package block) in NATS JetStream, which runs inside the process without a listener and
-// writes through to the disk before it acknowledges. A block's number is its sequence number in the stream. Relation
-// versions and what the log is a log of stand in a second stream.
+// The log is a sequence of blocks (package block), which stand in files as records of the same numbers (package segment). What
+// the log is a log of and the relation versions are files beside them.
 package changelog

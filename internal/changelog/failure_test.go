@@ -124,7 +124,7 @@ func TestAppenderGivesUp(t *testing.T) {
 }
 
 func TestCloseEndsEverything(t *testing.T) {
-	l, err := Open(t.Context(), Options{Dir: t.TempDir()})
+	l, err := Open(Options{Dir: t.TempDir()})
 	must(t, err, l.Reset(t.Context(), testMeta))
 	a := openAppender(t, l)
 	waiting := make(chan error)
@@ -153,22 +153,19 @@ func TestCloseEndsEverything(t *testing.T) {
 // Blocks of which the acknowledgement was not seen are taken over, and damaged ones are refused.
 func TestDamagedBlock(t *testing.T) {
 	dir := t.TempDir()
-	l, err := Open(t.Context(), Options{Dir: dir, CacheBytes: 1})
+	l, err := Open(Options{Dir: dir, CacheBytes: 1})
 	must(t, err, l.Reset(t.Context(), testMeta))
 	a := openAppender(t, l)
 	must(t, feedAll(t.Context(), a, put(t, l), smallHistory(10)))
 	head := l.Head()
 	bad := block.NewMark(testMeta.LogID, head.Number+1, head.Position.LSN, head.Position.LSN+5).Data()
 	bad[len(bad)-1] ^= 1
-	future, err := a.store.publish(head.Number+1, bad)
-	must(t, err)
-	_, err = a.store.await(future, nil)
-	must(t, err)
+	must(t, a.store.append(head.Number+1, bad))
 	if _, err := l.Appender(t.Context()); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("appender behind a damaged block: %v", err)
 	}
 	must(t, l.Close())
-	if _, err := Open(t.Context(), Options{Dir: dir}); !errors.Is(err, ErrCorrupt) {
+	if _, err := Open(Options{Dir: dir}); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("open with a damaged block: %v", err)
 	}
 	if _, err := os.Stat(dir); err != nil {

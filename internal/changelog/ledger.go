@@ -7,6 +7,7 @@ import (
 
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/changelog/block"
+	"github.com/seed0419d559/syncline/internal/changelog/segment"
 )
 
 // ledger is what is known in memory of the durable log: its bounds and its last blocks. Everything in it is durable.
@@ -21,7 +22,6 @@ type ledger struct {
 	lastCommit change.Timestamp
 	hasCommit  bool
 	bytes      uint64
-	milestones milestones
 	firstTime  time.Time
 	lastTime   time.Time
 
@@ -39,15 +39,14 @@ func (l *ledger) broadcast() {
 }
 
 // begin replaces everything: the log has these bounds, first is its oldest and last its newest block.
-func (l *ledger) begin(b bounds, first *block.Header, last *block.Block) {
+func (l *ledger) begin(b segment.Bounds, first *block.Header, last *block.Block) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.begun, l.ended = true, false
-	l.start, l.first, l.bytes = first.Start(), first.Number, b.bytes
-	l.firstTime, l.lastTime = b.firstTime, b.lastTime
+	l.start, l.first, l.bytes = first.Start(), first.Number, b.Bytes
+	l.firstTime, l.lastTime = b.FirstTime, b.LastTime
 	l.last, l.tail, l.tailBytes = last.Header, []*block.Block{last}, len(last.Data())+memoryOverhead
 	l.lastCommit, l.hasCommit = last.LastCommitTime, last.HasCommit
-	l.milestones = milestones{}
 	l.broadcast()
 }
 
@@ -69,11 +68,8 @@ func (l *ledger) committed(at change.Timestamp) {
 	}
 }
 
-// Bytes that a block takes beyond its own: subject, header and checksum in the store, structures in memory.
-const (
-	messageOverhead = 100
-	memoryOverhead  = 512
-)
+// memoryOverhead is what a block takes in memory beyond its own bytes.
+const memoryOverhead = 512
 
 // append adds a block that has become durable, and wakes who waits for it. It returns ErrCorrupt if it does not follow.
 func (l *ledger) append(b *block.Block, at time.Time) error {
@@ -87,8 +83,7 @@ func (l *ledger) append(b *block.Block, at time.Time) error {
 	if b.HasCommit {
 		l.lastCommit, l.hasCommit = b.LastCommitTime, true
 	}
-	l.milestones.append(b.Number, b.Through)
-	l.bytes += uint64(len(b.Data()) + messageOverhead)
+	l.bytes += uint64(len(b.Data()))
 	l.tail = append(l.tail, b)
 	l.tailBytes += len(b.Data()) + memoryOverhead
 	drop := 0
@@ -107,7 +102,6 @@ func (l *ledger) purged(first *block.Header, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.first, l.start, l.firstTime = first.Number, first.Start(), at
-	l.milestones.purge(first.Number)
 	for len(l.tail) > 1 && l.tail[0].Number < l.first {
 		l.tailBytes -= len(l.tail[0].Data()) + memoryOverhead
 		l.tail[0] = nil
@@ -195,22 +189,6 @@ func (l *ledger) view() view {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return view{begun: l.begun, ended: l.ended, closed: l.closed, start: l.start, first: l.first, last: l.last}
-}
-
-// narrow narrows a search for the first block that reaches beyond the LSN.
-func (l *ledger) narrow(lsn change.LSN, low, high uint64) (uint64, uint64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.milestones.narrow(lsn, low, high)
-}
-
-// learn keeps what a search has read of a log.
-func (l *ledger) learn(h *block.Header) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.begun && h.LogID == l.last.LogID && h.Number >= l.first {
-		l.milestones.learn(h.Number, h.Through)
-	}
 }
 
 // wake wakes whoever waits although nothing became durable.

@@ -30,6 +30,8 @@ const (
 const (
 	defaultPurgeInterval = 10 * time.Second
 	defaultCacheBytes    = 16 << 20
+	// storeTimeout bounds the wait for a store that hangs, as a failing disk does.
+	storeTimeout = 30 * time.Second
 )
 
 // Log is a change log.
@@ -39,7 +41,6 @@ type Log struct {
 	lock   *os.File
 	ledger *ledger
 	shapes relationCache
-	lanes  lanes
 
 	admin    sync.Mutex // held by what opens, resets, purges and closes
 	appender *Appender  // the last one that was opened
@@ -53,7 +54,7 @@ type Log struct {
 
 // Open opens the log in a directory, which may hold none yet. It finishes a Reset that was interrupted, and makes sure that
 // everything it finds is durable. It returns ErrLocked, and ErrCorrupt when what is there is not a log.
-func Open(ctx context.Context, opts Options) (*Log, error) {
+func Open(opts Options) (*Log, error) {
 	if opts.PurgeInterval <= 0 {
 		opts.PurgeInterval = defaultPurgeInterval
 	}
@@ -69,12 +70,12 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 		return nil, err
 	}
 	l.lock = lock
-	if err := l.start(ctx); err != nil {
+	if err := l.start(); err != nil {
 		_ = lock.Close()
 		return nil, fmt.Errorf("open change log: %w", err)
 	}
 	// Before anything is appended: on a full disk it has to come first.
-	if err := l.Purge(ctx); err != nil {
+	if err := l.Purge(); err != nil {
 		l.log.Warn("change log could not be purged; it is tried again", "error", err)
 	}
 	loop, cancel := context.WithCancel(context.Background())
@@ -85,12 +86,12 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 }
 
 // start opens the store and reads what it holds.
-func (l *Log) start(ctx context.Context) error {
-	s, err := openStore(ctx, l.opts.Dir, l.log)
+func (l *Log) start() error {
+	s, err := openStore(l.opts.Dir)
 	if err != nil {
 		return err
 	}
-	if err := l.recover(ctx, s); err != nil {
+	if err := l.recover(s); err != nil {
 		s.close()
 		return err
 	}
@@ -100,7 +101,7 @@ func (l *Log) start(ctx context.Context) error {
 }
 
 // restart closes a store that takes nothing more and opens it again, when there is room to write: until then it is read.
-func (l *Log) restart(ctx context.Context) error {
+func (l *Log) restart() error {
 	if err := tryRoom(l.opts.Dir); err != nil {
 		return fmt.Errorf("%w: %w", ErrStore, err)
 	}
@@ -108,7 +109,7 @@ func (l *Log) restart(ctx context.Context) error {
 		s.close()
 	}
 	l.broken.Store(true)
-	if err := l.start(ctx); err != nil {
+	if err := l.start(); err != nil {
 		return fmt.Errorf("%w: restart: %w", ErrStore, err)
 	}
 	l.ledger.wake()
@@ -116,61 +117,58 @@ func (l *Log) restart(ctx context.Context) error {
 }
 
 // recover brings the ledger in line with the store.
-func (l *Log) recover(ctx context.Context, s *store) error {
-	meta, ok, err := s.meta(ctx)
+func (l *Log) recover(s *store) error {
+	meta, ok, err := s.meta()
 	if err != nil {
 		return err
 	}
-	b, err := s.bounds(ctx)
-	if err != nil {
-		return err
-	}
+	b := s.blocks.Bounds()
 	if !ok {
-		if b.first <= b.last {
+		if b.First <= b.Last {
 			return fmt.Errorf("%w: it has blocks and does not say of what", ErrCorrupt)
 		}
 		return nil
 	}
 	var last *block.Block
-	if b.first <= b.last {
-		if last, err = s.parse(ctx, b.last); err != nil {
+	if b.First <= b.Last {
+		if last, err = s.parse(b.Last); err != nil {
 			return err
 		}
 	}
 	if last == nil || last.LogID != meta.LogID { // a Reset was interrupted
 		l.ledger.forget()
-		return l.begin(ctx, s, meta)
+		return l.begin(s, meta)
 	}
-	if head := l.ledger.head(); head.Position.LogID == meta.LogID && head.Number > b.last {
-		return fmt.Errorf("%w: block %d was durable, and the store ends with %d", ErrCorrupt, head.Number, b.last)
+	if head := l.ledger.head(); head.Position.LogID == meta.LogID && head.Number > b.Last {
+		return fmt.Errorf("%w: block %d was durable, and the store ends with %d", ErrCorrupt, head.Number, b.Last)
 	}
-	first, err := s.header(ctx, b.first)
+	first, err := s.header(b.First)
 	if err != nil {
 		return err
 	}
-	if first.LogID != meta.LogID || first.Part != nil && first.Part.FirstBlock != b.first {
-		return fmt.Errorf("%w: it begins with block %d of log %v inside a transaction, or of another log", ErrCorrupt, b.first, first.LogID)
+	if first.LogID != meta.LogID || first.Part != nil && first.Part.FirstBlock != b.First {
+		return fmt.Errorf("%w: it begins with block %d of log %v inside a transaction, or of another log", ErrCorrupt, b.First, first.LogID)
 	}
 	l.meta.Store(&meta)
 	l.ledger.begin(b, &first, last)
-	return l.findLastCommit(ctx, s, b, last)
+	return l.findLastCommit(s, b.First, last)
 }
 
 // maxCommitSearch bounds how many blocks without a commit are read to find the last commit's time.
 const maxCommitSearch = 2000
 
-func (l *Log) findLastCommit(ctx context.Context, s *store, b bounds, last *block.Block) error {
+func (l *Log) findLastCommit(s *store, first uint64, last *block.Block) error {
 	h := last.Header
 	for n := 0; n < maxCommitSearch && !h.HasCommit; n++ {
 		number := h.Number - 1
 		if h.Part != nil {
 			number = h.Part.FirstBlock - 1
 		}
-		if number < b.first {
+		if number < first {
 			return nil
 		}
 		var err error
-		if h, err = s.header(ctx, number); err != nil {
+		if h, err = s.header(number); err != nil {
 			return err
 		}
 	}
@@ -181,27 +179,18 @@ func (l *Log) findLastCommit(ctx context.Context, s *store, b bounds, last *bloc
 }
 
 // begin makes the log that meta names out of a store whose blocks are of no use any more. It can be repeated.
-func (l *Log) begin(ctx context.Context, s *store, meta Meta) error {
-	if err := s.purge(ctx, 0); err != nil {
+func (l *Log) begin(s *store, meta Meta) error {
+	if err := s.purge(0); err != nil {
 		return err
 	}
 	fault.Point(FaultBlocksPurged)
-	b, err := s.bounds(ctx)
-	if err != nil {
-		return err
-	}
-	mark := block.NewMark(meta.LogID, b.last+1, 0, meta.Start)
-	future, err := s.publish(mark.Number, mark.Data())
-	if err != nil {
-		return err
-	}
-	if _, err := s.await(future, ctx.Done()); err != nil {
+	mark := block.NewMark(meta.LogID, s.blocks.Bounds().Last+1, 0, meta.Start)
+	if err := s.append(mark.Number, mark.Data()); err != nil {
 		return fmt.Errorf("store first block: %w", err)
 	}
 	fault.Point(FaultBegun)
-	now := time.Now()
 	l.meta.Store(&meta)
-	l.ledger.begin(bounds{bytes: uint64(len(mark.Data()) + messageOverhead), firstTime: now, lastTime: now}, &mark.Header, mark)
+	l.ledger.begin(s.blocks.Bounds(), &mark.Header, mark)
 	return nil
 }
 
@@ -251,12 +240,12 @@ func (l *Log) Reset(ctx context.Context, meta Meta) error {
 		return fmt.Errorf("reset change log: %w", err)
 	}
 	s := l.store.Load()
-	err := s.putMeta(ctx, meta)
+	err := s.putMeta(meta)
 	if err == nil {
 		fault.Point(FaultMetaStored)
 		l.ledger.forget()
 		l.meta.Store(nil)
-		err = l.begin(ctx, s, meta)
+		err = l.begin(s, meta)
 	}
 	if err != nil {
 		l.broken.Store(true) // how far it came is read anew
@@ -276,13 +265,13 @@ func (l *Log) prepare(ctx context.Context) error {
 		case <-a.exited:
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-time.After(requestTimeout):
+		case <-time.After(storeTimeout):
 			return fmt.Errorf("%w: the store does not answer", ErrStore)
 		}
 		l.appender = nil
 	}
 	if l.broken.Load() {
-		return l.restart(ctx)
+		return l.restart()
 	}
 	return nil
 }

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -15,7 +18,7 @@ import (
 
 func TestAppendAndRead(t *testing.T) {
 	dir := t.TempDir()
-	l, err := Open(t.Context(), Options{Dir: dir})
+	l, err := Open(Options{Dir: dir})
 	must(t, err)
 	if _, ok := l.Meta(); ok || l.Head() != (Head{}) {
 		t.Fatal("a new directory holds a log")
@@ -23,7 +26,7 @@ func TestAppendAndRead(t *testing.T) {
 	if _, err := l.Appender(t.Context()); !errors.Is(err, ErrNoLog) {
 		t.Fatalf("appender without a log: %v", err)
 	}
-	if _, err := Open(t.Context(), Options{Dir: dir}); !errors.Is(err, ErrLocked) {
+	if _, err := Open(Options{Dir: dir}); !errors.Is(err, ErrLocked) {
 		t.Fatalf("open twice: %v", err)
 	}
 	must(t, l.Reset(t.Context(), testMeta))
@@ -46,17 +49,25 @@ func TestAppendAndRead(t *testing.T) {
 	if head := l.Head(); head.Position.LSN != max(last.end, last.mark) || !head.HasCommit || head.LastCommitTime != last.time() {
 		t.Fatalf("head %+v, want %v", head, last.end)
 	}
-	r, err := l.Relation(t.Context(), hash)
+	r, err := l.Relation(hash)
 	must(t, err)
 	if r.Hash() != hash {
 		t.Fatalf("relation %+v", r)
 	}
-	if _, err := l.Relation(t.Context(), change.RelationHash{9}); !errors.Is(err, ErrUnknownRelation) {
+	if _, err := l.Relation(change.RelationHash{9}); !errors.Is(err, ErrUnknownRelation) {
 		t.Fatalf("unknown relation: %v", err)
 	}
 	for i := range history { // from each position
 		after := change.Position{LogID: testMeta.LogID, LSN: history[i].end}
 		requireLines(t, fmt.Sprint("after ", after.LSN), read(t, l, after), lines(history[i+1:]))
+	}
+}
+
+func TestOpenLogOfEarlierVersion(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.MkdirAll(filepath.Join(dir, formerDir, "x"), 0o700))
+	if _, err := Open(Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), "earlier version") {
+		t.Errorf("open: %v", err)
 	}
 }
 
@@ -114,7 +125,7 @@ func TestReset(t *testing.T) {
 	if head := l.Head(); head.Position.LogID != other.LogID || head.Position.LSN != 7000 || head.HasCommit {
 		t.Errorf("head %+v", head)
 	}
-	if _, err := l.Relation(t.Context(), hash); err != nil {
+	if _, err := l.Relation(hash); err != nil {
 		t.Errorf("relations outlive a reset: %v", err)
 	}
 	if err := l.Reset(t.Context(), Meta{LogID: other.LogID}); err == nil {
@@ -132,12 +143,9 @@ func TestFencing(t *testing.T) {
 	// Another writer appends behind this one's back.
 	head := l.Head()
 	mark := block.NewMark(testMeta.LogID, head.Number+1, head.Position.LSN, head.Position.LSN+1)
-	future, err := a.store.publish(mark.Number, mark.Data())
-	must(t, err)
-	_, err = a.store.await(future, nil)
-	must(t, err)
+	must(t, a.store.append(mark.Number, mark.Data()))
 
-	err = errors.Join(feedOne(t.Context(), a, hash, &history[1]), a.Flush(t.Context()))
+	err := errors.Join(feedOne(t.Context(), a, hash, &history[1]), a.Flush(t.Context()))
 	if !errors.Is(err, ErrFenced) {
 		t.Fatalf("stale writer: %v", err)
 	}

@@ -1,7 +1,6 @@
 package changelog
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,7 +10,7 @@ import (
 )
 
 // metaFormat is the version of the stored form of Meta, and of the log as a whole.
-const metaFormat = 1
+const metaFormat = 2
 
 // storedMeta is Meta as it is stored, as JSON so that people can read it.
 type storedMeta struct {
@@ -25,7 +24,7 @@ type storedMeta struct {
 	Created          time.Time `json:"created"`
 }
 
-func (s *store) putMeta(ctx context.Context, m Meta) error {
+func (s *store) putMeta(m Meta) error {
 	data, err := json.Marshal(storedMeta{
 		Format: metaFormat, LogID: m.LogID.String(), Start: m.Start.String(), SystemIdentifier: m.SystemIdentifier,
 		Timeline: m.Timeline, Database: m.Database, Slot: m.Slot, Created: m.Created,
@@ -33,12 +32,12 @@ func (s *store) putMeta(ctx context.Context, m Meta) error {
 	if err != nil {
 		return fmt.Errorf("encode meta: %w", err)
 	}
-	return s.put(ctx, metaSubject, data)
+	return s.put(metaFile, data)
 }
 
 // meta returns the stored meta, false when there is none.
-func (s *store) meta(ctx context.Context) (Meta, bool, error) {
-	data, err := s.get(ctx, metaSubject)
+func (s *store) meta() (Meta, bool, error) {
+	data, err := s.get(metaFile)
 	if errors.Is(err, errNotStored) {
 		return Meta{}, false, nil
 	}

@@ -25,7 +25,7 @@ func must(t testing.TB, errs ...error) {
 
 func openLog(t testing.TB, opts Options) *Log {
 	t.Helper()
-	l, err := Open(t.Context(), opts)
+	l, err := Open(opts)
 	must(t, err)
 	t.Cleanup(func() { must(t, l.Close()) })
 	return l
@@ -208,7 +208,7 @@ func smallHistory(n int) []transaction {
 
 func put(t testing.TB, l *Log) change.RelationHash {
 	t.Helper()
-	hash, err := l.PutRelation(t.Context(), testRelation)
+	hash, err := l.PutRelation(testRelation)
 	must(t, err)
 	return hash
 }

@@ -10,9 +10,6 @@ import (
 	"github.com/seed0419d559/syncline/internal/fault"
 )
 
-// purgeStep bounds how many bytes are looked at in one purge by size.
-const purgeStep = 1 << 30
-
 func (l *Log) purgeLoop(ctx context.Context) {
 	if l.opts.MaxAge <= 0 && l.opts.MaxBytes <= 0 {
 		return
@@ -25,25 +22,19 @@ func (l *Log) purgeLoop(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		for more := true; more; {
-			before := l.Ranges().FirstBlock
-			if err := l.Purge(ctx); err != nil && ctx.Err() == nil {
-				l.log.Warn("change log could not be purged; it is tried again", "error", err)
-			}
-			r := l.Ranges()
-			more = r.FirstBlock > before && l.opts.MaxBytes > 0 && r.Bytes > uint64(l.opts.MaxBytes)
+		if err := l.Purge(); err != nil {
+			l.log.Warn("change log could not be purged; it is tried again", "error", err)
 		}
 	}
 }
 
 // Purge removes the oldest transactions as far as Options.MaxAge and MaxBytes ask for it. Transactions go whole, and the
-// last block and the transaction that it belongs to stay. One call removes about purgeStep bytes for MaxBytes at most, so
-// that nothing waits for long. The log does this by itself, as often as it takes, every Options.PurgeInterval.
-func (l *Log) Purge(ctx context.Context) error {
-	return l.purge(ctx, l.opts.MaxBytes, l.opts.MaxAge)
+// last block and the transaction that it belongs to stay. The log does this by itself, every Options.PurgeInterval.
+func (l *Log) Purge() error {
+	return l.purge(l.opts.MaxBytes, l.opts.MaxAge)
 }
 
-func (l *Log) purge(ctx context.Context, maxBytes int64, maxAge time.Duration) error {
+func (l *Log) purge(maxBytes int64, maxAge time.Duration) error {
 	l.admin.Lock()
 	defer l.admin.Unlock()
 	if l.closed {
@@ -54,19 +45,16 @@ func (l *Log) purge(ctx context.Context, maxBytes int64, maxAge time.Duration) e
 		return nil
 	}
 	s := l.store.Load()
-	b, err := s.bounds(ctx)
-	if err != nil {
-		return fmt.Errorf("purge change log: %w", err)
-	}
-	l.ledger.setBytes(b.bytes)
-	first, err := l.purgePoint(ctx, s, &v, b, maxBytes, maxAge)
+	bytes := s.blocks.Bounds().Bytes
+	l.ledger.setBytes(bytes)
+	first, err := purgePoint(s, &v, bytes, maxBytes, maxAge)
 	if err != nil {
 		return fmt.Errorf("purge change log: %w", err)
 	}
 	if first == v.first {
 		return nil
 	}
-	m, err := s.block(ctx, first)
+	m, err := s.block(first)
 	if err != nil {
 		return fmt.Errorf("purge change log: %w", err)
 	}
@@ -76,45 +64,43 @@ func (l *Log) purge(ctx context.Context, maxBytes int64, maxAge time.Duration) e
 	}
 	l.ledger.purged(&h, m.at)
 	fault.Point(FaultPurge)
-	if err := s.purge(ctx, first); err != nil {
+	if err := s.purge(first); err != nil {
 		return err
 	}
 	fault.Point(FaultPurged)
-	if b, err = s.bounds(ctx); err != nil {
-		return fmt.Errorf("purge change log: %w", err)
-	}
-	l.ledger.setBytes(b.bytes)
-	l.log.Info("change log purged", "first", h.Start(), "block", first, "bytes", b.bytes)
+	bytes = s.blocks.Bounds().Bytes
+	l.ledger.setBytes(bytes)
+	l.log.Info("change log purged", "first", h.Start(), "block", first, "bytes", bytes)
 	return nil
 }
 
 // purgePoint returns the number of the block with which the log may begin.
-func (l *Log) purgePoint(ctx context.Context, s *store, v *view, b bounds, maxBytes int64, maxAge time.Duration) (uint64, error) {
+func purgePoint(s *store, v *view, bytes uint64, maxBytes int64, maxAge time.Duration) (uint64, error) {
 	limit := v.last.Number // the last block stays, and the transaction inside which the log ends
 	if v.last.Part != nil {
 		limit = v.last.Part.FirstBlock
 	}
 	first := v.first
 	if maxAge > 0 {
-		aged, err := l.firstSince(ctx, s, first, limit, time.Now().Add(-maxAge))
+		aged, err := firstSince(s, first, limit, time.Now().Add(-maxAge))
 		if err != nil {
 			return 0, err
 		}
 		first = aged
 	}
-	if maxBytes <= 0 || b.bytes <= uint64(maxBytes) {
+	if maxBytes <= 0 || bytes <= uint64(maxBytes) {
 		return first, nil
 	}
-	return l.shrink(ctx, s, v.first, first, limit, min(purgeStep, b.bytes-uint64(maxBytes)))
+	return shrink(s, v.first, first, limit, bytes-uint64(maxBytes))
 }
 
 // firstSince returns the first block that was stored at or after a time, or the beginning of its transaction. Times of
 // storing count, not of committing: what was captured late is kept as long as anything.
-func (l *Log) firstSince(ctx context.Context, s *store, low, limit uint64, since time.Time) (uint64, error) {
+func firstSince(s *store, low, limit uint64, since time.Time) (uint64, error) {
 	first := low
 	for high := limit; low < high; {
 		middle := low + (high-low)/2
-		m, err := s.block(ctx, middle)
+		m, err := s.block(middle)
 		if err != nil {
 			return 0, err
 		}
@@ -124,7 +110,7 @@ func (l *Log) firstSince(ctx context.Context, s *store, low, limit uint64, since
 			high = middle
 		}
 	}
-	h, err := s.header(ctx, low)
+	h, err := s.header(low)
 	if err != nil {
 		return 0, err
 	}
@@ -135,14 +121,13 @@ func (l *Log) firstSince(ctx context.Context, s *store, low, limit uint64, since
 }
 
 // shrink returns the first block from which on the log is smaller by excess bytes, at least from and at most limit.
-func (l *Log) shrink(ctx context.Context, s *store, number, from, limit uint64, excess uint64) (uint64, error) {
-	var freed uint64
-	boundary := number
-	for ; number < limit; number++ {
-		if boundary == number && number >= from && freed >= excess {
-			break
-		}
-		m, err := s.block(ctx, number)
+func shrink(s *store, first, from, limit, excess uint64) (uint64, error) {
+	number, freed := s.blocks.Skip(excess)
+	if number > limit {
+		number, freed = first, 0
+	}
+	for boundary := first; ; number++ {
+		m, err := s.block(number)
 		if err != nil {
 			return 0, err
 		}
@@ -150,10 +135,12 @@ func (l *Log) shrink(ctx context.Context, s *store, number, from, limit uint64, 
 		if err != nil {
 			return 0, errors.Join(ErrCorrupt, err)
 		}
-		freed += uint64(len(m.data) + messageOverhead)
-		if !h.Open() {
-			boundary = number + 1
+		if h.Part == nil || h.Part.FirstBlock == number {
+			boundary = number
 		}
+		if number >= limit || boundary == number && number >= from && freed >= excess {
+			return max(boundary, from), nil
+		}
+		freed += uint64(len(m.data))
 	}
-	return boundary, nil
 }

@@ -7,11 +7,12 @@ import (
 
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/changelog/block"
+	"github.com/seed0419d559/syncline/internal/changelog/segment"
 )
 
 // parse reads a block from the store and checks it.
-func (s *store) parse(ctx context.Context, number uint64) (*block.Block, error) {
-	m, err := s.block(ctx, number)
+func (s *store) parse(number uint64) (*block.Block, error) {
+	m, err := s.block(number)
 	if err != nil {
 		return nil, err
 	}
@@ -26,8 +27,8 @@ func (s *store) parse(ctx context.Context, number uint64) (*block.Block, error) 
 }
 
 // header reads the header of a block from the store.
-func (s *store) header(ctx context.Context, number uint64) (block.Header, error) {
-	m, err := s.block(ctx, number)
+func (s *store) header(number uint64) (block.Header, error) {
+	m, err := s.block(number)
 	if err != nil {
 		return block.Header{}, err
 	}
@@ -52,7 +53,7 @@ func (l *Log) Read(ctx context.Context, number uint64) (*block.Block, error) {
 		}
 		if changed == nil {
 			s := l.store.Load()
-			if b, err = l.load(ctx, s, number); err == nil {
+			if b, err = s.parse(number); err == nil {
 				return b, nil
 			}
 			if changed, err = l.retry(ctx, s, number, err); err != nil {
@@ -67,16 +68,6 @@ func (l *Log) Read(ctx context.Context, number uint64) (*block.Block, error) {
 	}
 }
 
-// load reads a block from the store when it is its turn.
-func (l *Log) load(ctx context.Context, s *store, number uint64) (*block.Block, error) {
-	at, err := l.lanes.enter(ctx, number)
-	if err != nil {
-		return nil, err
-	}
-	defer l.lanes.leave(at)
-	return s.parse(ctx, number)
-}
-
 // retry says what to do when the store did not give a block: an error, or a channel to wait for before trying again.
 func (l *Log) retry(ctx context.Context, s *store, number uint64, err error) (<-chan struct{}, error) {
 	changed := l.ledger.wait()
@@ -87,7 +78,7 @@ func (l *Log) retry(ctx context.Context, s *store, number uint64, err error) (<-
 		return nil, context.Cause(ctx)
 	case l.store.Load() != s:
 		return ready, nil // the store was restarted meanwhile
-	case s.read.IsClosed():
+	case errors.Is(err, segment.ErrClosed):
 		return changed, nil // it is being restarted
 	case errors.Is(err, errNotStored):
 		if !l.ledger.storeOnly(number) {
@@ -138,18 +129,37 @@ func (l *Log) Find(ctx context.Context, after change.Position) (uint64, error) {
 // search returns the header of the first block that reaches beyond the LSN, nil if there is none up to the last one.
 func (l *Log) search(ctx context.Context, v *view, lsn change.LSN) (*block.Header, error) {
 	var found *block.Header
-	low, high := l.ledger.narrow(lsn, v.first, v.last.Number+1)
-	for low < high {
-		middle := low + (high-low)/2
+	low, high := v.first, v.last.Number+1
+	narrow := func(middle uint64) error {
 		h, err := l.header(ctx, middle)
-		if err != nil {
-			return nil, err
-		}
-		l.ledger.learn(h)
-		if h.Through > lsn {
+		switch {
+		case err != nil:
+			return err
+		case h.Through > lsn:
 			found, high = h, middle
-		} else {
+		default:
 			low = middle + 1
+		}
+		return nil
+	}
+	// First among the blocks with which files begin, which are found without looking through the files.
+	starts := l.store.Load().blocks.Starts()
+	for len(starts) > 0 {
+		n := len(starts) / 2
+		if starts[n] >= low && starts[n] < high {
+			if err := narrow(starts[n]); err != nil {
+				return nil, err
+			}
+		}
+		if starts[n] < low {
+			starts = starts[n+1:]
+		} else {
+			starts = starts[:n]
+		}
+	}
+	for low < high {
+		if err := narrow(low + (high-low)/2); err != nil {
+			return nil, err
 		}
 	}
 	return found, nil

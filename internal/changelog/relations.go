@@ -1,9 +1,10 @@
 package changelog
 
 import (
-	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -37,15 +38,15 @@ func (c *relationCache) put(hash change.RelationHash, r *change.Relation) {
 
 // PutRelation makes a relation version durable; it has to be before the first change that names its hash. A version that is
 // there already costs nothing. Relation versions outlive Reset and Purge: equal ones are stored once. The log keeps r.
-func (l *Log) PutRelation(ctx context.Context, r *change.Relation) (change.RelationHash, error) {
+func (l *Log) PutRelation(r *change.Relation) (change.RelationHash, error) {
 	hash := r.Hash()
 	if l.shapes.get(hash) != nil {
 		return hash, nil
 	}
 	s := l.store.Load()
-	_, err := s.relation(ctx, hash)
+	_, err := s.relation(hash)
 	if errors.Is(err, errNotStored) {
-		if err = s.putRelation(ctx, hash, r); err == nil {
+		if err = s.putRelation(hash, r); err == nil {
 			fault.Point(FaultRelationStored)
 		}
 	}
@@ -60,11 +61,11 @@ func (l *Log) PutRelation(ctx context.Context, r *change.Relation) (change.Relat
 }
 
 // Relation returns a relation version. It is shared and must not be changed. It returns ErrUnknownRelation.
-func (l *Log) Relation(ctx context.Context, hash change.RelationHash) (*change.Relation, error) {
+func (l *Log) Relation(hash change.RelationHash) (*change.Relation, error) {
 	if r := l.shapes.get(hash); r != nil {
 		return r, nil
 	}
-	r, err := l.store.Load().relation(ctx, hash)
+	r, err := l.store.Load().relation(hash)
 	if errors.Is(err, errNotStored) {
 		return nil, fmt.Errorf("read relation %x: %w", hash, ErrUnknownRelation)
 	}
@@ -75,9 +76,11 @@ func (l *Log) Relation(ctx context.Context, hash change.RelationHash) (*change.R
 	return r, nil
 }
 
-func relationKey(hash change.RelationHash) string { return fmt.Sprintf("%s%x", relationSubject, hash) }
+func relationName(hash change.RelationHash) string {
+	return filepath.Join(relationsDir, hex.EncodeToString(hash[:]))
+}
 
-func (s *store) putRelation(ctx context.Context, hash change.RelationHash, r *change.Relation) error {
+func (s *store) putRelation(hash change.RelationHash, r *change.Relation) error {
 	m := &changev1.Relation{
 		Hash: hash[:], Oid: r.OID, Schema: r.Schema, Name: r.Name, Identity: string(rune(r.Identity)),
 		Columns: make([]*changev1.Column, len(r.Columns)),
@@ -89,12 +92,12 @@ func (s *store) putRelation(ctx context.Context, hash change.RelationHash, r *ch
 	if err != nil {
 		return fmt.Errorf("encode: %w", err)
 	}
-	return s.put(ctx, relationKey(hash), data)
+	return s.put(relationName(hash), data)
 }
 
 // relation returns a stored relation version. It returns errNotStored.
-func (s *store) relation(ctx context.Context, hash change.RelationHash) (*change.Relation, error) {
-	data, err := s.get(ctx, relationKey(hash))
+func (s *store) relation(hash change.RelationHash) (*change.Relation, error) {
+	data, err := s.get(relationName(hash))
 	if err != nil {
 		return nil, err
 	}

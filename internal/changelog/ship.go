@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/seed0419d559/syncline/internal/changelog/block"
 	"github.com/seed0419d559/syncline/internal/fault"
 )
@@ -89,7 +87,7 @@ func (a *Appender) shipIdle() {
 	if a.inFlight > 0 || a.waiting || a.err != nil || !a.builder.Ready() {
 		return
 	}
-	if wait := a.gather.wait(time.Now()); wait > 0 {
+	if wait := a.gather.Wait(time.Now()); wait > 0 {
 		a.waiting = true
 		a.later.Reset(wait)
 		return
@@ -119,41 +117,33 @@ func (a *Appender) shipNow() {
 // ship sends the next block. The lock and a slot are held; the slot goes on to the block.
 func (a *Appender) ship() {
 	next := a.builder.Cut()
-	err := fault.Error(FaultPublish)
-	if err != nil {
-		err = fmt.Errorf("%w: %w", ErrStore, err)
-	}
-	var future jetstream.PubAckFuture
-	if err == nil {
-		future, err = a.store.publish(next.Number, next.Data())
-	}
-	if err != nil {
+	if err := fault.Error(FaultPublish); err != nil {
 		<-a.slots
-		a.failLocked(err)
+		a.failLocked(fmt.Errorf("%w: %w", ErrStore, err))
 		return
 	}
-	fault.Point(FaultPublished)
-	a.gather.sent = time.Now()
+	a.gather.Sent(time.Now())
 	a.inFlight++
-	a.sent <- flight{next, future}
+	a.sent <- next
+	fault.Point(FaultPublished)
 }
 
-// acknowledge takes the acknowledgements in order and announces what is durable. When the appender has failed it waits
-// for what is in flight, unless the failure is the store's.
-func (a *Appender) acknowledge() {
+// run stores what is sent, in order. When the appender has failed it stores what was sent before, unless it is the store that
+// failed.
+func (a *Appender) run() {
 	defer close(a.exited)
 	for {
 		select {
-		case f := <-a.sent:
-			if !a.settle(f) {
+		case b := <-a.sent:
+			if !a.settle(b) {
 				return
 			}
 			continue
 		default:
 		}
 		select {
-		case f := <-a.sent:
-			if !a.settle(f) {
+		case b := <-a.sent:
+			if !a.settle(b) {
 				return
 			}
 		case <-a.done:
@@ -165,24 +155,32 @@ func (a *Appender) acknowledge() {
 	}
 }
 
-// settle waits for one block and announces it.
-func (a *Appender) settle(f flight) bool {
-	number, err := a.store.await(f.future, nil)
-	if err == nil && number != f.block.Number {
-		err = fmt.Errorf("%w: block %d was stored as %d", ErrFenced, f.block.Number, number)
+// settle stores a block, with those that wait behind it, and announces them.
+func (a *Appender) settle(first *block.Block) bool {
+	blocks := append(make([]*block.Block, 0, maxInFlight), first)
+	data := append(make([][]byte, 0, maxInFlight), first.Data())
+	for len(blocks) < maxInFlight && len(a.sent) > 0 {
+		b := <-a.sent
+		blocks, data = append(blocks, b), append(data, b.Data())
 	}
-	if err == nil {
+	err := a.store.append(first.Number, data...)
+	for _, b := range blocks {
+		if err != nil {
+			break
+		}
 		fault.Point(FaultAcknowledged)
-		a.durable.Store(uint64(f.block.Through))
-		err = a.log.ledger.append(f.block, time.Now())
-	}
-	if stored := a.log.opts.Stored; err == nil && stored != nil {
-		stored(len(f.block.Data()))
+		a.durable.Store(uint64(b.Through))
+		err = a.log.ledger.append(b, time.Now())
+		if stored := a.log.opts.Stored; err == nil && stored != nil {
+			stored(len(b.Data()))
+		}
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.inFlight--
-	<-a.slots
+	a.inFlight -= len(blocks)
+	for range blocks {
+		<-a.slots
+	}
 	if err != nil {
 		a.failLocked(err)
 		return false

@@ -1,44 +1,49 @@
-package changelog
+// Package gather holds up what is sent of a busy stream, so that more of it goes at once, and never a stream that is quiet. Where
+// sending costs many times what one more transaction does, that is what lets a busy stream keep up.
+package gather
 
 import "time"
 
-// gather makes the blocks of a busy stream larger. Each block is synced by itself, and that, with all that is done for a block
-// on its way to a replica, costs many times what a small transaction does. While transactions come one after the other, blocks are
-// sent gatherLeast apart, and the faster they come the further, up to gatherMost. A stream that is not busy never waits.
-type gather struct {
+// A stream with busyCount transactions within busyWithin is busy, and stays so with stillBusy each time.
+const (
+	busyCount  = 16
+	stillBusy  = 12
+	busyWithin = 16 * time.Millisecond
+)
+
+// Gather says when to send. Its three durations are set before its use.
+type Gather struct {
+	// While a stream is busy, what is sent is at least Least apart, and the more transactions come the further, up to Most.
+	Least, Most time.Duration
+	Each        time.Duration // of the gap for each transaction in a second
+
 	count int       // transactions in a row
 	since time.Time // when the first of them ended
 	busy  bool
 	gap   time.Duration
-	sent  time.Time // when the last block was
+	sent  time.Time
 }
 
-const (
-	gatherCount  = 16
-	gatherStays  = 12
-	gatherWithin = 16 * time.Millisecond // 16 transactions in this time make a stream busy, and it stays so with 12 each time
-	gatherLeast  = 4 * time.Millisecond
-	gatherMost   = 20 * time.Millisecond
-	gatherEach   = time.Microsecond // of the gap for each transaction in a second
-)
-
-// committed takes note of a transaction.
-func (g *gather) committed(now time.Time) {
-	if g.count == 0 || now.Sub(g.since) > gatherWithin {
+// Committed takes note of the end of a transaction.
+func (g *Gather) Committed(now time.Time) {
+	if g.count == 0 || now.Sub(g.since) > busyWithin {
 		passed := now.Sub(g.since)
-		g.busy = g.busy && g.count >= gatherStays && passed <= 2*gatherWithin
-		rate := float64(g.count) / passed.Seconds() // the pause before is longer than gatherWithin, so this is finite
-		g.gap = min(max(time.Duration(rate*float64(gatherEach)), gatherLeast), gatherMost)
+		g.busy = g.busy && g.count >= stillBusy && passed <= 2*busyWithin
+		rate := float64(g.count) / passed.Seconds() // the pause before is longer than busyWithin, so this is finite
+		g.gap = min(max(time.Duration(rate*float64(g.Each)), g.Least), g.Most)
 		g.count, g.since = 0, now
 	}
-	if g.count++; g.count >= gatherCount {
+	if g.count++; g.count >= busyCount {
 		g.busy = true
 	}
 }
 
-// wait says how long a block that nothing else holds up has to wait.
-func (g *gather) wait(now time.Time) time.Duration {
-	if !g.busy || now.Sub(g.since) > gatherWithin {
+// Sent takes note that something was sent.
+func (g *Gather) Sent(now time.Time) { g.sent = now }
+
+// Wait says how long to wait before the next sending; not at all if it is 0 or less.
+func (g *Gather) Wait(now time.Time) time.Duration {
+	if !g.busy || now.Sub(g.since) > 2*busyWithin {
 		return 0
 	}
 	return g.gap - now.Sub(g.sent)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/seed0419d559/syncline/internal/change"
+	"github.com/seed0419d559/syncline/internal/durable"
 	"github.com/seed0419d559/syncline/services/logger/walsender"
 )
 
@@ -126,30 +127,8 @@ func writeLineage(dir string, l lineage) error {
 	if err != nil {
 		return fmt.Errorf("write the change log's lineage: %w", err)
 	}
-	if err := replaceFile(filepath.Join(dir, lineageFile), text); err != nil {
+	if err := durable.WriteFile(filepath.Join(dir, lineageFile), text); err != nil {
 		return fmt.Errorf("write the change log's lineage: %w", err)
 	}
 	return nil
-}
-
-func replaceFile(path string, text []byte) error {
-	file, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(text)
-	if err == nil {
-		err = file.Sync()
-	}
-	if err = errors.Join(err, file.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

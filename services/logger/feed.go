@@ -157,7 +157,7 @@ func (f *feed) relation(ctx context.Context) error {
 	if f.announcements.describe(&shape) {
 		return nil
 	}
-	hash, err := f.log.PutRelation(ctx, &shape)
+	hash, err := f.log.PutRelation(&shape)
 	if err != nil {
 		return inLog(err)
 	}

@@ -225,7 +225,7 @@ func (p *pursuit) sendRelation(ctx context.Context, hash change.RelationHash) er
 	if _, known := p.known[hash]; known {
 		return nil
 	}
-	relation, err := p.service.changes.Relation(ctx, hash)
+	relation, err := p.service.changes.Relation(hash)
 	if err != nil {
 		return err //nolint:wrapcheck // it says what failed
 	}

@@ -121,7 +121,7 @@ func (s *Service) Run(ctx context.Context) error {
 		return fmt.Errorf("configure connections: %w", err)
 	}
 	defer pool.Close()
-	changes, err := changelog.Open(ctx, changelog.Options{
+	changes, err := changelog.Open(changelog.Options{
 		Dir: s.cfg.Dir, MaxAge: s.cfg.MaxAge, MaxBytes: s.cfg.MaxBytes, Logger: s.log,
 		Stored: func(bytes int) {
 			s.status.logBytes.Add(int64(bytes))

@@ -587,7 +587,7 @@ func TestPurgedPosition(t *testing.T) {
 		pgtest.Exec(t, conn, "INSERT INTO a (v) SELECT repeat('x', 1000) FROM generate_series(1, 200)")
 	}
 	end := i.barrier(t)
-	if err := i.changes.Purge(t.Context()); err != nil {
+	if err := i.changes.Purge(); err != nil {
 		t.Fatal(err)
 	}
 	err = new(reader).read(t.Context(), i.client, &loggerv1.FollowRequest{Position: old})

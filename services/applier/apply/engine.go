@@ -14,6 +14,7 @@ import (
 
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/changelog/block"
+	"github.com/seed0419d559/syncline/internal/gather"
 	"github.com/seed0419d559/syncline/internal/schema"
 )
 
@@ -121,6 +122,9 @@ type Engine struct {
 	looks     atomic.Int64 // at single tables
 	taken     change.LSN   // end of what was handed to the executor to commit
 
+	gather gather.Gather
+	later  *time.Timer // when what is whole has been gathered for long enough
+
 	group group
 	txn   txn
 	slice []op
@@ -167,6 +171,7 @@ func NewEngine(config Config) *Engine {
 		config: config, tasks: make(chan task, tasksAhead), assembler: block.NewAssembler(config.Position),
 		relations: map[change.RelationHash]*change.Relation{}, routes: map[change.RelationHash]*route{}, taken: config.Position.LSN,
 		targets: maps.Clone(config.Session.Catalog), looked: make(chan look),
+		gather: gather.Gather{Most: 100 * time.Millisecond, Each: 4 * time.Microsecond}, later: time.NewTimer(time.Hour),
 	}
 	e.executor = &executor{
 		config: &e.config, writer: writer{pipe: pipe{conn: config.Session.conn}}, storedAt: time.Now(), idle: make(chan struct{}, 1),
@@ -198,6 +203,10 @@ func (e *Engine) read(ctx context.Context, events <-chan Event) error {
 			if err := e.commitWhole(ctx, len(events) == 0); err != nil {
 				return err
 			}
+		case <-e.later.C:
+			if err := e.commitWhole(ctx, len(events) == 0); err != nil {
+				return err
+			}
 		case event, ok := <-events:
 			switch {
 			case !ok:
@@ -220,10 +229,22 @@ func (e *Engine) read(ctx context.Context, events <-chan Event) error {
 
 // commitWhole commits what is whole when no other event waits and the target does too.
 func (e *Engine) commitWhole(ctx context.Context, last bool) error {
-	if e.txn.open || !last || e.executor.outstanding.Load() > 0 {
+	if e.txn.open || !e.due(last) {
 		return nil
 	}
 	return e.commit(ctx)
+}
+
+// due tells whether what is whole should be committed although the group has room. last tells that no other event waits.
+func (e *Engine) due(last bool) bool {
+	if !last || e.group.transactions == 0 || e.executor.outstanding.Load() > 0 {
+		return false
+	}
+	wait := e.gather.Wait(time.Now())
+	if wait > 0 {
+		e.later.Reset(wait)
+	}
+	return wait <= 0
 }
 
 // block takes one block. last tells that no other event waits: then, unless the target is busy, what is whole is committed at
@@ -254,7 +275,7 @@ func (e *Engine) block(ctx context.Context, b *block.Block, last bool) error {
 	if e.group.transactions > 0 {
 		// A mark behind the last transaction moves the position with it.
 		e.group.end = max(e.group.end, b.Through)
-		if e.groupFull() || last && e.executor.outstanding.Load() == 0 {
+		if e.groupFull() || e.due(last) {
 			return e.commit(ctx)
 		}
 		return nil
@@ -334,6 +355,7 @@ func (e *Engine) resolveOrigin(ctx context.Context) error {
 func (e *Engine) endTransaction(ctx context.Context, c *block.Commit) error {
 	e.txn.open = false
 	e.group.transactions++
+	e.gather.Committed(time.Now())
 	e.group.end, e.group.commitTime = c.EndLSN, c.CommitTime
 	if e.groupFull() {
 		return e.commit(ctx)
@@ -465,6 +487,7 @@ func (e *Engine) commit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	e.gather.Sent(time.Now())
 	c := &commitPoint{
 		position: e.group.end, commitTime: e.group.commitTime, hasCommit: true,
 		transactions: e.group.transactions, changes: e.group.changes,
