@@ -9,6 +9,9 @@ PACKAGES ?= ./...
 SEED ?=
 DURATION ?= 10m
 FUZZTIME ?= 30s
+BASE ?= HEAD~1
+COUNT ?= 6
+SEAMS := ./internal/pgoutput ./internal/changelog/... ./services/applier/apply
 VERSION_PAIRS ?= 15:15 16:16 17:17 18:18 18:15 15:18 16:17 17:16
 VERSION_TESTS ?= TestEveryKind|TestReadmePrivileges|TestBadInput
 
@@ -73,8 +76,18 @@ bench: postgres build ## compare with PostgreSQL's own logical replication, for 
 	bin/bench $(BENCH_FLAGS)
 
 .PHONY: bench-seams
-bench-seams: ## benchmarks of decoding and encoding, with allocations
-	$(GO) test -run '^$$' -bench . -benchmem ./internal/pgoutput ./internal/changelog/...
+bench-seams: ## benchmarks of decoding, encoding, storing, grouping and staging, with allocations
+	$(GO) test -run '^$$' -bench . -benchmem $(SEAMS)
+
+.PHONY: bench-seams-compare
+bench-seams-compare: ## the same of another revision and of this one, side by side (BASE=HEAD~1 COUNT=6)
+	@set -e; base=$$(mktemp -d); trap 'git worktree remove --force "$$base/tree"; rm -rf "$$base"' EXIT; \
+	git worktree add -q --detach "$$base/tree" $(BASE); \
+	for n in $$(seq $(COUNT)); do \
+		(cd "$$base/tree" && $(GO) test -run '^$$' -bench . -benchmem $(SEAMS)) >> "$$base/old"; \
+		$(GO) test -run '^$$' -bench . -benchmem $(SEAMS) >> "$$base/new"; \
+	done; \
+	$(GO) tool -modfile=tools/go.mod benchstat "$$base/old" "$$base/new"
 
 .PHONY: torture
 torture: postgres ## kill and cut everything at random under load (SEED=… DURATION=10m)
