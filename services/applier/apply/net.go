@@ -108,13 +108,16 @@ func (n *netting) mayBegin(p *Plan) bool {
 	return true
 }
 
-// decodable tells whether the operation names its row by an unchanged key and sets something that SET can set.
+// decodable tells whether the operation names its row by an unchanged key and sets something that SET can set. n.old is its old
+// row afterwards, if it has one.
 func (n *netting) decodable(o *op) bool {
-	n.old, n.new = o.decodeOld(n.old[:0]), o.decodeNew(n.new[:0])
 	for _, i := range o.plan.locator {
 		if o.keyRow().Kinds[i] == block.ValueUnchanged {
 			return false
 		}
+	}
+	if o.hasOld {
+		n.old = decode(n.old[:0], o.old)
 	}
 	switch o.operation {
 	case Insert:
@@ -122,22 +125,29 @@ func (n *netting) decodable(o *op) bool {
 	case Delete:
 		return true
 	}
-	if o.hasOld {
-		for _, i := range o.plan.locator {
-			if n.old[i].kind != n.new[i].kind || string(n.old[i].text) != string(n.new[i].text) {
-				return false
-			}
-		}
-	}
-	if o.plan.mustReplace(n.old, n.new) {
+	if (o.hasOld || o.plan.identityAlways) && n.replaces(o) {
 		return false
 	}
-	for i := range n.new {
-		if o.plan.settable(i) && n.new[i].kind != block.ValueUnchanged {
+	for i, kind := range o.new.Kinds {
+		if o.plan.settable(i) && kind != block.ValueUnchanged {
 			return true
 		}
 	}
 	return false
+}
+
+// replaces tells whether an update changes the key, or what cannot be set. n.old is its old row.
+func (n *netting) replaces(o *op) bool {
+	n.new = o.decodeNew(n.new[:0])
+	if !o.hasOld {
+		return o.plan.mustReplace(nil, n.new)
+	}
+	for _, i := range o.plan.locator {
+		if n.old[i].kind != n.new[i].kind || string(n.old[i].text) != string(n.new[i].text) {
+			return true
+		}
+	}
+	return o.plan.mustReplace(n.old, n.new)
 }
 
 // settable tells whether an update by the locator writes a column.
@@ -235,6 +245,7 @@ func (n *netting) overwrite(row *netRow, o *op, i int32) {
 		row.op, row.merged = i, nil
 		return
 	}
+	n.new = o.decodeNew(n.new[:0])
 	earlier := row.merged
 	if earlier == nil {
 		earlier = n.ops[row.op].decodeNew(make([]value, 0, len(n.new)))

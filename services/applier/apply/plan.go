@@ -26,7 +26,8 @@ type Plan struct {
 	locator   []int
 	inLocator []bool
 	// keyed tells that the locator finds at most one row of the target, so that changes can be netted by it.
-	keyed bool
+	keyed          bool
+	identityAlways bool // it has a column that cannot stand in SET
 	// extra are the target's written columns that the source does not have.
 	extra      []string
 	statements map[string]*statement // of single operations; the executor's
@@ -60,6 +61,7 @@ func NewPlan(relation *change.Relation, target *Target) (*Plan, error) {
 			continue
 		}
 		p.columns[i] = column
+		p.identityAlways = p.identityAlways || column.IdentityAlways
 		switch {
 		case !column.HasArray:
 		case column.Enum:

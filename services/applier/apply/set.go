@@ -87,8 +87,7 @@ func (n *netting) deletes(t *net) ([]set, bool) {
 			a = newArrays(t.plan, t.plan.locator)
 		}
 		// The latest operation of the key may be an insert; its key is the same.
-		n.new = decode(n.new[:0], n.ops[row.op].keyRow())
-		if !a.add(n.new) {
+		if !a.addRow(n.ops[row.op].keyRow()) {
 			return nil, false
 		}
 	}
@@ -108,14 +107,15 @@ func (n *netting) updates(t *net) ([]set, bool) {
 		if row.write != Update {
 			continue
 		}
-		values := row.merged
-		if values == nil {
-			n.new = n.ops[row.op].decodeNew(n.new[:0])
-			values = n.new
-		}
 		mask = mask[:0]
-		for c := range values {
-			mask = append(mask, boolByte(t.plan.settable(c) && values[c].kind != block.ValueUnchanged))
+		if row.merged == nil {
+			for c, kind := range n.ops[row.op].new.Kinds {
+				mask = append(mask, boolByte(t.plan.settable(c) && kind != block.ValueUnchanged))
+			}
+		} else {
+			for c := range row.merged {
+				mask = append(mask, boolByte(t.plan.settable(c) && row.merged[c].kind != block.ValueUnchanged))
+			}
 		}
 		a := masks[string(mask)]
 		if a == nil {
@@ -123,7 +123,7 @@ func (n *netting) updates(t *net) ([]set, bool) {
 			masks[string(mask)] = a
 			order = append(order, string(mask))
 		}
-		if !a.add(values) {
+		if row.merged != nil && !a.add(row.merged) || row.merged == nil && !a.addRow(n.ops[row.op].new) {
 			return nil, false
 		}
 	}
@@ -150,6 +150,7 @@ func (p *Plan) maskColumns(mask []byte) []int {
 type arrays struct {
 	plan    *Plan
 	columns []int
+	at      []int // of each source column among the columns, -1 for one that is not there
 	params  [][]byte
 	formats []int16
 	nulls   []bool
@@ -164,8 +165,13 @@ const (
 func newArrays(p *Plan, columns []int) *arrays {
 	a := &arrays{
 		plan: p, columns: columns, params: make([][]byte, len(columns)), formats: make([]int16, len(columns)), nulls: make([]bool, len(columns)),
+		at: make([]int, len(p.columns)),
+	}
+	for i := range a.at {
+		a.at[i] = -1
 	}
 	for i, c := range columns {
+		a.at[c] = i
 		if p.binary[c] != nil {
 			a.formats[i], a.params[i] = binaryFormat, appendArrayHead(nil, p.columns[c].TypeOID)
 		}
@@ -173,28 +179,48 @@ func newArrays(p *Plan, columns []int) *arrays {
 	return a
 }
 
-// add reports false when a value has no binary form: then its column is text from now on, and the arrays begin anew.
+// add adds a row's values. It reports false when one has no binary form: then its column is text from now on, and the arrays begin
+// anew.
 func (a *arrays) add(values []value) bool {
-	separator := byte(',')
-	if a.rows == 0 {
-		separator = '{'
-	}
 	for i, c := range a.columns {
-		v := values[c]
-		switch {
-		case a.formats[i] == textFormat:
-			a.params[i] = appendElement(append(a.params[i], separator), v)
-		case v.kind == block.ValueNull:
-			a.params[i], a.nulls[i] = appendBinaryNull(a.params[i]), true
-		default:
-			var ok bool
-			if a.params[i], ok = appendBinaryElement(a.params[i], v.text, a.plan.binary[c]); !ok {
-				a.plan.binary[c] = nil
-				return false
-			}
+		if !a.append(i, values[c]) {
+			return false
 		}
 	}
 	a.rows++
+	return true
+}
+
+// addRow is add for a row as it came.
+func (a *arrays) addRow(row block.Row) bool {
+	i := 0
+	for c := row.Columns(); c.More(); i++ {
+		kind, text := c.Next()
+		if at := a.at[i]; at >= 0 && !a.append(at, value{kind, text}) {
+			return false
+		}
+	}
+	a.rows++
+	return true
+}
+
+func (a *arrays) append(i int, v value) (ok bool) {
+	switch {
+	case a.formats[i] == textFormat:
+		separator := byte(',')
+		if a.rows == 0 {
+			separator = '{'
+		}
+		a.params[i] = appendElement(append(a.params[i], separator), v)
+	case v.kind == block.ValueNull:
+		a.params[i], a.nulls[i] = appendBinaryNull(a.params[i]), true
+	default:
+		c := a.columns[i]
+		if a.params[i], ok = appendBinaryElement(a.params[i], v.text, a.plan.binary[c]); !ok {
+			a.plan.binary[c] = nil
+			return false
+		}
+	}
 	return true
 }
 
