@@ -109,7 +109,7 @@ func (o *operation) checkBody(r *http.Request, body []byte, request proto.Messag
 	}
 	// A page of somebody else can have a browser send anything but this type.
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != typeJSON {
-		return refuse(reasonMediaType, "body", "its Content-Type has to be %s", typeJSON)
+		return refuse(reasonMediaType, "body", "its Content-Type has to be %s (curl --json sends it)", typeJSON)
 	}
 	if !json.Valid(body) {
 		return refuse(reasonNotJSON, "body", "%v", syntax(body))

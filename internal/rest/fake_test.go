@@ -165,8 +165,14 @@ func start(t *testing.T, limits Limits) *fake {
 	return f
 }
 
+// reply is the head of an answer.
+type reply struct {
+	StatusCode int
+	Header     http.Header
+}
+
 // call sends a request and returns its answer with the whole body.
-func (f *fake) call(t *testing.T, method, path, body string, edit ...func(*http.Request)) (*http.Response, string) {
+func (f *fake) call(t *testing.T, method, path, body string, edit ...func(*http.Request)) (reply, string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -189,11 +195,11 @@ func (f *fake) call(t *testing.T, method, path, body string, edit ...func(*http.
 	if err != nil {
 		t.Fatal(err)
 	}
-	return answer, string(text)
+	return reply{answer.StatusCode, answer.Header}, string(text)
 }
 
 // requireProblem checks that an answer is the error with a status and a reason, in the one form that errors have.
-func requireProblem(t *testing.T, answer *http.Response, body string, code int, reason string) problem {
+func requireProblem(t *testing.T, answer reply, body string, code int, reason string) problem {
 	t.Helper()
 	var got failure
 	decoder := json.NewDecoder(strings.NewReader(body))

@@ -120,12 +120,8 @@ func (h *Handler) sameSite(r *http.Request) error {
 	if err := h.crossSite.Check(r); err != nil {
 		return rpc.Errorf(codes.PermissionDenied, reasonCrossOrigin, "a page of another origin may not do this: %w", err)
 	}
-	local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-	if !ok || r.Host == "" {
-		return nil // not by way of a browser
-	}
-	address, _, err := net.SplitHostPort(local.String())
-	if err != nil || !net.ParseIP(address).IsLoopback() {
+	local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	if !ok || !local.IP.IsLoopback() || r.Host == "" { // a browser always names a host
 		return nil
 	}
 	host := r.Host

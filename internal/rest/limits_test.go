@@ -15,8 +15,8 @@ import (
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 )
 
-// open begins a stream that answers with one line and then holds its place.
-func (f *fake) open(t *testing.T) *http.Response {
+// open begins a stream, and returns its status and what ends it.
+func (f *fake) open(t *testing.T) (code int, end func()) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, f.url+"/v1/replications/shop:watch", nil)
 	if err != nil {
@@ -27,7 +27,7 @@ func (f *fake) open(t *testing.T) *http.Response {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = answer.Body.Close() })
-	return answer
+	return answer.StatusCode, func() { _ = answer.Body.Close() }
 }
 
 // hold is a stream that goes on until its client ends it.
@@ -45,22 +45,22 @@ func TestPlaces(t *testing.T) {
 	limits.Requests, limits.Streams = 4, 2
 	f := start(t, limits)
 	f.applier.watch = hold
-	first, second := f.open(t), f.open(t)
-	if first.StatusCode != http.StatusOK || second.StatusCode != http.StatusOK {
-		t.Fatalf("%d, %d", first.StatusCode, second.StatusCode)
+	first, end := f.open(t)
+	second, _ := f.open(t)
+	if first != http.StatusOK || second != http.StatusOK {
+		t.Fatalf("%d, %d", first, second)
 	}
 	answer, body := f.call(t, "GET", "/v1/replications/shop:watch", "")
 	requireProblem(t, answer, body, http.StatusTooManyRequests, reasonTooManyRequests)
 	if answer, body = f.call(t, "POST", "/v1/replications/shop:start", ""); answer.StatusCode != http.StatusOK {
 		t.Errorf("a call beside the streams: %d %s", answer.StatusCode, body)
 	}
-	_ = first.Body.Close()
+	end()
 	deadline := time.Now().Add(patience)
-	for f.open(t).StatusCode != http.StatusOK {
+	for code, _ := f.open(t); code != http.StatusOK; code, _ = f.open(t) {
 		if time.Now().After(deadline) {
 			t.Fatal("the place is not given back")
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	for range cap(f.handler.requests) - len(f.handler.requests) {
 		f.handler.requests <- struct{}{}
@@ -93,7 +93,7 @@ func TestSlowBody(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	requireProblem(t, answer, string(body), http.StatusRequestTimeout, reasonBodyTimeout)
+	requireProblem(t, reply{answer.StatusCode, answer.Header}, string(body), http.StatusRequestTimeout, reasonBodyTimeout)
 }
 
 // TestLargeHeader refuses a header beyond any use.

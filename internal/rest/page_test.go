@@ -1,6 +1,8 @@
 package rest
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"net/http"
 	"regexp"
 	"strings"
@@ -18,6 +20,10 @@ func TestPage(t *testing.T) {
 	}
 	if policy := answer.Header.Get("Content-Security-Policy"); !strings.HasPrefix(policy, "default-src 'none'; style-src 'sha256-") || strings.Contains(policy, "unsafe") {
 		t.Errorf("policy %s", policy)
+	}
+	style := regexp.MustCompile(`(?s)<style>(.*)</style>`).FindStringSubmatch(body)
+	if hash := sha256.Sum256([]byte(style[1])); !strings.Contains(answer.Header.Get("Content-Security-Policy"), base64.StdEncoding.EncodeToString(hash[:])) {
+		t.Error("the policy does not allow the page's own style")
 	}
 	for _, op := range f.handler.operations {
 		if !strings.Contains(body, ">"+op.method+"</b> <code>"+op.path+"</code>") {
