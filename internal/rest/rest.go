@@ -42,7 +42,7 @@ type Limits struct {
 	// Requests bounds all that are being answered, Streams those of them that are streams.
 	Requests, Streams int
 	// Body bounds how long a client may take to send its request, and Unary how long a call that is no stream may take, beyond the
-	// timeout that it asks for itself.
+	// timeout that it asks for itself. It is longer than those that the services have by default, so that their answers come first.
 	Body, Unary time.Duration
 	// Stall is how long a client may take none of an answer.
 	Stall time.Duration
@@ -50,7 +50,7 @@ type Limits struct {
 
 // DefaultLimits returns the limits of every server.
 func DefaultLimits() Limits {
-	return Limits{BodyBytes: 1 << 20, Requests: 256, Streams: 128, Body: 10 * time.Second, Unary: time.Minute, Stall: time.Minute}
+	return Limits{BodyBytes: 1 << 20, Requests: 256, Streams: 128, Body: 10 * time.Second, Unary: 90 * time.Second, Stall: time.Minute}
 }
 
 // Handler serves REST.
