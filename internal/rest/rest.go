@@ -83,21 +83,7 @@ func New(conn *grpc.ClientConn, services []string, version string, limits Limits
 		requests: make(chan struct{}, limits.Requests), streams: make(chan struct{}, limits.Streams),
 		crossSite: http.NewCrossOriginProtection(),
 	}
-	none := func(string) (string, bool) { return "", false }
-	h.mux = runtime.NewServeMux(
-		runtime.WithMarshalerOption(runtime.MIMEWildcard, marshaler{}),
-		runtime.WithUnescapingMode(runtime.UnescapingModeAllCharacters),
-		runtime.WithDisablePathLengthFallback(),
-		runtime.WithDisableHTTPMethodOverride(),
-		runtime.WithIncomingHeaderMatcher(none),
-		runtime.WithOutgoingHeaderMatcher(none),
-		runtime.WithOutgoingTrailerMatcher(none),
-		runtime.WithErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, _ *http.Request, err error) {
-			writeError(w, err)
-		}),
-		runtime.WithRoutingErrorHandler(h.notRouted),
-		runtime.WithMiddlewares(h.checked),
-	)
+	h.mux = h.newMux()
 	services = slices.DeleteFunc(slices.Clone(services), func(name string) bool { return registrations[name] == nil })
 	doc, err := newDocument(services, version)
 	if err != nil {
@@ -122,6 +108,25 @@ func New(conn *grpc.ClientConn, services []string, version string, limits Limits
 	}
 	h.page, err = newPage(doc)
 	return h, err
+}
+
+// newMux makes the gateway's router. No headers pass through it in either direction.
+func (h *Handler) newMux() *runtime.ServeMux {
+	none := func(string) (string, bool) { return "", false }
+	return runtime.NewServeMux(
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, marshaler{}),
+		runtime.WithUnescapingMode(runtime.UnescapingModeAllCharacters),
+		runtime.WithDisablePathLengthFallback(),
+		runtime.WithDisableHTTPMethodOverride(),
+		runtime.WithIncomingHeaderMatcher(none),
+		runtime.WithOutgoingHeaderMatcher(none),
+		runtime.WithOutgoingTrailerMatcher(none),
+		runtime.WithErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, _ *http.Request, err error) {
+			writeError(w, err)
+		}),
+		runtime.WithRoutingErrorHandler(h.notRouted),
+		runtime.WithMiddlewares(h.checked),
+	)
 }
 
 // replace has the streams whose messages are made for programs served in a form that people read.

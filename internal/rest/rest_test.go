@@ -90,6 +90,8 @@ func TestRefused(t *testing.T) {
 		"body too large":          {"POST", "/v1/replications", `{"name":"` + strings.Repeat("x", 1<<20) + `"}`, nil, 413, reasonBodyTooLarge, "1048576"},
 		"timeout too long":        {"POST", "/v1/replications/shop:wait", `{"timeout":"7200s"}`, nil, 400, rpc.ReasonInvalid, "1h"},
 		"page of another origin":  {"POST", "/v1/replications/shop:start", "", origin("http://evil.example"), 403, reasonCrossOrigin, "origin"},
+		"read by another origin":  {"GET", "/v1/replications/shop", "", origin("http://evil.example"), 403, reasonCrossOrigin, "origin"},
+		"read by another site":    {"GET", "/v1/logger:follow?start=START_NOW", "", func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") }, 403, reasonCrossOrigin, "origin"},
 		"no origin":               {"DELETE", "/v1/replications/shop", "", origin("null"), 403, reasonCrossOrigin, "origin"},
 		"name that leads here":    {"GET", "/v1/replications/shop", "", host("evil.example"), 403, reasonUnknownHost, "evil.example"},
 		"the same, on the page":   {"GET", "/docs", "", host("evil.example:7480"), 403, reasonUnknownHost, "evil.example"},
