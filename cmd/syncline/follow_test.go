@@ -15,6 +15,7 @@ import (
 	"github.com/seed0419d559/syncline/internal/changelog/block"
 	"github.com/seed0419d559/syncline/internal/pgoutput"
 	"github.com/seed0419d559/syncline/internal/rpc"
+	"github.com/seed0419d559/syncline/internal/transcript"
 )
 
 var orders = &change.Relation{OID: 1, Schema: "public", Name: "Orders", Identity: change.IdentityDefault, Columns: []change.Column{
@@ -47,6 +48,9 @@ func answer(t *testing.T, m *loggerv1.FollowResponse) *rpc.Frame {
 	return &rpc.Frame{Data: data}
 }
 
+// blockTag is the tag of FollowResponse.block.
+const blockTag = 3<<3 | 2
+
 // stream is what a logger sends: three blocks, one of them with a change that is larger than a block.
 func stream(t *testing.T) (frames []*rpc.Frame, last change.Position) {
 	t.Helper()
@@ -69,7 +73,7 @@ func stream(t *testing.T) (frames []*rpc.Frame, last change.Position) {
 	b := block.NewBuilder(block.State{LogID: logID, Number: 4, Through: 0x10})
 	cut := func() {
 		data := b.Cut().Data()
-		frames = append(frames, &rpc.Frame{Prefix: binary.AppendUvarint([]byte{fieldBlock<<3 | 2}, uint64(len(data))), Data: data})
+		frames = append(frames, &rpc.Frame{Prefix: binary.AppendUvarint([]byte{blockTag}, uint64(len(data))), Data: data})
 	}
 	when := change.TimestampOf(longAgo)
 	must(b.Begin(block.Begin{CommitLSN: 0x20, CommitTime: when, XID: 7}))
@@ -138,9 +142,9 @@ func TestFollowPassesOverNoHole(t *testing.T) {
 	}{
 		"missing block":    {append(append([]*rpc.Frame(nil), frames[:4]...), frames[5:]...), block.ErrChain.Error()},
 		"damaged block":    {[]*rpc.Frame{frames[0], frames[2], {Prefix: frames[3].Prefix, Data: damaged}}, block.ErrChecksum.Error()},
-		"missing relation": {[]*rpc.Frame{frames[0], frames[3]}, errNoRelation.Error()},
-		"missing start":    {frames[2:], errAnswer.Error()},
-		"no answer":        {[]*rpc.Frame{{Data: []byte{0xff}}}, errAnswer.Error()},
+		"missing relation": {[]*rpc.Frame{frames[0], frames[3]}, transcript.ErrNoRelation.Error()},
+		"missing start":    {frames[2:], transcript.ErrAnswer.Error()},
+		"no answer":        {[]*rpc.Frame{{Data: []byte{0xff}}}, transcript.ErrAnswer.Error()},
 		"other relation": {[]*rpc.Frame{frames[0], answer(t, &loggerv1.FollowResponse{Event: &loggerv1.FollowResponse_Relation{Relation: func() *changev1.Relation {
 			hash := orders.Hash()
 			return &changev1.Relation{Hash: hash[:], Schema: "public", Name: "Orders"}

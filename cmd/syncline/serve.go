@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"sync"
 	"syscall"
@@ -17,9 +16,6 @@ import (
 	"github.com/seed0419d559/syncline/internal/rpc"
 	"github.com/seed0419d559/syncline/internal/telemetry"
 )
-
-// httpDrain bounds how long HTTP requests may take to end at shutdown.
-const httpDrain = 2 * time.Second
 
 // serve runs a server command until ctx ends: first the checks, then the listeners, then the services. At the end the gRPC
 // server stops before the services that it calls.
@@ -77,16 +73,19 @@ func serve(ctx context.Context, r *role, f *serverFlags, out io.Writer) error {
 	for _, s := range services {
 		s.Register(server)
 	}
+	api, disconnect, err := newREST(ownAddress(f.grpc), server)
+	if err != nil {
+		return err
+	}
+	defer disconnect()
 	p := newProcess(ctx)
 	for _, s := range services {
 		p.work(s.Run)
 	}
 	p.serve(func(ctx context.Context) error { return server.Run(ctx, grpcListener) })
 	if httpListener != nil {
-		handler := provider.Handler(func(ctx context.Context) error { return healthy(ctx, ownAddress(f.grpc)) }, f.pprof)
-		p.serve(func(ctx context.Context) error {
-			return serveHTTP(ctx, httpListener, telemetry.NewHTTPServer(handler, log))
-		})
+		handler := provider.Handler(func(ctx context.Context) error { return healthy(ctx, ownAddress(f.grpc)) }, f.pprof, api)
+		p.serve(func(ctx context.Context) error { return serveHTTP(ctx, httpListener, handler, log) })
 	}
 	banner(out, r, f)
 	return p.wait(stopLimit)
@@ -174,30 +173,12 @@ func listen(flag, address string) (net.Listener, error) {
 	return listener, nil
 }
 
-func serveHTTP(ctx context.Context, listener net.Listener, server *http.Server) error {
-	stopped := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(stopped)
-		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), httpDrain)
-		defer cancel()
-		if err := server.Shutdown(ending); err != nil {
-			_ = server.Close() // what did not end in time is cut off
-		}
-	})
-	err := server.Serve(listener)
-	if !stop() {
-		<-stopped
-		return nil
-	}
-	return fmt.Errorf("serve HTTP on %s: %w", listener.Addr(), err)
-}
-
 // banner says what is served and what to do next.
 func banner(out io.Writer, r *role, f *serverFlags) {
 	fmt.Fprintf(out, "syncline %s %s for %s\n", r.name, version, postgres.Redact(f.postgres))
 	fmt.Fprintf(out, "  gRPC  %s\n", f.grpc)
 	if f.http != "" {
-		fmt.Fprintf(out, "  HTTP  %s   (/metrics, /healthz, /readyz)\n", f.http)
+		fmt.Fprintf(out, "  HTTP  %s   (/docs, /v1/, /metrics, /healthz, /readyz)\n", f.http)
 	}
 	own := ownAddress(f.grpc)
 	if r.has(node.RoleApplier) {

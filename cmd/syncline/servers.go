@@ -81,7 +81,7 @@ func (f *serverFlags) register(flags *pflag.FlagSet, r *role) {
 	}
 	flags.StringVar(&f.postgres, "postgres", "", "URL of the database: postgres://USER:PASSWORD@HOST:PORT/DATABASE (needed)")
 	flags.StringVar(&f.grpc, "grpc", grpcDefault, "address to serve gRPC on")
-	flags.StringVar(&f.http, "http", httpDefault, "address to serve metrics and health on; empty for none")
+	flags.StringVar(&f.http, "http", httpDefault, "address to serve REST, metrics and health on; empty for none")
 	flags.StringVar(&f.advertise, "advertise", "", "HOST:PORT at which others reach this server; what they asked at when empty")
 	flags.BoolVar(&f.plaintext, "plaintext", false, "allow unencrypted connections to other machines")
 	flags.BoolVar(&f.pprof, "pprof", false, "serve profiles at /debug/pprof/ on the HTTP address")

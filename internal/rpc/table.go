@@ -60,15 +60,15 @@ func forward(s *status.Status, text string) *status.Status {
 			return status.FromProto(message)
 		}
 	}
-	return withDetails(status.FromProto(message), &errdetails.ErrorInfo{Reason: codeName(s.Code()), Domain: Domain})
+	return withDetails(status.FromProto(message), &errdetails.ErrorInfo{Reason: CodeName(s.Code()), Domain: Domain})
 }
 
 func isCanceled(err error) bool {
 	return errors.Is(err, context.Canceled) || status.Code(err) == codes.Canceled
 }
 
-// codeName is the name of a code as it stands in the protocol's documentation: FAILED_PRECONDITION.
-func codeName(code codes.Code) string {
+// CodeName is the name of a code as it stands in the protocol's documentation: FAILED_PRECONDITION.
+func CodeName(code codes.Code) string {
 	var b strings.Builder
 	for i, r := range code.String() {
 		if i > 0 && r >= 'A' && r <= 'Z' && code != codes.OK {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -103,11 +104,18 @@ func (p *Provider) Shutdown(ctx context.Context) error {
 	return failed
 }
 
-// readHeaderTimeout bounds how long a client may take to send its request's head.
-const readHeaderTimeout = 5 * time.Second
+// Limits of every HTTP request. What streams sets its own in place of them.
+const (
+	readHeaderTimeout = 5 * time.Second
+	readTimeout       = 30 * time.Second
+	writeTimeout      = 2 * time.Minute
+	idleTimeout       = 2 * time.Minute // between two requests of a connection
+	maxHeaderBytes    = 32 << 10
+)
 
-// Handler serves /metrics, /healthz (the process lives), /readyz (ready returns nil) and, if profile is set, /debug/pprof/.
-func (p *Provider) Handler(ready func(context.Context) error, profile bool) http.Handler {
+// Handler serves /metrics, /healthz (the process lives), /readyz (ready returns nil) and, if profile is set, /debug/pprof/. All other
+// paths are left to others.
+func (p *Provider) Handler(ready func(context.Context) error, profile bool, others http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(p.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
@@ -125,10 +133,20 @@ func (p *Provider) Handler(ready func(context.Context) error, profile bool) http
 		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	}
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch path := r.URL.Path; {
+		case path == "/metrics", path == "/healthz", path == "/readyz", profile && strings.HasPrefix(path, "/debug/pprof/"):
+			mux.ServeHTTP(w, r)
+		default:
+			others.ServeHTTP(w, r) // with its path as it is: a mux would clean it
+		}
+	})
 }
 
-// NewHTTPServer returns a server for the handler with its time limits set.
+// NewHTTPServer returns a server for the handler with its limits set.
 func NewHTTPServer(handler http.Handler, log *slog.Logger) *http.Server {
-	return &http.Server{Handler: handler, ReadHeaderTimeout: readHeaderTimeout, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
+	return &http.Server{
+		Handler: handler, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+		MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
 }

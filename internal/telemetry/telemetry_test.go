@@ -49,7 +49,7 @@ func TestHandler(t *testing.T) {
 	}
 	counter.Add(t.Context(), 3)
 	ready := errors.New("not yet")
-	server := httptest.NewServer(p.Handler(func(context.Context) error { return ready }, false))
+	server := httptest.NewServer(p.Handler(func(context.Context) error { return ready }, false, http.NotFoundHandler()))
 	defer server.Close()
 	get := func(path string) (int, string) {
 		answer, err := http.Get(server.URL + path)

@@ -41,6 +41,10 @@ func (s *Service) Follow(request *loggerv1.FollowRequest, stream grpc.ServerStre
 	if err != nil {
 		return err
 	}
+	bounds, err := boundsOf(request)
+	if err != nil {
+		return err
+	}
 	from, err := s.startOf(request)
 	if err != nil {
 		return err
@@ -59,10 +63,10 @@ func (s *Service) Follow(request *loggerv1.FollowRequest, stream grpc.ServerStre
 	}
 	defer s.followers.disconnect(entry)
 	p := &pursuit{
-		service: s, stream: stream, entry: entry, sent: from, next: first, heartbeat: heartbeat,
+		service: s, stream: stream, entry: entry, sent: from, next: first, heartbeat: heartbeat, bounds: bounds,
 		known: make(map[change.RelationHash]struct{}),
 	}
-	err = p.run(ctx, change.LSN(request.GetToLsn()))
+	err = p.run(ctx)
 	switch {
 	case err == nil:
 		return nil
@@ -146,15 +150,20 @@ type pursuit struct {
 	beat      time.Time // when the last heartbeat was sent
 	known     map[change.RelationHash]struct{}
 	inside    bool // the last block sent ends inside a transaction
+	bounds    bounds
 }
 
-// run sends blocks and heartbeats until to is reached, if it is not 0, or something fails.
-func (p *pursuit) run(ctx context.Context, to change.LSN) error {
+// run sends blocks and heartbeats until a bound is reached or something fails.
+func (p *pursuit) run(ctx context.Context) error {
 	started := &loggerv1.Started{Position: positionProto(p.sent), ServerId: p.service.cfg.ServerID}
 	if err := p.stream.Send(&loggerv1.FollowResponse{Event: &loggerv1.FollowResponse_Started{Started: started}}); err != nil {
 		return err //nolint:wrapcheck // it is the transport's
 	}
-	for to == 0 || p.sent.LSN < to || p.inside {
+	p.bounds.begin(time.Now())
+	for p.inside || !p.bounds.reached(p.sent.LSN) {
+		if p.idle() && p.bounds.waited(time.Now()) {
+			break
+		}
 		if wait := p.heartbeat - time.Since(p.beat); wait <= 0 {
 			if err := p.sendHeartbeat(); err != nil {
 				return err
@@ -172,14 +181,35 @@ func (p *pursuit) run(ctx context.Context, to change.LSN) error {
 			return err
 		}
 	}
-	return nil
+	return p.end()
 }
 
-// read returns the next block, or context.DeadlineExceeded when the next heartbeat is due first.
+// idle tells whether everything that is durable has been sent. Inside a large transaction the rest of it is still to come.
+func (p *pursuit) idle() bool {
+	return !p.inside && p.service.changes.Head().Position.LSN <= p.sent.LSN
+}
+
+// read returns the next block, or context.DeadlineExceeded when the next heartbeat or the end of the wait comes first.
 func (p *pursuit) read(ctx context.Context) (*block.Block, error) {
-	ctx, cancel := context.WithDeadline(ctx, p.beat.Add(p.heartbeat))
+	next := p.beat.Add(p.heartbeat)
+	if end, ok := p.bounds.waitEnd(); ok && p.idle() && end.Before(next) {
+		next = end
+	}
+	ctx, cancel := context.WithDeadline(ctx, next)
 	defer cancel()
 	return p.service.changes.Read(ctx, p.next) //nolint:wrapcheck // it says what failed
+}
+
+// end tells those who set a limit or a wait where they are.
+func (p *pursuit) end() error {
+	if !p.bounds.announced() {
+		return nil
+	}
+	ended := &loggerv1.Ended{
+		Position: positionProto(p.sent), More: p.service.changes.Head().Position.LSN > p.sent.LSN,
+		FirstLsn: uint64(p.service.changes.Ranges().First),
+	}
+	return p.stream.Send(&loggerv1.FollowResponse{Event: &loggerv1.FollowResponse_Ended{Ended: ended}}) //nolint:wrapcheck // it is the transport's
 }
 
 // send sends a block as it is stored, after the relations in it that are new to this stream. The first one is cut when it
@@ -192,11 +222,11 @@ func (p *pursuit) send(ctx context.Context, b *block.Block) error {
 	if b.Through <= p.sent.LSN && !b.Open() {
 		return nil // all that is in it ends at or before the position
 	}
-	data := b.Data()
+	data, transactions := b.Data(), b.Transactions
 	if b.Previous < p.sent.LSN {
 		var err error
-		if data, err = block.Trim(b, p.sent.LSN); err != nil {
-			return err //nolint:wrapcheck // it says what it cut
+		if data, transactions, err = trim(b, p.sent.LSN); err != nil {
+			return err
 		}
 	}
 	for _, hash := range b.Relations {
@@ -214,11 +244,24 @@ func (p *pursuit) send(ctx context.Context, b *block.Block) error {
 		return err //nolint:wrapcheck // it is the transport's
 	}
 	p.inside = b.Open()
+	if transactions > 0 || p.inside {
+		p.bounds.sent(int64(transactions), time.Now())
+	}
 	// Through of the beginning of a large transaction is where the one before it ended, perhaps before the position.
 	p.sent.LSN = max(p.sent.LSN, b.Through)
 	p.service.followers.progress(p.entry, p.sent)
 	p.service.meters.sent(ctx, len(data))
 	return nil
+}
+
+// trim cuts a block that begins before the position, and counts the transactions that are left in it.
+func trim(b *block.Block, after change.LSN) ([]byte, uint32, error) {
+	data, err := block.Trim(b, after)
+	if err != nil {
+		return nil, 0, err //nolint:wrapcheck // it says what it cut
+	}
+	h, err := block.ParseHeader(data)
+	return data, h.Transactions, err //nolint:wrapcheck // it says what it read
 }
 
 func (p *pursuit) sendRelation(ctx context.Context, hash change.RelationHash) error {

@@ -191,6 +191,7 @@ type reader struct {
 	digest    [32]byte // over the serialized blocks
 	beats     int
 	lastBeat  *loggerv1.Heartbeat
+	ended     *loggerv1.Ended
 }
 
 // read follows until the stream ends, and returns its error; nil after io.EOF.
@@ -200,7 +201,7 @@ func (r *reader) read(ctx context.Context, client loggerv1.LoggerServiceClient, 
 		return err
 	}
 	r.relations = make(map[string]*changev1.Relation)
-	r.number = 0
+	r.number, r.ended = 0, nil
 	for {
 		answer, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -219,6 +220,9 @@ func (r *reader) read(ctx context.Context, client loggerv1.LoggerServiceClient, 
 }
 
 func (r *reader) take(answer *loggerv1.FollowResponse) error {
+	if r.ended != nil {
+		return fmt.Errorf("%v after the end", answer)
+	}
 	switch event := answer.GetEvent().(type) {
 	case *loggerv1.FollowResponse_Started:
 		r.position = event.Started.GetPosition()
@@ -229,6 +233,8 @@ func (r *reader) take(answer *loggerv1.FollowResponse) error {
 		r.lastBeat = event.Heartbeat
 	case *loggerv1.FollowResponse_Block:
 		return r.block(event.Block)
+	case *loggerv1.FollowResponse_Ended:
+		r.ended = event.Ended
 	default:
 		return fmt.Errorf("unexpected %T", event)
 	}

@@ -482,7 +482,12 @@ type FollowRequest struct {
 	// Longest time without an answer: a heartbeat is sent then. 1 s when not set, 100 ms at least.
 	Heartbeat *durationpb.Duration `protobuf:"bytes,4,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
 	// End the stream once this LSN is reached; 0 follows for ever.
-	ToLsn         uint64 `protobuf:"varint,5,opt,name=to_lsn,json=toLsn,proto3" json:"to_lsn,omitempty"`
+	ToLsn uint64 `protobuf:"varint,5,opt,name=to_lsn,json=toLsn,proto3" json:"to_lsn,omitempty"`
+	// End the stream with the block in which this many transactions are reached; 0 for no limit. Blocks are not cut, so there may be
+	// more of them. REST serves single records, and ends with exactly this many.
+	Limit int64 `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"`
+	// End the stream once nothing has come for this long, at most 1 h; 0 s ends it at the log's head. It follows for ever when not set.
+	Wait          *durationpb.Duration `protobuf:"bytes,7,opt,name=wait,proto3" json:"wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -552,6 +557,20 @@ func (x *FollowRequest) GetToLsn() uint64 {
 	return 0
 }
 
+func (x *FollowRequest) GetLimit() int64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *FollowRequest) GetWait() *durationpb.Duration {
+	if x != nil {
+		return x.Wait
+	}
+	return nil
+}
+
 // FollowResponse is one event of the stream.
 type FollowResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -561,6 +580,7 @@ type FollowResponse struct {
 	//	*FollowResponse_Relation
 	//	*FollowResponse_Block
 	//	*FollowResponse_Heartbeat
+	//	*FollowResponse_Ended
 	Event         isFollowResponse_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -639,6 +659,15 @@ func (x *FollowResponse) GetHeartbeat() *Heartbeat {
 	return nil
 }
 
+func (x *FollowResponse) GetEnded() *Ended {
+	if x != nil {
+		if x, ok := x.Event.(*FollowResponse_Ended); ok {
+			return x.Ended
+		}
+	}
+	return nil
+}
+
 type isFollowResponse_Event interface {
 	isFollowResponse_Event()
 }
@@ -663,6 +692,11 @@ type FollowResponse_Heartbeat struct {
 	Heartbeat *Heartbeat `protobuf:"bytes,4,opt,name=heartbeat,proto3,oneof"`
 }
 
+type FollowResponse_Ended struct {
+	// The last answer of a stream with a limit or a wait.
+	Ended *Ended `protobuf:"bytes,5,opt,name=ended,proto3,oneof"`
+}
+
 func (*FollowResponse_Started) isFollowResponse_Event() {}
 
 func (*FollowResponse_Relation) isFollowResponse_Event() {}
@@ -670,6 +704,8 @@ func (*FollowResponse_Relation) isFollowResponse_Event() {}
 func (*FollowResponse_Block) isFollowResponse_Event() {}
 
 func (*FollowResponse_Heartbeat) isFollowResponse_Event() {}
+
+func (*FollowResponse_Ended) isFollowResponse_Event() {}
 
 // Started says where the stream begins.
 type Started struct {
@@ -726,6 +762,70 @@ func (x *Started) GetServerId() string {
 	return ""
 }
 
+// Ended says where a bounded stream ends, so that the next one can go on from there.
+type Ended struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Every transaction at or below has been sent.
+	Position *v1.Position `protobuf:"bytes,1,opt,name=position,proto3" json:"position,omitempty"`
+	// Whether the log holds more.
+	More bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
+	// Following may start at or after this LSN: what follows position is lost to those who do not ask before this has passed it.
+	FirstLsn      uint64 `protobuf:"varint,3,opt,name=first_lsn,json=firstLsn,proto3" json:"first_lsn,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ended) Reset() {
+	*x = Ended{}
+	mi := &file_syncline_logger_v1_logger_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ended) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ended) ProtoMessage() {}
+
+func (x *Ended) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_logger_v1_logger_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ended.ProtoReflect.Descriptor instead.
+func (*Ended) Descriptor() ([]byte, []int) {
+	return file_syncline_logger_v1_logger_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Ended) GetPosition() *v1.Position {
+	if x != nil {
+		return x.Position
+	}
+	return nil
+}
+
+func (x *Ended) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+func (x *Ended) GetFirstLsn() uint64 {
+	if x != nil {
+		return x.FirstLsn
+	}
+	return 0
+}
+
 // Heartbeat tells the log's head.
 type Heartbeat struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -743,7 +843,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_syncline_logger_v1_logger_proto_msgTypes[7]
+	mi := &file_syncline_logger_v1_logger_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -755,7 +855,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_logger_v1_logger_proto_msgTypes[7]
+	mi := &file_syncline_logger_v1_logger_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -768,7 +868,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_syncline_logger_v1_logger_proto_rawDescGZIP(), []int{7}
+	return file_syncline_logger_v1_logger_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Heartbeat) GetHead() *v1.Position {
@@ -812,7 +912,7 @@ type ReportAppliedRequest struct {
 
 func (x *ReportAppliedRequest) Reset() {
 	*x = ReportAppliedRequest{}
-	mi := &file_syncline_logger_v1_logger_proto_msgTypes[8]
+	mi := &file_syncline_logger_v1_logger_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -824,7 +924,7 @@ func (x *ReportAppliedRequest) String() string {
 func (*ReportAppliedRequest) ProtoMessage() {}
 
 func (x *ReportAppliedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_logger_v1_logger_proto_msgTypes[8]
+	mi := &file_syncline_logger_v1_logger_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -837,7 +937,7 @@ func (x *ReportAppliedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportAppliedRequest.ProtoReflect.Descriptor instead.
 func (*ReportAppliedRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_logger_v1_logger_proto_rawDescGZIP(), []int{8}
+	return file_syncline_logger_v1_logger_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ReportAppliedRequest) GetFollower() string {
@@ -863,7 +963,7 @@ type ReportAppliedResponse struct {
 
 func (x *ReportAppliedResponse) Reset() {
 	*x = ReportAppliedResponse{}
-	mi := &file_syncline_logger_v1_logger_proto_msgTypes[9]
+	mi := &file_syncline_logger_v1_logger_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -875,7 +975,7 @@ func (x *ReportAppliedResponse) String() string {
 func (*ReportAppliedResponse) ProtoMessage() {}
 
 func (x *ReportAppliedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_logger_v1_logger_proto_msgTypes[9]
+	mi := &file_syncline_logger_v1_logger_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -888,7 +988,7 @@ func (x *ReportAppliedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportAppliedResponse.ProtoReflect.Descriptor instead.
 func (*ReportAppliedResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_logger_v1_logger_proto_rawDescGZIP(), []int{9}
+	return file_syncline_logger_v1_logger_proto_rawDescGZIP(), []int{10}
 }
 
 // ListFollowersRequest has no options.
@@ -900,7 +1000,7 @@ type ListFollowersRequest struct {
 
 func (x *ListFollowersRequest) Reset() {
 	*x = ListFollowersRequest{}
-	mi := &file_syncline_logger_v1_logger_proto_msgTypes[10]
+	mi := &file_syncline_logger_v1_logger_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -912,7 +1012,7 @@ func (x *ListFollowersRequest) String() string {
 func (*ListFollowersRequest) ProtoMessage() {}
 
 func (x *ListFollowersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_logger_v1_logger_proto_msgTypes[10]
+	mi := &file_syncline_logger_v1_logger_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -925,7 +1025,7 @@ func (x *ListFollowersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFollowersRequest.ProtoReflect.Descriptor instead.
 func (*ListFollowersRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_logger_v1_logger_proto_rawDescGZIP(), []int{10}
+	return file_syncline_logger_v1_logger_proto_rawDescGZIP(), []int{11}
 }
 
 // ListFollowersResponse lists followers.
@@ -939,7 +1039,7 @@ type ListFollowersResponse struct {
 
 func (x *ListFollowersResponse) Reset() {
 	*x = ListFollowersResponse{}
-	mi := &file_syncline_logger_v1_logger_proto_msgTypes[11]
+	mi := &file_syncline_logger_v1_logger_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1051,7 @@ func (x *ListFollowersResponse) String() string {
 func (*ListFollowersResponse) ProtoMessage() {}
 
 func (x *ListFollowersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_logger_v1_logger_proto_msgTypes[11]
+	mi := &file_syncline_logger_v1_logger_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1064,7 @@ func (x *ListFollowersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFollowersResponse.ProtoReflect.Descriptor instead.
 func (*ListFollowersResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_logger_v1_logger_proto_rawDescGZIP(), []int{11}
+	return file_syncline_logger_v1_logger_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListFollowersResponse) GetFollowers() []*Follower {
@@ -997,7 +1097,7 @@ type Follower struct {
 
 func (x *Follower) Reset() {
 	*x = Follower{}
-	mi := &file_syncline_logger_v1_logger_proto_msgTypes[12]
+	mi := &file_syncline_logger_v1_logger_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1009,7 +1109,7 @@ func (x *Follower) String() string {
 func (*Follower) ProtoMessage() {}
 
 func (x *Follower) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_logger_v1_logger_proto_msgTypes[12]
+	mi := &file_syncline_logger_v1_logger_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1022,7 +1122,7 @@ func (x *Follower) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Follower.ProtoReflect.Descriptor instead.
 func (*Follower) Descriptor() ([]byte, []int) {
-	return file_syncline_logger_v1_logger_proto_rawDescGZIP(), []int{12}
+	return file_syncline_logger_v1_logger_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Follower) GetName() string {
@@ -1085,7 +1185,7 @@ type DeleteFollowerRequest struct {
 
 func (x *DeleteFollowerRequest) Reset() {
 	*x = DeleteFollowerRequest{}
-	mi := &file_syncline_logger_v1_logger_proto_msgTypes[13]
+	mi := &file_syncline_logger_v1_logger_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1097,7 +1197,7 @@ func (x *DeleteFollowerRequest) String() string {
 func (*DeleteFollowerRequest) ProtoMessage() {}
 
 func (x *DeleteFollowerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_logger_v1_logger_proto_msgTypes[13]
+	mi := &file_syncline_logger_v1_logger_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1110,7 +1210,7 @@ func (x *DeleteFollowerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteFollowerRequest.ProtoReflect.Descriptor instead.
 func (*DeleteFollowerRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_logger_v1_logger_proto_rawDescGZIP(), []int{13}
+	return file_syncline_logger_v1_logger_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DeleteFollowerRequest) GetFollower() string {
@@ -1129,7 +1229,7 @@ type DeleteFollowerResponse struct {
 
 func (x *DeleteFollowerResponse) Reset() {
 	*x = DeleteFollowerResponse{}
-	mi := &file_syncline_logger_v1_logger_proto_msgTypes[14]
+	mi := &file_syncline_logger_v1_logger_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1141,7 +1241,7 @@ func (x *DeleteFollowerResponse) String() string {
 func (*DeleteFollowerResponse) ProtoMessage() {}
 
 func (x *DeleteFollowerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_logger_v1_logger_proto_msgTypes[14]
+	mi := &file_syncline_logger_v1_logger_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1154,7 +1254,7 @@ func (x *DeleteFollowerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteFollowerResponse.ProtoReflect.Descriptor instead.
 func (*DeleteFollowerResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_logger_v1_logger_proto_rawDescGZIP(), []int{14}
+	return file_syncline_logger_v1_logger_proto_rawDescGZIP(), []int{15}
 }
 
 // EmitBarrierRequest has no options.
@@ -1166,7 +1266,7 @@ type EmitBarrierRequest struct {
 
 func (x *EmitBarrierRequest) Reset() {
 	*x = EmitBarrierRequest{}
-	mi := &file_syncline_logger_v1_logger_proto_msgTypes[15]
+	mi := &file_syncline_logger_v1_logger_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1178,7 +1278,7 @@ func (x *EmitBarrierRequest) String() string {
 func (*EmitBarrierRequest) ProtoMessage() {}
 
 func (x *EmitBarrierRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_logger_v1_logger_proto_msgTypes[15]
+	mi := &file_syncline_logger_v1_logger_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1191,7 +1291,7 @@ func (x *EmitBarrierRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EmitBarrierRequest.ProtoReflect.Descriptor instead.
 func (*EmitBarrierRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_logger_v1_logger_proto_rawDescGZIP(), []int{15}
+	return file_syncline_logger_v1_logger_proto_rawDescGZIP(), []int{16}
 }
 
 // EmitBarrierResponse tells the barrier's position.
@@ -1205,7 +1305,7 @@ type EmitBarrierResponse struct {
 
 func (x *EmitBarrierResponse) Reset() {
 	*x = EmitBarrierResponse{}
-	mi := &file_syncline_logger_v1_logger_proto_msgTypes[16]
+	mi := &file_syncline_logger_v1_logger_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1217,7 +1317,7 @@ func (x *EmitBarrierResponse) String() string {
 func (*EmitBarrierResponse) ProtoMessage() {}
 
 func (x *EmitBarrierResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_logger_v1_logger_proto_msgTypes[16]
+	mi := &file_syncline_logger_v1_logger_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1230,7 +1330,7 @@ func (x *EmitBarrierResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EmitBarrierResponse.ProtoReflect.Descriptor instead.
 func (*EmitBarrierResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_logger_v1_logger_proto_rawDescGZIP(), []int{16}
+	return file_syncline_logger_v1_logger_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *EmitBarrierResponse) GetPosition() *v1.Position {
@@ -1280,22 +1380,29 @@ const file_syncline_logger_v1_logger_proto_rawDesc = "" +
 	"\x05bytes\x18\x06 \x01(\x03R\x05bytes\x129\n" +
 	"\n" +
 	"first_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tfirstTime\x127\n" +
-	"\tlast_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\"\xe6\x01\n" +
+	"\tlast_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\"\xab\x02\n" +
 	"\rFollowRequest\x128\n" +
 	"\bposition\x18\x01 \x01(\v2\x1c.syncline.change.v1.PositionR\bposition\x12/\n" +
 	"\x05start\x18\x02 \x01(\x0e2\x19.syncline.logger.v1.StartR\x05start\x12\x1a\n" +
 	"\bfollower\x18\x03 \x01(\tR\bfollower\x127\n" +
 	"\theartbeat\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\theartbeat\x12\x15\n" +
-	"\x06to_lsn\x18\x05 \x01(\x04R\x05toLsn\"\x80\x02\n" +
+	"\x06to_lsn\x18\x05 \x01(\x04R\x05toLsn\x12\x14\n" +
+	"\x05limit\x18\x06 \x01(\x03R\x05limit\x12-\n" +
+	"\x04wait\x18\a \x01(\v2\x19.google.protobuf.DurationR\x04wait\"\xb3\x02\n" +
 	"\x0eFollowResponse\x127\n" +
 	"\astarted\x18\x01 \x01(\v2\x1b.syncline.logger.v1.StartedH\x00R\astarted\x12:\n" +
 	"\brelation\x18\x02 \x01(\v2\x1c.syncline.change.v1.RelationH\x00R\brelation\x121\n" +
 	"\x05block\x18\x03 \x01(\v2\x19.syncline.change.v1.BlockH\x00R\x05block\x12=\n" +
-	"\theartbeat\x18\x04 \x01(\v2\x1d.syncline.logger.v1.HeartbeatH\x00R\theartbeatB\a\n" +
+	"\theartbeat\x18\x04 \x01(\v2\x1d.syncline.logger.v1.HeartbeatH\x00R\theartbeat\x121\n" +
+	"\x05ended\x18\x05 \x01(\v2\x19.syncline.logger.v1.EndedH\x00R\x05endedB\a\n" +
 	"\x05event\"`\n" +
 	"\aStarted\x128\n" +
 	"\bposition\x18\x01 \x01(\v2\x1c.syncline.change.v1.PositionR\bposition\x12\x1b\n" +
-	"\tserver_id\x18\x02 \x01(\tR\bserverId\"\xd9\x01\n" +
+	"\tserver_id\x18\x02 \x01(\tR\bserverId\"r\n" +
+	"\x05Ended\x128\n" +
+	"\bposition\x18\x01 \x01(\v2\x1c.syncline.change.v1.PositionR\bposition\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\x12\x1b\n" +
+	"\tfirst_lsn\x18\x03 \x01(\x04R\bfirstLsn\"\xd9\x01\n" +
 	"\tHeartbeat\x120\n" +
 	"\x04head\x18\x01 \x01(\v2\x1c.syncline.change.v1.PositionR\x04head\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12&\n" +
@@ -1349,7 +1456,7 @@ func file_syncline_logger_v1_logger_proto_rawDescGZIP() []byte {
 }
 
 var file_syncline_logger_v1_logger_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_syncline_logger_v1_logger_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_syncline_logger_v1_logger_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_syncline_logger_v1_logger_proto_goTypes = []any{
 	(Start)(0),                     // 0: syncline.logger.v1.Start
 	(*GetStateRequest)(nil),        // 1: syncline.logger.v1.GetStateRequest
@@ -1359,63 +1466,67 @@ var file_syncline_logger_v1_logger_proto_goTypes = []any{
 	(*FollowRequest)(nil),          // 5: syncline.logger.v1.FollowRequest
 	(*FollowResponse)(nil),         // 6: syncline.logger.v1.FollowResponse
 	(*Started)(nil),                // 7: syncline.logger.v1.Started
-	(*Heartbeat)(nil),              // 8: syncline.logger.v1.Heartbeat
-	(*ReportAppliedRequest)(nil),   // 9: syncline.logger.v1.ReportAppliedRequest
-	(*ReportAppliedResponse)(nil),  // 10: syncline.logger.v1.ReportAppliedResponse
-	(*ListFollowersRequest)(nil),   // 11: syncline.logger.v1.ListFollowersRequest
-	(*ListFollowersResponse)(nil),  // 12: syncline.logger.v1.ListFollowersResponse
-	(*Follower)(nil),               // 13: syncline.logger.v1.Follower
-	(*DeleteFollowerRequest)(nil),  // 14: syncline.logger.v1.DeleteFollowerRequest
-	(*DeleteFollowerResponse)(nil), // 15: syncline.logger.v1.DeleteFollowerResponse
-	(*EmitBarrierRequest)(nil),     // 16: syncline.logger.v1.EmitBarrierRequest
-	(*EmitBarrierResponse)(nil),    // 17: syncline.logger.v1.EmitBarrierResponse
-	(*v1.Position)(nil),            // 18: syncline.change.v1.Position
-	(*timestamppb.Timestamp)(nil),  // 19: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 20: google.protobuf.Duration
-	(*v1.Relation)(nil),            // 21: syncline.change.v1.Relation
-	(*v1.Block)(nil),               // 22: syncline.change.v1.Block
+	(*Ended)(nil),                  // 8: syncline.logger.v1.Ended
+	(*Heartbeat)(nil),              // 9: syncline.logger.v1.Heartbeat
+	(*ReportAppliedRequest)(nil),   // 10: syncline.logger.v1.ReportAppliedRequest
+	(*ReportAppliedResponse)(nil),  // 11: syncline.logger.v1.ReportAppliedResponse
+	(*ListFollowersRequest)(nil),   // 12: syncline.logger.v1.ListFollowersRequest
+	(*ListFollowersResponse)(nil),  // 13: syncline.logger.v1.ListFollowersResponse
+	(*Follower)(nil),               // 14: syncline.logger.v1.Follower
+	(*DeleteFollowerRequest)(nil),  // 15: syncline.logger.v1.DeleteFollowerRequest
+	(*DeleteFollowerResponse)(nil), // 16: syncline.logger.v1.DeleteFollowerResponse
+	(*EmitBarrierRequest)(nil),     // 17: syncline.logger.v1.EmitBarrierRequest
+	(*EmitBarrierResponse)(nil),    // 18: syncline.logger.v1.EmitBarrierResponse
+	(*v1.Position)(nil),            // 19: syncline.change.v1.Position
+	(*timestamppb.Timestamp)(nil),  // 20: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 21: google.protobuf.Duration
+	(*v1.Relation)(nil),            // 22: syncline.change.v1.Relation
+	(*v1.Block)(nil),               // 23: syncline.change.v1.Block
 }
 var file_syncline_logger_v1_logger_proto_depIdxs = []int32{
-	18, // 0: syncline.logger.v1.GetStateResponse.position:type_name -> syncline.change.v1.Position
-	19, // 1: syncline.logger.v1.GetStateResponse.last_commit_time:type_name -> google.protobuf.Timestamp
-	19, // 2: syncline.logger.v1.GetStateResponse.last_contact_time:type_name -> google.protobuf.Timestamp
-	19, // 3: syncline.logger.v1.GetRangesResponse.first_time:type_name -> google.protobuf.Timestamp
-	19, // 4: syncline.logger.v1.GetRangesResponse.last_time:type_name -> google.protobuf.Timestamp
-	18, // 5: syncline.logger.v1.FollowRequest.position:type_name -> syncline.change.v1.Position
+	19, // 0: syncline.logger.v1.GetStateResponse.position:type_name -> syncline.change.v1.Position
+	20, // 1: syncline.logger.v1.GetStateResponse.last_commit_time:type_name -> google.protobuf.Timestamp
+	20, // 2: syncline.logger.v1.GetStateResponse.last_contact_time:type_name -> google.protobuf.Timestamp
+	20, // 3: syncline.logger.v1.GetRangesResponse.first_time:type_name -> google.protobuf.Timestamp
+	20, // 4: syncline.logger.v1.GetRangesResponse.last_time:type_name -> google.protobuf.Timestamp
+	19, // 5: syncline.logger.v1.FollowRequest.position:type_name -> syncline.change.v1.Position
 	0,  // 6: syncline.logger.v1.FollowRequest.start:type_name -> syncline.logger.v1.Start
-	20, // 7: syncline.logger.v1.FollowRequest.heartbeat:type_name -> google.protobuf.Duration
-	7,  // 8: syncline.logger.v1.FollowResponse.started:type_name -> syncline.logger.v1.Started
-	21, // 9: syncline.logger.v1.FollowResponse.relation:type_name -> syncline.change.v1.Relation
-	22, // 10: syncline.logger.v1.FollowResponse.block:type_name -> syncline.change.v1.Block
-	8,  // 11: syncline.logger.v1.FollowResponse.heartbeat:type_name -> syncline.logger.v1.Heartbeat
-	18, // 12: syncline.logger.v1.Started.position:type_name -> syncline.change.v1.Position
-	18, // 13: syncline.logger.v1.Heartbeat.head:type_name -> syncline.change.v1.Position
-	19, // 14: syncline.logger.v1.Heartbeat.time:type_name -> google.protobuf.Timestamp
-	18, // 15: syncline.logger.v1.ReportAppliedRequest.position:type_name -> syncline.change.v1.Position
-	13, // 16: syncline.logger.v1.ListFollowersResponse.followers:type_name -> syncline.logger.v1.Follower
-	18, // 17: syncline.logger.v1.Follower.sent:type_name -> syncline.change.v1.Position
-	18, // 18: syncline.logger.v1.Follower.applied:type_name -> syncline.change.v1.Position
-	19, // 19: syncline.logger.v1.Follower.last_contact_time:type_name -> google.protobuf.Timestamp
-	18, // 20: syncline.logger.v1.EmitBarrierResponse.position:type_name -> syncline.change.v1.Position
-	1,  // 21: syncline.logger.v1.LoggerService.GetState:input_type -> syncline.logger.v1.GetStateRequest
-	3,  // 22: syncline.logger.v1.LoggerService.GetRanges:input_type -> syncline.logger.v1.GetRangesRequest
-	5,  // 23: syncline.logger.v1.LoggerService.Follow:input_type -> syncline.logger.v1.FollowRequest
-	9,  // 24: syncline.logger.v1.LoggerService.ReportApplied:input_type -> syncline.logger.v1.ReportAppliedRequest
-	11, // 25: syncline.logger.v1.LoggerService.ListFollowers:input_type -> syncline.logger.v1.ListFollowersRequest
-	14, // 26: syncline.logger.v1.LoggerService.DeleteFollower:input_type -> syncline.logger.v1.DeleteFollowerRequest
-	16, // 27: syncline.logger.v1.LoggerService.EmitBarrier:input_type -> syncline.logger.v1.EmitBarrierRequest
-	2,  // 28: syncline.logger.v1.LoggerService.GetState:output_type -> syncline.logger.v1.GetStateResponse
-	4,  // 29: syncline.logger.v1.LoggerService.GetRanges:output_type -> syncline.logger.v1.GetRangesResponse
-	6,  // 30: syncline.logger.v1.LoggerService.Follow:output_type -> syncline.logger.v1.FollowResponse
-	10, // 31: syncline.logger.v1.LoggerService.ReportApplied:output_type -> syncline.logger.v1.ReportAppliedResponse
-	12, // 32: syncline.logger.v1.LoggerService.ListFollowers:output_type -> syncline.logger.v1.ListFollowersResponse
-	15, // 33: syncline.logger.v1.LoggerService.DeleteFollower:output_type -> syncline.logger.v1.DeleteFollowerResponse
-	17, // 34: syncline.logger.v1.LoggerService.EmitBarrier:output_type -> syncline.logger.v1.EmitBarrierResponse
-	28, // [28:35] is the sub-list for method output_type
-	21, // [21:28] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	21, // 7: syncline.logger.v1.FollowRequest.heartbeat:type_name -> google.protobuf.Duration
+	21, // 8: syncline.logger.v1.FollowRequest.wait:type_name -> google.protobuf.Duration
+	7,  // 9: syncline.logger.v1.FollowResponse.started:type_name -> syncline.logger.v1.Started
+	22, // 10: syncline.logger.v1.FollowResponse.relation:type_name -> syncline.change.v1.Relation
+	23, // 11: syncline.logger.v1.FollowResponse.block:type_name -> syncline.change.v1.Block
+	9,  // 12: syncline.logger.v1.FollowResponse.heartbeat:type_name -> syncline.logger.v1.Heartbeat
+	8,  // 13: syncline.logger.v1.FollowResponse.ended:type_name -> syncline.logger.v1.Ended
+	19, // 14: syncline.logger.v1.Started.position:type_name -> syncline.change.v1.Position
+	19, // 15: syncline.logger.v1.Ended.position:type_name -> syncline.change.v1.Position
+	19, // 16: syncline.logger.v1.Heartbeat.head:type_name -> syncline.change.v1.Position
+	20, // 17: syncline.logger.v1.Heartbeat.time:type_name -> google.protobuf.Timestamp
+	19, // 18: syncline.logger.v1.ReportAppliedRequest.position:type_name -> syncline.change.v1.Position
+	14, // 19: syncline.logger.v1.ListFollowersResponse.followers:type_name -> syncline.logger.v1.Follower
+	19, // 20: syncline.logger.v1.Follower.sent:type_name -> syncline.change.v1.Position
+	19, // 21: syncline.logger.v1.Follower.applied:type_name -> syncline.change.v1.Position
+	20, // 22: syncline.logger.v1.Follower.last_contact_time:type_name -> google.protobuf.Timestamp
+	19, // 23: syncline.logger.v1.EmitBarrierResponse.position:type_name -> syncline.change.v1.Position
+	1,  // 24: syncline.logger.v1.LoggerService.GetState:input_type -> syncline.logger.v1.GetStateRequest
+	3,  // 25: syncline.logger.v1.LoggerService.GetRanges:input_type -> syncline.logger.v1.GetRangesRequest
+	5,  // 26: syncline.logger.v1.LoggerService.Follow:input_type -> syncline.logger.v1.FollowRequest
+	10, // 27: syncline.logger.v1.LoggerService.ReportApplied:input_type -> syncline.logger.v1.ReportAppliedRequest
+	12, // 28: syncline.logger.v1.LoggerService.ListFollowers:input_type -> syncline.logger.v1.ListFollowersRequest
+	15, // 29: syncline.logger.v1.LoggerService.DeleteFollower:input_type -> syncline.logger.v1.DeleteFollowerRequest
+	17, // 30: syncline.logger.v1.LoggerService.EmitBarrier:input_type -> syncline.logger.v1.EmitBarrierRequest
+	2,  // 31: syncline.logger.v1.LoggerService.GetState:output_type -> syncline.logger.v1.GetStateResponse
+	4,  // 32: syncline.logger.v1.LoggerService.GetRanges:output_type -> syncline.logger.v1.GetRangesResponse
+	6,  // 33: syncline.logger.v1.LoggerService.Follow:output_type -> syncline.logger.v1.FollowResponse
+	11, // 34: syncline.logger.v1.LoggerService.ReportApplied:output_type -> syncline.logger.v1.ReportAppliedResponse
+	13, // 35: syncline.logger.v1.LoggerService.ListFollowers:output_type -> syncline.logger.v1.ListFollowersResponse
+	16, // 36: syncline.logger.v1.LoggerService.DeleteFollower:output_type -> syncline.logger.v1.DeleteFollowerResponse
+	18, // 37: syncline.logger.v1.LoggerService.EmitBarrier:output_type -> syncline.logger.v1.EmitBarrierResponse
+	31, // [31:38] is the sub-list for method output_type
+	24, // [24:31] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_syncline_logger_v1_logger_proto_init() }
@@ -1428,15 +1539,16 @@ func file_syncline_logger_v1_logger_proto_init() {
 		(*FollowResponse_Relation)(nil),
 		(*FollowResponse_Block)(nil),
 		(*FollowResponse_Heartbeat)(nil),
+		(*FollowResponse_Ended)(nil),
 	}
-	file_syncline_logger_v1_logger_proto_msgTypes[7].OneofWrappers = []any{}
+	file_syncline_logger_v1_logger_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_logger_v1_logger_proto_rawDesc), len(file_syncline_logger_v1_logger_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,409 @@
+package e2e
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"google.golang.org/grpc/codes"
+
+	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
+	changev1 "github.com/seed0419d559/syncline/gen/syncline/change/v1"
+	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
+	"github.com/seed0419d559/syncline/internal/pgtest"
+	"github.com/seed0419d559/syncline/internal/rpc"
+)
+
+// web is one server's REST, as its OpenAPI document describes it.
+type web struct {
+	t        testing.TB
+	node     *node
+	document apiDocument
+	called   map[string]bool // operations by their id
+}
+
+func openWeb(t testing.TB, n *node) *web {
+	t.Helper()
+	w := &web{t: t, node: n, called: make(map[string]bool)}
+	code, kind, body := w.do("GET", "/openapi.json", "")
+	if code != http.StatusOK || kind != "application/json" {
+		t.Fatalf("/openapi.json: %d %s", code, kind)
+	}
+	if err := json.Unmarshal([]byte(body), &w.document); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// open sends a request; the caller closes the answer.
+func (w *web) open(method, path, body string) *http.Response {
+	w.t.Helper()
+	request, err := http.NewRequestWithContext(w.t.Context(), method, "http://"+w.node.http+path, strings.NewReader(body))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if body != "" {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		w.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return answer
+}
+
+func (w *web) do(method, path, body string) (code int, kind, text string) {
+	w.t.Helper()
+	answer := w.open(method, path, body)
+	defer answer.Body.Close()
+	all, err := io.ReadAll(answer.Body)
+	if err != nil {
+		w.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return answer.StatusCode, answer.Header.Get("Content-Type"), string(all)
+}
+
+// operation finds an operation and its method and path by its id.
+func (w *web) operation(id string) (method, path string, op apiOperation) {
+	w.t.Helper()
+	for path, methods := range w.document.Paths {
+		for method, op := range methods {
+			if op.OperationID == id {
+				return strings.ToUpper(method), path, op
+			}
+		}
+	}
+	w.t.Fatalf("%s is not in the document of %s", id, w.node.name)
+	return "", "", apiOperation{}
+}
+
+// call is one good call of an operation.
+type call struct {
+	id    string
+	path  map[string]string
+	query url.Values
+	body  string
+}
+
+// url fills in the variables of a path.
+func (c *call) url(path string) string {
+	for name, value := range c.path {
+		path = strings.ReplaceAll(path, "{"+name+"}", url.PathEscape(value))
+	}
+	if len(c.query) > 0 {
+		path += "?" + c.query.Encode()
+	}
+	return path
+}
+
+// good calls an operation, and returns the objects of its answer after comparing them with what the document says of it.
+func (w *web) good(c call) []map[string]any {
+	w.t.Helper()
+	method, path, op := w.operation(c.id)
+	w.called[c.id] = true
+	code, kind, body := w.do(method, c.url(path), c.body)
+	if code != http.StatusOK {
+		w.t.Fatalf("%s: %d %s", c.id, code, body)
+	}
+	want := "application/json"
+	if op.streams() {
+		want = "application/x-ndjson"
+	}
+	if kind != want {
+		w.t.Errorf("%s: type %s", c.id, kind)
+	}
+	var list []map[string]any
+	for one := range strings.Lines(body) {
+		var object map[string]any
+		if err := json.Unmarshal([]byte(one), &object); err != nil {
+			w.t.Fatalf("%s: %v in %s", c.id, err, one)
+		}
+		w.document.check(w.t, c.id, op.Responses["200"].Schema, object)
+		list = append(list, object)
+	}
+	if len(list) == 0 || !op.streams() && len(list) != 1 {
+		w.t.Fatalf("%s answered %q", c.id, body)
+	}
+	return list
+}
+
+// bad sends a request that has to be refused, and returns the error after checking its form.
+func (w *web) bad(method, path, body string, code int, reason string) map[string]any {
+	w.t.Helper()
+	got, kind, text := w.do(method, path, body)
+	var answer map[string]any
+	if err := json.Unmarshal([]byte(text), &answer); err != nil {
+		w.t.Fatalf("%s %s: %d %s", method, path, got, text)
+	}
+	problem, _ := answer["error"].(map[string]any)
+	if got != code || kind != "application/json" || problem["reason"] != reason || problem["code"] != float64(code) || problem["message"] == "" {
+		w.t.Errorf("%s %s %s: %d %s, expected %d %s", method, path, body, got, text, code, reason)
+	}
+	w.document.check(w.t, method+" "+path, shape{"$ref": "#/definitions/Error"}, answer)
+	return problem
+}
+
+// refuses makes the mistakes that every operation refuses.
+func (w *web) refuses(c call) {
+	w.t.Helper()
+	method, path, op := w.operation(c.id)
+	plain := call{path: c.path}
+	at := plain.url(path)
+	w.bad(method, at+"?no_such_parameter=1", "", http.StatusBadRequest, "UNKNOWN_FIELD")
+	w.bad("PATCH", at, "", http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED")
+	w.bad(method, at+":no_such_action", "", http.StatusNotFound, "UNKNOWN_PATH")
+	if !op.hasBody() {
+		w.bad(method, at, "{}", http.StatusBadRequest, "UNEXPECTED_BODY")
+		return
+	}
+	w.bad(method, at, `{"no_such_field":1}`, http.StatusBadRequest, "UNKNOWN_FIELD")
+	w.bad(method, at, `{`, http.StatusBadRequest, "INVALID_JSON")
+	w.bad(method, at, `{"x":"`+strings.Repeat("x", 1<<20)+`"}`, http.StatusRequestEntityTooLarge, "BODY_TOO_LARGE")
+}
+
+// TestREST walks the OpenAPI documents of a primary and a replica, and calls every operation, well and badly. An operation that is in a
+// document and not called here fails it.
+func TestREST(t *testing.T) {
+	source := newSource(t).Database(t)
+	conn := pgtest.Connect(t, source)
+	pgtest.Exec(t, conn, `CREATE TABLE orders (id bigint PRIMARY KEY, note text, doc json);
+		INSERT INTO orders SELECT n, 'order ' || n, '{"a":
+ 1}' FROM generate_series(1, 500) n`)
+	primaryNode := startPrimary(t, source)
+	primary := openWeb(t, primaryNode)
+	replica := openWeb(t, startReplica(t, newTarget(t).Database(t)))
+
+	for _, w := range []*web{primary, replica} {
+		server := w.good(call{id: "ServerService_GetServer"})[0]["server"].(map[string]any)
+		if server["serverId"] == "" || len(server["roles"].([]any)) == 0 {
+			t.Errorf("got %v", server)
+		}
+		w.refuses(call{id: "ServerService_GetServer"})
+	}
+	walkInventory(t, primary)
+	walkLogger(t, primary, conn)
+	walkApplier(t, replica, primaryNode.grpc)
+
+	for _, w := range []*web{primary, replica} {
+		for path, methods := range w.document.Paths {
+			for method, op := range methods {
+				if !w.called[op.OperationID] {
+					t.Errorf("%s: %s %s (%s) is not called: add it here", w.node.name, method, path, op.OperationID)
+				}
+			}
+		}
+	}
+	t.Logf("%d operations of the primary and %d of the replica", len(primary.called), len(replica.called))
+}
+
+func walkInventory(t *testing.T, primary *web) {
+	t.Helper()
+	tables := primary.good(call{id: "InventoryService_GetInventory", query: url.Values{"tables.include": {"public.orders"}}})[0]
+	primary.bad("GET", "/v1/inventory?tables.include=public.none", "", http.StatusNotFound, "TABLE_NOT_FOUND")
+	if list := tables["tables"].([]any); len(list) != 1 {
+		t.Errorf("tables %v", list)
+	}
+	opened := primary.good(call{id: "InventoryService_OpenSnapshot", body: `{"ttl":"30s","wait":"60s"}`})
+	snapshot, _ := opened[len(opened)-1]["snapshot"].(map[string]any)
+	id, _ := snapshot["snapshotId"].(string)
+	if id == "" {
+		t.Fatalf("opened %v", opened)
+	}
+	if list := primary.good(call{id: "InventoryService_ListSnapshots"})[0]["snapshots"].([]any); len(list) != 1 {
+		t.Errorf("snapshots %v", list)
+	}
+	at := map[string]string{"snapshotId": id}
+	primary.good(call{id: "InventoryService_RenewSnapshot", path: at, body: `{"ttl":"60s"}`})
+	rows := primary.good(call{id: "InventoryService_Dump", path: at, query: url.Values{
+		"schema": {"public"}, "table": {"orders"}, "format": {"DUMP_FORMAT_JSON_LINES"}, "chunkBytes": {"1024"},
+	}})
+	row, _ := rows[0]["row"].(map[string]any)
+	end, _ := rows[len(rows)-1]["end"].(map[string]any)
+	if len(rows) != 501 || row["note"] != "order 1" || end["rows"] != "500" {
+		t.Errorf("%d lines, from %v to %v", len(rows), rows[0], rows[len(rows)-1])
+	}
+	pieces := primary.good(call{id: "InventoryService_Dump", path: at, query: url.Values{"schema": {"public"}, "table": {"orders"}, "columns": {"id"}}})
+	if first, ok := pieces[0]["data"].(string); !ok || !strings.HasPrefix(first, "MQoyCjMK") { // 1, 2, 3
+		t.Errorf("got %v", pieces[0])
+	}
+	primary.bad("GET", "/v1/snapshots/"+id+":dump?schema=public&table=none", "", http.StatusNotFound, "TABLE_NOT_FOUND")
+	primary.good(call{id: "InventoryService_CloseSnapshot", path: at})
+	primary.bad("POST", "/v1/snapshots/"+id+":renew", `{"ttl":"60s"}`, http.StatusNotFound, "SNAPSHOT_GONE")
+	primary.bad("GET", "/v1/snapshots/"+id+":dump?schema=public&table=orders", "", http.StatusNotFound, "SNAPSHOT_GONE")
+	primary.bad("POST", "/v1/snapshots", `{"ttl":"1000h"}`, http.StatusBadRequest, "INVALID_FIELD")
+	for _, name := range []string{"GetInventory", "OpenSnapshot", "ListSnapshots", "RenewSnapshot", "Dump", "CloseSnapshot"} {
+		primary.refuses(call{id: "InventoryService_" + name, path: at})
+	}
+}
+
+func walkLogger(t *testing.T, primary *web, conn *pgx.Conn) {
+	t.Helper()
+	if state := primary.good(call{id: "LoggerService_GetState"})[0]; state["state"] != "capturing" {
+		t.Errorf("state %v", state)
+	}
+	ranges := primary.good(call{id: "LoggerService_GetRanges"})[0]
+	before, _ := primary.good(call{id: "LoggerService_EmitBarrier", body: `{}`})[0]["position"].(map[string]any)
+	logID, lsn := before["logId"].(string), before["lsn"].(string)
+	if logID != ranges["logId"] {
+		t.Errorf("ranges %v, barrier %v", ranges, before)
+	}
+	pgtest.Exec(t, conn, "UPDATE orders SET note = 'changed' WHERE id <= 2")
+	pgtest.Exec(t, conn, "DELETE FROM orders WHERE id = 3")
+	primary.good(call{id: "LoggerService_EmitBarrier"})
+	after, _ := primary.good(call{id: "LoggerService_EmitBarrier"})[0]["position"].(map[string]any) // all before it is in the log once this is
+	pgtest.Eventually(t, time.Minute, func() error {
+		ranges, err := primary.node.logger().GetRanges(t.Context(), &loggerv1.GetRangesRequest{})
+		if err != nil {
+			return err
+		}
+		barrier, err := strconv.ParseUint(after["lsn"].(string), 10, 64)
+		if err == nil && ranges.GetLastLsn() <= barrier {
+			err = fmt.Errorf("the log ends at %d, before %d", ranges.GetLastLsn(), barrier)
+		}
+		return err
+	})
+	lines := primary.good(call{id: "LoggerService_Follow", query: url.Values{"position.logId": {logID}, "position.lsn": {lsn}, "limit": {"3"}, "wait": {"10s"}}})
+	var kinds []string
+	for _, l := range lines {
+		if record, ok := l["record"].(map[string]any); ok {
+			kinds = append(kinds, record["kind"].(string))
+		}
+	}
+	if got := strings.Join(kinds, " "); got != "begin message commit begin update update commit begin delete commit" {
+		t.Errorf("records %s", got)
+	}
+	ended, _ := lines[len(lines)-1]["ended"].(map[string]any)
+	at, _ := ended["position"].(map[string]any)
+	if ended["more"] != true || at["logId"] != logID {
+		t.Errorf("ended %v", ended)
+	}
+	rest := primary.good(call{id: "LoggerService_Follow", query: url.Values{"position.logId": {logID}, "position.lsn": {at["lsn"].(string)}, "wait": {"0s"}}})
+	if _, ok := rest[len(rest)-1]["ended"]; !ok || len(rest) < 2+3+1 { // started, heartbeat, a barrier or two, ended
+		t.Errorf("%d lines: %v", len(rest), rest)
+	}
+
+	name := map[string]string{"follower": "somebody/else"}
+	primary.good(call{id: "LoggerService_ReportApplied", path: name, body: fmt.Sprintf(`{"position":{"logId":%q,"lsn":%q}}`, logID, lsn)})
+	followers := primary.good(call{id: "LoggerService_ListFollowers"})[0]["followers"].([]any)
+	if len(followers) != 1 || followers[0].(map[string]any)["name"] != "somebody/else" {
+		t.Errorf("followers %v", followers)
+	}
+	primary.good(call{id: "LoggerService_DeleteFollower", path: name})
+	primary.bad("DELETE", "/v1/followers/somebody/else", "", http.StatusNotFound, "FOLLOWER_UNKNOWN")
+	primary.bad("GET", "/v1/logger:follow", "", http.StatusBadRequest, "INVALID_FIELD")
+	primary.bad("GET", "/v1/logger:follow?start=START_NOW&limit=-1", "", http.StatusBadRequest, "INVALID_FIELD")
+
+	// The same refusal as over gRPC, with what it is about.
+	other := strings.Repeat("0", 31) + "1"
+	stream, err := primary.node.logger().Follow(t.Context(), &loggerv1.FollowRequest{Position: &changev1.Position{LogId: other, Lsn: 16}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = stream.Recv()
+	if rpc.Code(err) != codes.OutOfRange {
+		t.Fatal(err)
+	}
+	problem := primary.bad("GET", "/v1/logger:follow?position.logId="+other+"&position.lsn=16", "", http.StatusBadRequest, rpc.Reason(err))
+	for key, value := range rpc.Metadata(err) {
+		if got := problem["metadata"].(map[string]any)[key]; got != value && key != "last_lsn" {
+			t.Errorf("%s is %v over HTTP and %s over gRPC", key, got, value)
+		}
+	}
+	for _, id := range []string{"GetState", "GetRanges", "EmitBarrier", "Follow", "ListFollowers", "ReportApplied", "DeleteFollower"} {
+		primary.refuses(call{id: "LoggerService_" + id, path: name})
+	}
+}
+
+func walkApplier(t *testing.T, replica *web, source string) {
+	t.Helper()
+	replica.good(call{id: "ApplierService_CreateReplication", body: fmt.Sprintf(`{"name":"shop","spec":{"source":%q}}`, source)})
+	replica.bad("POST", "/v1/replications", fmt.Sprintf(`{"name":"shop","spec":{"source":%q}}`, source), http.StatusConflict, "REPLICATION_EXISTS")
+	replica.bad("POST", "/v1/replications", `{"name":"Shop","spec":{"source":"db:1"}}`, http.StatusBadRequest, "INVALID_FIELD")
+	replica.node.waitState("shop", time.Minute, applierv1.State_STATE_RUNNING)
+	shop := map[string]string{"name": "shop"}
+	waited := replica.good(call{id: "ApplierService_WaitReplication", path: shop, body: `{"timeout":"60s"}`})[0]
+	if state := waited["replication"].(map[string]any)["state"]; state != "STATE_RUNNING" {
+		t.Errorf("waited for %v", waited)
+	}
+	if list := replica.good(call{id: "ApplierService_ListReplications"})[0]["replications"].([]any); len(list) != 1 {
+		t.Errorf("replications %v", list)
+	}
+	replica.good(call{id: "ApplierService_GetReplication", path: shop})
+	if stopped := replica.good(call{id: "ApplierService_StopReplication", path: shop})[0]["replication"].(map[string]any); stopped["state"] != "STATE_STOPPED" {
+		t.Errorf("stopped: %v", stopped)
+	}
+	replica.bad("POST", "/v1/replications/shop:wait", `{"timeout":"60s"}`, http.StatusBadRequest, "REPLICATION_NOT_RUNNING")
+	replica.good(call{id: "ApplierService_StartReplication", path: shop, body: `{}`})
+	replica.node.waitState("shop", time.Minute, applierv1.State_STATE_RUNNING)
+
+	// A watch tells each change, and at last why it ends.
+	replica.called["ApplierService_WatchReplication"] = true
+	_, _, op := replica.operation("ApplierService_WatchReplication")
+	answer := replica.open("GET", "/v1/replications/shop:watch?interval=0.2s", "")
+	defer answer.Body.Close()
+	lines := bufio.NewScanner(answer.Body)
+	lines.Buffer(nil, 1<<20)
+	next := func() (object map[string]any) {
+		t.Helper()
+		if !lines.Scan() {
+			t.Fatalf("the stream ended: %v", lines.Err())
+		}
+		if err := json.Unmarshal(lines.Bytes(), &object); err != nil {
+			t.Fatal(err)
+		}
+		return object
+	}
+	for range 3 {
+		replica.document.check(t, "watch", op.Responses["200"].Schema, next())
+	}
+	replica.good(call{id: "ApplierService_DeleteReplication", path: shop})
+	last := next()
+	for last["replication"] != nil {
+		last = next()
+	}
+	replica.document.check(t, "end of watch", shape{"$ref": "#/definitions/Error"}, last)
+	if problem, _ := last["error"].(map[string]any); problem["reason"] != "REPLICATION_NOT_FOUND" || problem["code"] != float64(http.StatusNotFound) {
+		t.Errorf("the watch ended with %v", last)
+	}
+	for _, one := range []struct{ method, path string }{
+		{"GET", ""}, {"DELETE", ""}, {"POST", ":start"}, {"POST", ":stop"}, {"POST", ":wait"}, {"GET", ":watch"},
+	} {
+		replica.bad(one.method, "/v1/replications/shop"+one.path, "", http.StatusNotFound, "REPLICATION_NOT_FOUND")
+	}
+	for _, id := range slices.Sorted(maps.Keys(replica.called)) {
+		replica.refuses(call{id: id, path: shop})
+	}
+}
+
+// TestRESTStreamsEndWithTheServer follows a primary until it stops: the last line says why.
+func TestRESTStreamsEndWithTheServer(t *testing.T) {
+	primary := openWeb(t, startPrimary(t, newSource(t).Database(t)))
+	answer := primary.open("GET", "/v1/logger:follow?start=START_NOW&heartbeat=0.1s", "")
+	defer answer.Body.Close()
+	lines := bufio.NewScanner(answer.Body)
+	for range 5 {
+		if !lines.Scan() {
+			t.Fatal(lines.Err())
+		}
+	}
+	if code := primary.node.terminate(time.Minute); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	last := ""
+	for lines.Scan() {
+		last = lines.Text()
+	}
+	if lines.Err() != nil || !strings.Contains(last, `"reason":"SERVER_STOPPING"`) || !strings.HasPrefix(last, `{"error":`) {
+		t.Errorf("it ended with %s, %v", last, lines.Err())
+	}
+}
