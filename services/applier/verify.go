@@ -66,6 +66,9 @@ func verifyRefusal(ctx context.Context, err error) error {
 	if ctx.Err() != nil || errors.Is(err, context.Canceled) {
 		return err
 	}
+	if rpc.Reason(err) == reasonSnapshotGone {
+		return rpc.Errorf(codes.Unavailable, reasonSnapshotGone, "the source's snapshot was lost before everything was compared; verify again: %s", rpc.Message(err))
+	}
 	if rpc.Code(err) == codes.Unavailable || rpc.Code(err) == codes.DeadlineExceeded {
 		return err
 	}

@@ -51,6 +51,7 @@ func (v *verification) openPair(ctx context.Context, lost context.CancelCauseFun
 	const heldReason = "applying stands still for a moment, until a verification has its snapshot of the source"
 	defer r.held("")
 	err = holds.At(ctx, func(change.Position) (change.Position, error) {
+		began := time.Now()
 		r.held(heldReason)
 		request := &inventoryv1.OpenSnapshotRequest{Ttl: durationpb.New(snapshotTTL), Wait: durationpb.New(v.maxHold)}
 		snapshot, err := v.source.openSnapshot(ctx, request, func(reason string) { v.say("opening snapshots", reason) })
@@ -58,6 +59,7 @@ func (v *verification) openPair(ctx context.Context, lost context.CancelCauseFun
 			return change.Position{}, v.explainOpening(err)
 		}
 		r.held("")
+		r.log.Info("verification has a snapshot of the source", "position", snapshot.position.String(), "applying stood still for", time.Since(began))
 		p.source = snapshot
 		p.renewing.Go(func() { v.source.renew(ctx, snapshot.id, lost) })
 		v.say("opening snapshots", "the replica applies what the source's snapshot holds")
