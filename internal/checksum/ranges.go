@@ -74,7 +74,8 @@ func (r Range) Cut(n int) ([]Range, error) {
 	if err != nil {
 		return nil, err
 	}
-	width := (s.last - s.first) / uint64(max(n, 1))
+	n = max(n, 1)
+	width := (s.last - s.first) / uint64(n)
 	if width == 0 {
 		return []Range{r}, nil
 	}
