@@ -34,6 +34,10 @@ func SortsAlike(typeOID uint32) bool {
 	return false
 }
 
+// RangesByIndex is for transactions that read ranges of keys: PostgreSQL takes the two ends of a range of composite keys for
+// independent of one another, expects a quarter of the table in between, and would read all of it for each range.
+const RangesByIndex = "SET LOCAL enable_seqscan = off"
+
 // Table is what is read of a table. NewTable makes one.
 type Table struct {
 	name    schema.Name

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/seed0419d559/syncline/internal/checksum"
 	"github.com/seed0419d559/syncline/internal/postgres"
 	"github.com/seed0419d559/syncline/internal/rpc"
 )
@@ -80,6 +81,11 @@ func (w *verifyWorker) enter(ctx context.Context, tx pgx.Tx, u *verifyUnit) erro
 		fmt.Sprintf("SET LOCAL lock_timeout = %d", verifyLockTimeout.Milliseconds()),
 	} {
 		if _, err := tx.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("read the replica: %w", err)
+		}
+	}
+	if u.order == checksum.ByKey {
+		if _, err := tx.Exec(ctx, checksum.RangesByIndex); err != nil {
 			return fmt.Errorf("read the replica: %w", err)
 		}
 	}

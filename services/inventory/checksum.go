@@ -78,6 +78,11 @@ func (p checksumPlan) resolve(ctx context.Context, conn *pgx.Conn, t table) (che
 }
 
 func (p checksumPlan) run(ctx context.Context, conn *pgx.Conn, reading checksum.Table, out *batches) error {
+	if p.order == checksum.ByKey && !p.whole() {
+		if _, err := conn.Exec(ctx, checksum.RangesByIndex); err != nil {
+			return err
+		}
+	}
 	switch {
 	case p.rows:
 		return reading.Rows(ctx, conn.PgConn(), p.ranges, out.row)

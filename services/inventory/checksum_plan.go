@@ -72,6 +72,11 @@ func planChecksum(request *inventoryv1.ChecksumRequest) (checksumPlan, error) {
 	return plan, plan.takeRanges(request)
 }
 
+// whole tells whether the ranges are the whole table.
+func (p *checksumPlan) whole() bool {
+	return len(p.ranges) == 1 && len(p.ranges[0].After) == 0 && len(p.ranges[0].Through) == 0
+}
+
 func (p *checksumPlan) takeRanges(request *inventoryv1.ChecksumRequest) error {
 	for _, r := range request.GetRanges() {
 		p.ranges = append(p.ranges, checksum.Range{After: r.GetAfter(), Through: r.GetThrough()})
