@@ -77,6 +77,7 @@ func verifyRefusal(ctx context.Context, err error) error {
 
 // verification is one run of VerifyReplication.
 type verification struct {
+	name      string // of the replication
 	runner    *runner
 	source    *source
 	selection schema.Selection
@@ -90,7 +91,7 @@ type verification struct {
 }
 
 func newVerification(r *runner, in *applierv1.VerifyReplicationRequest, send func(*applierv1.VerifyReplicationResponse) error) (*verification, error) {
-	v := &verification{runner: r, send: send, limit: int(in.GetMaxDifferences()), maxHold: defaultHold}
+	v := &verification{name: in.GetName(), runner: r, send: send, limit: int(in.GetMaxDifferences()), maxHold: defaultHold}
 	var err error
 	if v.selection, err = schema.ParseSelection(in.GetIncludeTables(), in.GetExcludeTables()); err != nil {
 		return nil, rpc.Invalid("include_tables", "%v", err)

@@ -53,8 +53,10 @@ func (v *verification) openPair(ctx context.Context, lost context.CancelCauseFun
 	err = holds.At(ctx, func(change.Position) (change.Position, error) {
 		began := time.Now()
 		r.held(heldReason)
+		opening, cancel := context.WithTimeout(ctx, v.maxHold+handshakeTimeout) // the source may be gone
+		defer cancel()
 		request := &inventoryv1.OpenSnapshotRequest{Ttl: durationpb.New(snapshotTTL), Wait: durationpb.New(v.maxHold)}
-		snapshot, err := v.source.openSnapshot(ctx, request, func(reason string) { v.say("opening snapshots", reason) })
+		snapshot, err := v.source.openSnapshot(opening, request, func(reason string) { v.say("opening snapshots", reason) })
 		if err != nil {
 			return change.Position{}, v.explainOpening(err)
 		}
@@ -64,7 +66,7 @@ func (v *verification) openPair(ctx context.Context, lost context.CancelCauseFun
 		p.renewing.Go(func() { v.source.renew(ctx, snapshot.id, lost) })
 		v.say("opening snapshots", "the replica applies what the source's snapshot holds")
 		return snapshot.position, nil
-	}, func() error { return p.take(ctx, r.stored.name) })
+	}, func() error { return p.take(ctx, v.name) })
 	if errors.Is(err, apply.ErrNotApplying) {
 		return nil, r.notApplying()
 	}
@@ -80,6 +82,8 @@ func (v *verification) explainOpening(err error) error {
 
 // take opens the target's snapshot, and makes sure that the target stands where it should.
 func (p *snapshotPair) take(ctx context.Context, replication string) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
 	if p.target, err = p.conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}); err != nil {
 		return fmt.Errorf("open snapshot of the replica: %w", err)
 	}
@@ -121,10 +125,11 @@ func (r *runner) held(reason string) {
 
 // notApplying refuses to verify a replica that does not follow its source.
 func (r *runner) notApplying() error {
-	now := r.status.proto(r.snapshot(), false)
+	stored := r.snapshot()
+	now := r.status.proto(stored, false)
 	why := stateName(now.GetState())
 	if now.GetReason() != "" {
 		why += ": " + now.GetReasonCode() + ": " + now.GetReason()
 	}
-	return rpc.Errorf(codes.FailedPrecondition, "REPLICATION_NOT_RUNNING", "replication %s is %s; it can be verified while it follows its source, when every table has its first copy", r.stored.name, why)
+	return rpc.Errorf(codes.FailedPrecondition, "REPLICATION_NOT_RUNNING", "replication %s is %s; it can be verified while it follows its source, when every table has its first copy", stored.name, why)
 }

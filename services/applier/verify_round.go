@@ -106,7 +106,7 @@ func (v *verification) plan(ctx context.Context, pair *snapshotPair, former []*v
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	tables, err := listTables(ctx, pair.target, v.runner.stored.name)
+	tables, err := listTables(ctx, pair.target, v.name)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +114,7 @@ func (v *verification) plan(ctx context.Context, pair *snapshotPair, former []*v
 	if former != nil {
 		units = sameTargets(units, former)
 	} else if units = selectUnits(units, v.selection); len(units) == 0 {
-		return nil, rpc.Errorf(codes.NotFound, reasonUnknownTable, "no table of replication %s is selected; `syncline replication show %s` lists its tables", v.runner.stored.name, v.runner.stored.name)
+		return nil, rpc.Errorf(codes.NotFound, reasonUnknownTable, "no table of replication %s is selected; `syncline replication show %s` lists its tables", v.name, v.name)
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -43,7 +44,7 @@ func (v *verification) newWorker(ctx context.Context, pair *snapshotPair) (*veri
 
 // connect opens a session on the target.
 func (v *verification) connect(ctx context.Context) (*pgx.Conn, error) {
-	return postgres.Connect(ctx, v.runner.config.PostgresURL, "syncline verify "+v.runner.stored.name)
+	return postgres.Connect(ctx, v.runner.config.PostgresURL, "syncline verify "+v.name)
 }
 
 func (w *verifyWorker) close() {
@@ -119,6 +120,9 @@ func (w *verifyWorker) targetError(u *verifyUnit, err error) error {
 		return err
 	case code == "42501":
 		role := postgres.Ident(w.conn.Config().User)
+		if strings.Contains(err.Error(), "row-level security") {
+			return &cannotCompareError{err: fmt.Errorf("%w: run ALTER ROLE %s BYPASSRLS on the replica", err, role)}
+		}
 		return &cannotCompareError{err: fmt.Errorf("%w: run GRANT USAGE ON SCHEMA %s TO %s; GRANT SELECT ON TABLE %s TO %s on the replica",
 			err, postgres.Ident(u.target.Schema), role, u.target.SQL(), role)}
 	case code == "55P03":

@@ -119,7 +119,9 @@ func TestChecksumDescends(t *testing.T) {
 			}
 		}
 	}
-	last := b.mustChecksums(t, request(orderKey, func(r *inventoryv1.ChecksumRequest) { r.Rows, r.Ranges = true, []*inventoryv1.KeyRange{{After: []string{"2499"}}} }))
+	last := b.mustChecksums(t, request(orderKey, func(r *inventoryv1.ChecksumRequest) {
+		r.Rows, r.Ranges = true, []*inventoryv1.KeyRange{{After: []string{"2499"}}}
+	}))
 	if len(last.GetRows()) != 1 || last.GetRows()[0].GetKey()[0] != "2500" {
 		t.Errorf("after 2499: %v", last)
 	}
@@ -152,8 +154,14 @@ func TestChecksumRefusals(t *testing.T) {
 		"negative rows":       {func(r *inventoryv1.ChecksumRequest) { r.RowsPerChunk = -1 }, codes.InvalidArgument, "INVALID_FIELD"},
 		"a key for a digest":  {func(r *inventoryv1.ChecksumRequest) { r.Ranges = []*inventoryv1.KeyRange{{After: []string{"5"}}} }, codes.InvalidArgument, "INVALID_FIELD"},
 		"overlapping digests": {func(r *inventoryv1.ChecksumRequest) { r.Ranges = []*inventoryv1.KeyRange{{}, {}} }, codes.InvalidArgument, "INVALID_RANGE"},
-		"a key of two":        {func(r *inventoryv1.ChecksumRequest) { r.Order = orderKey; r.Ranges = []*inventoryv1.KeyRange{{After: []string{"5", "6"}}} }, codes.InvalidArgument, "INVALID_FIELD"},
-		"a key of no number":  {func(r *inventoryv1.ChecksumRequest) { r.Order = orderKey; r.Ranges = []*inventoryv1.KeyRange{{After: []string{"five"}}} }, codes.InvalidArgument, "INVALID_RANGE"},
+		"a key of two": {func(r *inventoryv1.ChecksumRequest) {
+			r.Order = orderKey
+			r.Ranges = []*inventoryv1.KeyRange{{After: []string{"5", "6"}}}
+		}, codes.InvalidArgument, "INVALID_FIELD"},
+		"a key of no number": {func(r *inventoryv1.ChecksumRequest) {
+			r.Order = orderKey
+			r.Ranges = []*inventoryv1.KeyRange{{After: []string{"five"}}}
+		}, codes.InvalidArgument, "INVALID_RANGE"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := &inventoryv1.ChecksumRequest{SnapshotId: s.GetSnapshotId(), Schema: "public", Table: "items", Key: []string{"id"}}
