@@ -61,7 +61,7 @@ func (v *verification) openPair(ctx context.Context, lost context.CancelCauseFun
 			return change.Position{}, v.explainOpening(err)
 		}
 		r.held("")
-		r.log.Info("verification has a snapshot of the source", "position", snapshot.position.String(), "applying stood still for", time.Since(began))
+		r.log.Info("verification has a snapshot of the source", "position", snapshot.position.String(), "held", time.Since(began))
 		p.source = snapshot
 		p.renewing.Go(func() { v.source.renew(ctx, snapshot.id, lost) })
 		v.say("opening snapshots", "the replica applies what the source's snapshot holds")
