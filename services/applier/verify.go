@@ -31,7 +31,7 @@ const (
 	verifyInterval = 500 * time.Millisecond
 )
 
-// VerifyReplication compares source and replica as of one position of the source; see docs/adr/0007-verify-at-one-position.md.
+// VerifyReplication compares source and replica as of one position of the source; see docs/adr/0008-verify-at-one-position.md.
 func (s *Service) VerifyReplication(in *applierv1.VerifyReplicationRequest, stream grpc.ServerStreamingServer[applierv1.VerifyReplicationResponse]) error {
 	ctx := stream.Context()
 	r, err := s.runner(ctx, in.GetName())
