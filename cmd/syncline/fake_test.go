@@ -63,6 +63,8 @@ type fakeApplier struct {
 	created     *applierv1.CreateReplicationRequest
 	refusal     error                                    // of whatever is to be created
 	watch       []func() (*applierv1.Replication, error) // what each watch answers; then it ends
+	verified    []*applierv1.VerifyReplicationResponse   // what a verification answers
+	asked       *applierv1.VerifyReplicationRequest
 }
 
 func (f *fakeApplier) Register(r grpc.ServiceRegistrar) { applierv1.RegisterApplierServiceServer(r, f) }
@@ -139,6 +141,22 @@ func (f *fakeApplier) WatchReplication(_ *applierv1.WatchReplicationRequest, str
 	}
 	<-stream.Context().Done()
 	return stream.Context().Err()
+}
+
+func (f *fakeApplier) VerifyReplication(in *applierv1.VerifyReplicationRequest, stream grpc.ServerStreamingServer[applierv1.VerifyReplicationResponse]) error {
+	f.asked = in
+	if _, err := f.find(in.GetName()); err != nil {
+		return err
+	}
+	if in.GetMaxDifferences() < 0 {
+		return rpc.Invalid("max_differences", "%d is not from 0 to 10000", in.GetMaxDifferences())
+	}
+	for _, answer := range f.verified {
+		if err := stream.Send(answer); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // fakeLogger has a state, two followers and what it serves to them.

@@ -54,12 +54,14 @@ var specFlags = map[string]string{
 }
 
 // inFlags makes an error about a field of the API one about the flag that sets it.
-func inFlags(err error) error {
+func inFlags(err error) error { return flagError(err, specFlags) }
+
+func flagError(err error, flags map[string]string) error {
 	if rpc.Code(err) != codes.InvalidArgument {
 		return err
 	}
-	if field, text, found := strings.Cut(rpc.Message(err), ": "); found && specFlags[field] != "" {
-		return usageError{fmt.Errorf("%s: %s", specFlags[field], text)}
+	if field, text, found := strings.Cut(rpc.Message(err), ": "); found && flags[field] != "" {
+		return usageError{fmt.Errorf("%s: %s", flags[field], text)}
 	}
 	return err
 }

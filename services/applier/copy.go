@@ -15,7 +15,6 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
-	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/fault"
 	"github.com/seed0419d559/syncline/internal/rpc"
 	"github.com/seed0419d559/syncline/internal/schema"
@@ -30,12 +29,6 @@ const (
 	// maxRounds bounds how often tables are begun anew at once because the source rewrote them during the copy.
 	maxRounds = 5
 )
-
-// copySnapshot is a leased view of the source and its place in the change log.
-type copySnapshot struct {
-	id       string
-	position change.Position
-}
 
 // copier makes the first copy of a replication's tables. What it has finished is durable in the target chunk by chunk,
 // each with its rows, so a copy that breaks off goes on where it was while its snapshot lives, and with the tables not
@@ -149,26 +142,13 @@ func (c *copier) openSnapshot(ctx context.Context, units []*unit) (copySnapshot,
 
 func (c *copier) newSnapshot(ctx context.Context) (copySnapshot, error) {
 	c.say("waiting for a snapshot", "")
-	stream, err := c.source.inventoryClient().OpenSnapshot(ctx, &inventoryv1.OpenSnapshotRequest{Ttl: durationpb.New(snapshotTTL)})
-	if err != nil {
-		return copySnapshot{}, fmt.Errorf("open snapshot: %w", err)
-	}
-	for {
-		answer, err := stream.Recv()
-		if err != nil {
-			return copySnapshot{}, fmt.Errorf("open snapshot: %w", err)
-		}
-		if waiting := answer.GetWaiting(); waiting != nil {
-			c.say("waiting for a snapshot", waiting.GetReason())
-			continue
-		}
-		position, err := positionOf(answer.GetSnapshot().GetPosition())
-		if err != nil {
-			return copySnapshot{}, fmt.Errorf("open snapshot: %w", err)
-		}
+	snapshot, err := c.source.openSnapshot(ctx, &inventoryv1.OpenSnapshotRequest{Ttl: durationpb.New(snapshotTTL)}, func(reason string) {
+		c.say("waiting for a snapshot", reason)
+	})
+	if err == nil {
 		fault.Point(FaultSnapshotOpened)
-		return copySnapshot{answer.GetSnapshot().GetSnapshotId(), position}, nil
 	}
+	return snapshot, err
 }
 
 // sameLog makes sure that all copies lie on one change log: those of another one begin anew.

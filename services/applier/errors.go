@@ -45,9 +45,13 @@ const (
 	reasonStream         = "STREAM_ERROR"
 	reasonInternal       = "INTERNAL"
 	reasonNotReached     = "NOT_REACHED"
+	reasonVerifying      = "VERIFICATION_RUNNING"
+	reasonHeld           = "HELD"
 	// From the logger and the inventory.
 	reasonSnapshotGone   = "SNAPSHOT_GONE"
 	reasonTableRewritten = "TABLE_REWRITTEN"
+	reasonTableLocked    = "TABLE_LOCKED"
+	reasonNoTable        = "TABLE_NOT_FOUND"
 	reasonNotReady       = "NOT_READY"
 	reasonNoFollower     = "FOLLOWER_UNKNOWN"
 	reasonFollows        = "FOLLOWER_CONNECTED"

@@ -34,6 +34,9 @@ type runner struct {
 	cancel context.CancelFunc // nil while it does not run
 	done   chan struct{}
 	wake   chan struct{} // holds one when the next attempt shall not wait
+	holds  *apply.Holds  // of the engine that runs, nil while none does
+
+	verifying sync.Mutex // held while the replica is compared with its source
 
 	ignored       map[schema.Name]change.LSN // tables that appeared and were gone again; belongs to the running goroutine
 	looked        change.LSN                 // position after which the target was looked at twice; it belongs to the running goroutine too
@@ -384,8 +387,11 @@ func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *s
 	if err := catchUp.reached(ctx, position.LSN); err != nil {
 		return err
 	}
+	holds := apply.NewHolds()
+	r.setHolds(holds)
+	defer r.setHolds(nil)
 	engine := apply.NewEngine(apply.Config{
-		Replication: spec.name, Session: session, SourceID: spec.sourceServerID, Position: position,
+		Holds: holds, Replication: spec.name, Session: session, SourceID: spec.sourceServerID, Position: position,
 		Table: routes.table, Captured: routes.captured, Removed: r.removed,
 		Reader: r.store.pool, Options: r.config.Apply,
 		Applied: func(p apply.Progress) error {
@@ -398,6 +404,12 @@ func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *s
 	defer reporting.Wait()
 	defer cancel()
 	return engine.Run(ctx, follow(ctx, src.logger, r.followerName(), position, r.status.heard))
+}
+
+func (r *runner) setHolds(holds *apply.Holds) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.holds = holds
 }
 
 // followerName is how the source's logger lists this replication.

@@ -16,10 +16,6 @@ import (
 	"github.com/seed0419d559/syncline/internal/postgres"
 )
 
-// sendGrace is how long a dump that was cancelled may take to end by itself before its stream is cut: its client may have
-// stopped reading.
-const sendGrace = time.Second
-
 // Dump implements the method of that name.
 func (s *Service) Dump(request *inventoryv1.DumpRequest, stream grpc.ServerStreamingServer[inventoryv1.DumpResponse]) (err error) {
 	plan, err := planDump(request)
@@ -28,29 +24,7 @@ func (s *Service) Dump(request *inventoryv1.DumpRequest, stream grpc.ServerStrea
 	}
 	ctx, end := span(stream.Context(), "dump", attribute.String("db.collection.name", plan.name.String()))
 	defer end(&err)
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	l, done, err := s.leases.use(request.GetSnapshotId(), cancel)
-	if err != nil {
-		return fmt.Errorf("dump table %s: %w", plan.name, err)
-	}
-	result := make(chan error, 1)
-	go func() {
-		defer done()
-		result <- s.dump(ctx, l, plan, stream.Send)
-	}()
-	select {
-	case err = <-result:
-	case <-ctx.Done():
-		timer := time.NewTimer(sendGrace)
-		defer timer.Stop()
-		select {
-		case err = <-result:
-		case <-timer.C:
-			err = ended(ctx) // returning ends the stream, and with it the blocked sending
-		}
-	}
-	if err != nil {
+	if err := s.reading(ctx, request.GetSnapshotId(), func(ctx context.Context, l *lease) error { return s.dump(ctx, l, plan, stream.Send) }); err != nil {
 		return fmt.Errorf("dump table %s: %w", plan.name, err)
 	}
 	return nil
@@ -58,12 +32,6 @@ func (s *Service) Dump(request *inventoryv1.DumpRequest, stream grpc.ServerStrea
 
 // dump sends the rows and then the end.
 func (s *Service) dump(ctx context.Context, l *lease, plan dumpPlan, send func(*inventoryv1.DumpResponse) error) (err error) {
-	select {
-	case s.dumpPlaces <- struct{}{}:
-		defer func() { <-s.dumpPlaces }()
-	case <-ctx.Done():
-		return ended(ctx)
-	}
 	began := time.Now()
 	binary := plan.format == inventoryv1.DumpFormat_DUMP_FORMAT_COPY_BINARY
 	out := &chunks{size: plan.chunkBytes, unescape: plan.format == inventoryv1.DumpFormat_DUMP_FORMAT_JSON_LINES, binary: binary}
@@ -76,24 +44,11 @@ func (s *Service) dump(ctx context.Context, l *lease, plan dumpPlan, send func(*
 	s.metrics.dumping.Add(context.WithoutCancel(ctx), 1)
 	defer func() { s.metrics.dumped(context.WithoutCancel(ctx), time.Since(began), out.rows, out.bytes, err) }()
 
-	conn, err := connect(ctx, s.config.PostgresURL)
+	conn, t, err := s.openTable(ctx, l, plan.name)
 	if err != nil {
 		return err
 	}
 	defer closeSession(conn.PgConn())
-	if err := l.enter(ctx, conn); err != nil {
-		return err
-	}
-	if err := fault.Error(FaultDumpImported); err != nil {
-		return err
-	}
-	t, err := lockTable(ctx, conn, plan.name, s.config.LockTimeout)
-	if err != nil {
-		return err
-	}
-	if err := fault.Error(FaultDumpLocked); err != nil {
-		return err
-	}
 	columns, err := t.choose(plan.columns)
 	if err != nil {
 		return err
@@ -122,34 +77,17 @@ func (s *Service) dump(ctx context.Context, l *lease, plan dumpPlan, send func(*
 	return send(&inventoryv1.DumpResponse{End: &inventoryv1.DumpEnd{Rows: out.rows, Bytes: out.bytes}})
 }
 
-// enter makes the session's transaction see the snapshot, and plan its reading predictably.
-func (l *lease) enter(ctx context.Context, conn *pgx.Conn) error {
-	seen, err := importSnapshot(ctx, conn.PgConn(), l.exported)
-	switch {
-	case err != nil && isServerError(err):
-		return fmt.Errorf("%w: %w", ErrSnapshotGone, err)
-	case err != nil:
-		return explain(ctx, err)
-	case seen != l.seen:
-		// Names of exported snapshots come back after a restart of the server, and then mean another one.
-		return fmt.Errorf("%w: PostgreSQL has restarted", ErrSnapshotGone)
-	}
-	// One backend, from the first page to the last.
-	_, err = conn.Exec(ctx, "SET LOCAL synchronize_seqscans = off; SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL enable_tidscan = on")
-	return explain(ctx, err)
-}
-
 // copyError explains why a COPY broke off.
 func (s *Service) copyError(ctx context.Context, conn *pgx.Conn, l *lease, plan dumpPlan, out *chunks, err error) error {
 	var sending *sendError
-	switch code := postgres.Code(err); {
+	switch {
 	case errors.As(err, &sending):
 		return sending.err
 	case ctx.Err() != nil:
 		return ended(ctx)
-	case code == codeNoPrivilege:
+	case postgres.Code(err) == codeNoPrivilege:
 		return noSelect(plan.name, conn.Config().User, err)
-	case code == codeTooLarge, code == codeInternal && strings.Contains(serverText(err), "invalid memory alloc request size"):
+	case tooLarge(err):
 		return fmt.Errorf("%w: %s cannot be printed: PostgreSQL prints rows of up to 1 GB of text (bytea takes two letters a byte): %s",
 			ErrRowTooLarge, s.locate(ctx, conn, l, plan, out.rows), serverText(err))
 	}
@@ -170,4 +108,10 @@ func (s *Service) locate(ctx context.Context, conn *pgx.Conn, l *lease, plan dum
 		return unknown
 	}
 	return "the row at ctid " + ctid
+}
+
+// tooLarge tells whether PostgreSQL could not print a row.
+func tooLarge(err error) bool {
+	code := postgres.Code(err)
+	return code == codeTooLarge || code == codeInternal && strings.Contains(serverText(err), "invalid memory alloc request size")
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"google.golang.org/grpc/codes"
 
+	"github.com/seed0419d559/syncline/internal/checksum"
 	"github.com/seed0419d559/syncline/internal/postgres"
 	"github.com/seed0419d559/syncline/internal/rpc"
 	"github.com/seed0419d559/syncline/internal/schema"
@@ -38,7 +39,7 @@ var (
 	// ErrNotATable says that a name is of something whose rows are not replicated.
 	ErrNotATable = errors.New("not a replicated table")
 	// ErrColumn says that a column does not exist or cannot be copied.
-	ErrColumn = errors.New("cannot dump column")
+	ErrColumn = errors.New("cannot read column")
 	// ErrRowTooLarge says that PostgreSQL cannot print a row in the asked format: beyond about 1 GB of text.
 	ErrRowTooLarge = errors.New("row is too large")
 	// ErrLogChanged says that no position of the change log fits a snapshot. Open a new one.
@@ -68,6 +69,7 @@ func Errors() rpc.Table {
 		{Sentinel: ErrPartitioned, Code: codes.InvalidArgument, Reason: "PARTITIONED_TABLE"},
 		{Sentinel: ErrNotATable, Code: codes.InvalidArgument, Reason: "NOT_A_TABLE"},
 		{Sentinel: ErrColumn, Code: codes.InvalidArgument, Reason: "INVALID_COLUMN"},
+		{Sentinel: checksum.ErrRange, Code: codes.InvalidArgument, Reason: "INVALID_RANGE"},
 		{Sentinel: ErrRowTooLarge, Code: codes.FailedPrecondition, Reason: "ROW_TOO_LARGE"},
 		{Sentinel: ErrLogChanged, Code: codes.FailedPrecondition, Reason: "LOG_CHANGED"},
 		{Sentinel: ErrLoggerUnavailable, Code: codes.Unavailable, Reason: "LOGGER_UNAVAILABLE"},
@@ -156,3 +158,6 @@ func serverText(err error) string {
 	}
 	return err.Error()
 }
+
+// isDataError tells whether a value that a client gave is none of the type that it was given for.
+func isDataError(err error) bool { return strings.HasPrefix(postgres.Code(err), "22") }

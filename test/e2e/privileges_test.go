@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	"github.com/seed0419d559/syncline/internal/pgtest"
 )
 
@@ -93,6 +94,8 @@ func TestReadmePrivileges(t *testing.T) {
 	}
 	replica.waitApplied("shop", time.Minute)
 	pgtest.RequireEqualWith(t, sourceURL, targetURL, pgtest.CompareOptions{Except: except})
+	replica.mustVerify("shop").requireEqual(t)
+	requireReadable(t, replica, sourceURL, targetURL)
 	for _, n := range []*node{primary, replica} {
 		if containsSecret(n.out.String()) {
 			t.Errorf("the password is in what %s printed", n.name)
@@ -104,5 +107,22 @@ func TestReadmePrivileges(t *testing.T) {
 				t.Errorf("the README gives the role %s", check)
 			}
 		}
+	}
+}
+
+// requireReadable takes the right to read a table away, first on the replica and then on the source: a verification names it and
+// the GRANT, and compares the others.
+func requireReadable(t *testing.T, replica *node, sourceURL, targetURL string) {
+	t.Helper()
+	for _, side := range []struct{ url, from string }{{targetURL, "syncline"}, {sourceURL, "shop_owner"}} {
+		admin := pgtest.Connect(t, side.url)
+		pgtest.Exec(t, admin, "REVOKE SELECT ON kinds.composite FROM "+side.from)
+		v := replica.mustVerify("shop")
+		one := v.tables["kinds.composite"]
+		if one.GetOutcome() != applierv1.TableOutcome_TABLE_OUTCOME_NOT_COMPARED || v.result.GetEqual() || v.result.GetTablesNotCompared() != 1 || v.result.GetTablesDifferent() != 0 {
+			t.Errorf("%v; %v", one, v.result)
+		}
+		requireWords(t, one.GetReason(), `GRANT SELECT ON TABLE "kinds"."composite" TO "syncline"`)
+		pgtest.Exec(t, admin, "GRANT SELECT ON kinds.composite TO "+side.from)
 	}
 }

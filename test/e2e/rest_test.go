@@ -237,11 +237,27 @@ func walkInventory(t *testing.T, primary *web) {
 		t.Errorf("got %v", pieces[0])
 	}
 	primary.bad("GET", "/v1/snapshots/"+id+":dump?schema=public&table=none", "", http.StatusNotFound, "TABLE_NOT_FOUND")
+	sums := primary.good(call{id: "InventoryService_Checksum", path: at, body: `{"schema":"public","table":"orders","key":["id"],"chunks":4}`})
+	var counted int64
+	for _, answer := range sums {
+		chunks, _ := answer["chunks"].([]any)
+		for _, c := range chunks {
+			n, err := strconv.ParseInt(c.(map[string]any)["rows"].(string), 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			counted += n
+		}
+	}
+	if counted != 500 {
+		t.Errorf("checksums of %d rows", counted)
+	}
+	primary.bad("POST", "/v1/snapshots/"+id+":checksum", `{"schema":"public","table":"none"}`, http.StatusNotFound, "TABLE_NOT_FOUND")
 	primary.good(call{id: "InventoryService_CloseSnapshot", path: at})
 	primary.bad("POST", "/v1/snapshots/"+id+":renew", `{"ttl":"60s"}`, http.StatusNotFound, "SNAPSHOT_GONE")
 	primary.bad("GET", "/v1/snapshots/"+id+":dump?schema=public&table=orders", "", http.StatusNotFound, "SNAPSHOT_GONE")
 	primary.bad("POST", "/v1/snapshots", `{"ttl":"1000h"}`, http.StatusBadRequest, "INVALID_FIELD")
-	for _, name := range []string{"GetInventory", "OpenSnapshot", "ListSnapshots", "RenewSnapshot", "Dump", "CloseSnapshot"} {
+	for _, name := range []string{"GetInventory", "OpenSnapshot", "ListSnapshots", "RenewSnapshot", "Dump", "Checksum", "CloseSnapshot"} {
 		primary.refuses(call{id: "InventoryService_" + name, path: at})
 	}
 }
@@ -339,6 +355,11 @@ func walkApplier(t *testing.T, replica *web, source string) {
 		t.Errorf("replications %v", list)
 	}
 	replica.good(call{id: "ApplierService_GetReplication", path: shop})
+	verified := replica.good(call{id: "ApplierService_VerifyReplication", path: shop})
+	if result, _ := verified[len(verified)-1]["result"].(map[string]any); result == nil {
+		t.Errorf("verified: %v", verified)
+	}
+	replica.bad("POST", "/v1/replications/shop:verify", `{"maxDifferences":-1}`, http.StatusBadRequest, "INVALID_FIELD")
 	if stopped := replica.good(call{id: "ApplierService_StopReplication", path: shop})[0]["replication"].(map[string]any); stopped["state"] != "STATE_STOPPED" {
 		t.Errorf("stopped: %v", stopped)
 	}
@@ -376,7 +397,7 @@ func walkApplier(t *testing.T, replica *web, source string) {
 		t.Errorf("the watch ended with %v", last)
 	}
 	for _, one := range []struct{ method, path string }{
-		{"GET", ""}, {"DELETE", ""}, {"POST", ":start"}, {"POST", ":stop"}, {"POST", ":wait"}, {"GET", ":watch"},
+		{"GET", ""}, {"DELETE", ""}, {"POST", ":start"}, {"POST", ":stop"}, {"POST", ":wait"}, {"POST", ":verify"}, {"GET", ":watch"},
 	} {
 		replica.bad(one.method, "/v1/replications/shop"+one.path, "", http.StatusNotFound, "REPLICATION_NOT_FOUND")
 	}

@@ -12,6 +12,7 @@
 //	net.go       their net effect on each row (pure)
 //	set.go       the SQL of many row operations at once (pure)
 //	engine.go    grouping source transactions into target transactions
+//	hold.go      standing still at a position, for those who compare
 //	write.go     writing a slice: set-wise, or row by row
 //	executor.go  running what the engine has prepared, and moving the position
 //	session.go   the one target session that writes

@@ -104,6 +104,8 @@ type Config struct {
 	// Applied is called after each commit of the target, and whenever the position moved without one. No target transaction
 	// is open then, and the session may be used until it returns. An error stops the engine.
 	Applied func(Progress) error
+	// Holds is how others have the engine stand still; it may be nil.
+	Holds   *Holds
 	Options Options
 }
 
@@ -129,6 +131,9 @@ type Engine struct {
 	txn   txn
 	slice []op
 	bytes int // of slice
+
+	hold   *hold
+	holdAt change.LSN // where the hold is to stand still; 0 before that is chosen
 }
 
 // route is a relation version's way to its target; plan is nil when its changes are not applied.
@@ -183,6 +188,9 @@ func NewEngine(config Config) *Engine {
 // Run applies events until the stream ends, something cannot be applied, or ctx is done. What was not committed is not
 // applied; the session must be closed after an error.
 func (e *Engine) Run(ctx context.Context, events <-chan Event) error {
+	if e.config.Holds != nil {
+		defer close(e.config.Holds.ended)
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return e.executor.run(ctx, e.tasks) })
 	group.Go(func() error { return e.read(ctx, events) })
@@ -197,6 +205,10 @@ func (e *Engine) read(ctx context.Context, events <-chan Event) error {
 			return ctx.Err()
 		case all := <-e.looked:
 			if err := e.adopt(ctx, all); err != nil {
+				return err
+			}
+		case e.hold = <-e.requests():
+			if err := e.mayHold(ctx, e.taken); err != nil {
 				return err
 			}
 		case <-e.executor.idle:
@@ -220,6 +232,9 @@ func (e *Engine) read(ctx context.Context, events <-chan Event) error {
 				}
 			default:
 				if err := e.block(ctx, event.Block, len(events) == 0); err != nil {
+					return err
+				}
+				if err := e.mayHold(ctx, event.Block.Through); err != nil {
 					return err
 				}
 			}
@@ -307,6 +322,11 @@ func (e *Engine) record(ctx context.Context, b *block.Block, rec *block.Record) 
 	if rec.Kind == block.KindBegin {
 		if before := max(e.taken, e.group.end); rec.Begin.CommitLSN < before {
 			return fmt.Errorf("%w: a transaction with commit LSN %s came after %s", ErrStreamOrder, rec.Begin.CommitLSN, before)
+		}
+		if e.holdAt != 0 && rec.Begin.CommitLSN >= e.holdAt { // so it ends after it
+			if err := e.reach(ctx); err != nil {
+				return err
+			}
 		}
 		if e.group.transactions == 0 {
 			e.group.started = time.Now()

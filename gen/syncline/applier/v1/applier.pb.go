@@ -152,6 +152,124 @@ func (State) EnumDescriptor() ([]byte, []int) {
 	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{1}
 }
 
+// DifferenceKind is how a row differs.
+type DifferenceKind int32
+
+const (
+	// Never sent.
+	DifferenceKind_DIFFERENCE_KIND_UNSPECIFIED DifferenceKind = 0
+	// The source's row is not on the replica.
+	DifferenceKind_DIFFERENCE_KIND_MISSING DifferenceKind = 1
+	// The replica's row is not on the source.
+	DifferenceKind_DIFFERENCE_KIND_EXTRA DifferenceKind = 2
+	// The key is on both sides, with other values.
+	DifferenceKind_DIFFERENCE_KIND_CHANGED DifferenceKind = 3
+)
+
+// Enum value maps for DifferenceKind.
+var (
+	DifferenceKind_name = map[int32]string{
+		0: "DIFFERENCE_KIND_UNSPECIFIED",
+		1: "DIFFERENCE_KIND_MISSING",
+		2: "DIFFERENCE_KIND_EXTRA",
+		3: "DIFFERENCE_KIND_CHANGED",
+	}
+	DifferenceKind_value = map[string]int32{
+		"DIFFERENCE_KIND_UNSPECIFIED": 0,
+		"DIFFERENCE_KIND_MISSING":     1,
+		"DIFFERENCE_KIND_EXTRA":       2,
+		"DIFFERENCE_KIND_CHANGED":     3,
+	}
+)
+
+func (x DifferenceKind) Enum() *DifferenceKind {
+	p := new(DifferenceKind)
+	*p = x
+	return p
+}
+
+func (x DifferenceKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DifferenceKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_syncline_applier_v1_applier_proto_enumTypes[2].Descriptor()
+}
+
+func (DifferenceKind) Type() protoreflect.EnumType {
+	return &file_syncline_applier_v1_applier_proto_enumTypes[2]
+}
+
+func (x DifferenceKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DifferenceKind.Descriptor instead.
+func (DifferenceKind) EnumDescriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{2}
+}
+
+// TableOutcome is how a comparison of one table ended.
+type TableOutcome int32
+
+const (
+	// Never sent.
+	TableOutcome_TABLE_OUTCOME_UNSPECIFIED TableOutcome = 0
+	// Every row is the same on both sides.
+	TableOutcome_TABLE_OUTCOME_EQUAL TableOutcome = 1
+	// Some rows differ.
+	TableOutcome_TABLE_OUTCOME_DIFFERENT TableOutcome = 2
+	// One side does not have the table.
+	TableOutcome_TABLE_OUTCOME_MISSING TableOutcome = 3
+	// It could not be compared: see the reason.
+	TableOutcome_TABLE_OUTCOME_NOT_COMPARED TableOutcome = 4
+)
+
+// Enum value maps for TableOutcome.
+var (
+	TableOutcome_name = map[int32]string{
+		0: "TABLE_OUTCOME_UNSPECIFIED",
+		1: "TABLE_OUTCOME_EQUAL",
+		2: "TABLE_OUTCOME_DIFFERENT",
+		3: "TABLE_OUTCOME_MISSING",
+		4: "TABLE_OUTCOME_NOT_COMPARED",
+	}
+	TableOutcome_value = map[string]int32{
+		"TABLE_OUTCOME_UNSPECIFIED":  0,
+		"TABLE_OUTCOME_EQUAL":        1,
+		"TABLE_OUTCOME_DIFFERENT":    2,
+		"TABLE_OUTCOME_MISSING":      3,
+		"TABLE_OUTCOME_NOT_COMPARED": 4,
+	}
+)
+
+func (x TableOutcome) Enum() *TableOutcome {
+	p := new(TableOutcome)
+	*p = x
+	return p
+}
+
+func (x TableOutcome) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TableOutcome) Descriptor() protoreflect.EnumDescriptor {
+	return file_syncline_applier_v1_applier_proto_enumTypes[3].Descriptor()
+}
+
+func (TableOutcome) Type() protoreflect.EnumType {
+	return &file_syncline_applier_v1_applier_proto_enumTypes[3]
+}
+
+func (x TableOutcome) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TableOutcome.Descriptor instead.
+func (TableOutcome) EnumDescriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{3}
+}
+
 // ReplicationSpec is what a user decides about a replication.
 type ReplicationSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1452,6 +1570,644 @@ func (x *WaitReplicationResponse) GetReplication() *Replication {
 	return nil
 }
 
+// VerifyReplicationRequest asks for a comparison.
+type VerifyReplicationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the replication.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Compare only these tables of the source, as patterns schema.table or schema.*; all of the replication when empty.
+	IncludeTables []string `protobuf:"bytes,2,rep,name=include_tables,json=includeTables,proto3" json:"include_tables,omitempty"`
+	// Leave these out.
+	ExcludeTables []string `protobuf:"bytes,3,rep,name=exclude_tables,json=excludeTables,proto3" json:"exclude_tables,omitempty"`
+	// How many differences of each table are described; 100 when 0, at most 10,000. What lies beyond is told as a number of rows.
+	MaxDifferences int32 `protobuf:"varint,4,opt,name=max_differences,json=maxDifferences,proto3" json:"max_differences,omitempty"`
+	// How long applying may stand still until the source has its snapshot, which waits for transactions that are writing there;
+	// 30 s when not set, at most 1 h.
+	MaxHold       *durationpb.Duration `protobuf:"bytes,5,opt,name=max_hold,json=maxHold,proto3" json:"max_hold,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyReplicationRequest) Reset() {
+	*x = VerifyReplicationRequest{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyReplicationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyReplicationRequest) ProtoMessage() {}
+
+func (x *VerifyReplicationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyReplicationRequest.ProtoReflect.Descriptor instead.
+func (*VerifyReplicationRequest) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *VerifyReplicationRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *VerifyReplicationRequest) GetIncludeTables() []string {
+	if x != nil {
+		return x.IncludeTables
+	}
+	return nil
+}
+
+func (x *VerifyReplicationRequest) GetExcludeTables() []string {
+	if x != nil {
+		return x.ExcludeTables
+	}
+	return nil
+}
+
+func (x *VerifyReplicationRequest) GetMaxDifferences() int32 {
+	if x != nil {
+		return x.MaxDifferences
+	}
+	return 0
+}
+
+func (x *VerifyReplicationRequest) GetMaxHold() *durationpb.Duration {
+	if x != nil {
+		return x.MaxHold
+	}
+	return nil
+}
+
+// VerifyReplicationResponse is one event of a comparison.
+type VerifyReplicationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Event:
+	//
+	//	*VerifyReplicationResponse_Progress
+	//	*VerifyReplicationResponse_Difference
+	//	*VerifyReplicationResponse_Table
+	//	*VerifyReplicationResponse_Result
+	Event         isVerifyReplicationResponse_Event `protobuf_oneof:"event"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyReplicationResponse) Reset() {
+	*x = VerifyReplicationResponse{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyReplicationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyReplicationResponse) ProtoMessage() {}
+
+func (x *VerifyReplicationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyReplicationResponse.ProtoReflect.Descriptor instead.
+func (*VerifyReplicationResponse) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *VerifyReplicationResponse) GetEvent() isVerifyReplicationResponse_Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *VerifyReplicationResponse) GetProgress() *VerifyProgress {
+	if x != nil {
+		if x, ok := x.Event.(*VerifyReplicationResponse_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
+func (x *VerifyReplicationResponse) GetDifference() *RowDifference {
+	if x != nil {
+		if x, ok := x.Event.(*VerifyReplicationResponse_Difference); ok {
+			return x.Difference
+		}
+	}
+	return nil
+}
+
+func (x *VerifyReplicationResponse) GetTable() *TableVerification {
+	if x != nil {
+		if x, ok := x.Event.(*VerifyReplicationResponse_Table); ok {
+			return x.Table
+		}
+	}
+	return nil
+}
+
+func (x *VerifyReplicationResponse) GetResult() *VerifyResult {
+	if x != nil {
+		if x, ok := x.Event.(*VerifyReplicationResponse_Result); ok {
+			return x.Result
+		}
+	}
+	return nil
+}
+
+type isVerifyReplicationResponse_Event interface {
+	isVerifyReplicationResponse_Event()
+}
+
+type VerifyReplicationResponse_Progress struct {
+	// How far it is.
+	Progress *VerifyProgress `protobuf:"bytes,1,opt,name=progress,proto3,oneof"`
+}
+
+type VerifyReplicationResponse_Difference struct {
+	// A row that differs.
+	Difference *RowDifference `protobuf:"bytes,2,opt,name=difference,proto3,oneof"`
+}
+
+type VerifyReplicationResponse_Table struct {
+	// A table that is done with.
+	Table *TableVerification `protobuf:"bytes,3,opt,name=table,proto3,oneof"`
+}
+
+type VerifyReplicationResponse_Result struct {
+	// The end of all: without it the comparison broke off.
+	Result *VerifyResult `protobuf:"bytes,4,opt,name=result,proto3,oneof"`
+}
+
+func (*VerifyReplicationResponse_Progress) isVerifyReplicationResponse_Event() {}
+
+func (*VerifyReplicationResponse_Difference) isVerifyReplicationResponse_Event() {}
+
+func (*VerifyReplicationResponse_Table) isVerifyReplicationResponse_Event() {}
+
+func (*VerifyReplicationResponse_Result) isVerifyReplicationResponse_Event() {}
+
+// VerifyProgress is a comparison in numbers.
+type VerifyProgress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it is doing: "opening snapshots", "comparing".
+	Phase string `protobuf:"bytes,1,opt,name=phase,proto3" json:"phase,omitempty"`
+	// What that works on or waits for, in words.
+	Detail string `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"`
+	// Tables to compare.
+	Tables int32 `protobuf:"varint,3,opt,name=tables,proto3" json:"tables,omitempty"`
+	// Tables done with.
+	TablesDone int32 `protobuf:"varint,4,opt,name=tables_done,json=tablesDone,proto3" json:"tables_done,omitempty"`
+	// Rows of the source compared.
+	Rows int64 `protobuf:"varint,5,opt,name=rows,proto3" json:"rows,omitempty"`
+	// Estimated rows in all.
+	EstimatedRows int64 `protobuf:"varint,6,opt,name=estimated_rows,json=estimatedRows,proto3" json:"estimated_rows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyProgress) Reset() {
+	*x = VerifyProgress{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyProgress) ProtoMessage() {}
+
+func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyProgress.ProtoReflect.Descriptor instead.
+func (*VerifyProgress) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *VerifyProgress) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *VerifyProgress) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *VerifyProgress) GetTables() int32 {
+	if x != nil {
+		return x.Tables
+	}
+	return 0
+}
+
+func (x *VerifyProgress) GetTablesDone() int32 {
+	if x != nil {
+		return x.TablesDone
+	}
+	return 0
+}
+
+func (x *VerifyProgress) GetRows() int64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *VerifyProgress) GetEstimatedRows() int64 {
+	if x != nil {
+		return x.EstimatedRows
+	}
+	return 0
+}
+
+// RowDifference is a row that differs. Values other than the key's are not shown.
+type RowDifference struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Schema of the replica's table.
+	Schema string `protobuf:"bytes,1,opt,name=schema,proto3" json:"schema,omitempty"`
+	// Name of the replica's table.
+	Table string `protobuf:"bytes,2,opt,name=table,proto3" json:"table,omitempty"`
+	// How it differs.
+	Kind DifferenceKind `protobuf:"varint,3,opt,name=kind,proto3,enum=syncline.applier.v1.DifferenceKind" json:"kind,omitempty"`
+	// Columns of the key; empty for a table without one.
+	KeyColumns []string `protobuf:"bytes,4,rep,name=key_columns,json=keyColumns,proto3" json:"key_columns,omitempty"`
+	// Their values; without a key one text of the whole row, in which long values are cut.
+	Key []string `protobuf:"bytes,5,rep,name=key,proto3" json:"key,omitempty"`
+	// The columns whose values differ, for a changed row.
+	Columns []string `protobuf:"bytes,6,rep,name=columns,proto3" json:"columns,omitempty"`
+	// How many such rows; more than 1 only without a key.
+	Count         int64 `protobuf:"varint,7,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RowDifference) Reset() {
+	*x = RowDifference{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RowDifference) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RowDifference) ProtoMessage() {}
+
+func (x *RowDifference) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RowDifference.ProtoReflect.Descriptor instead.
+func (*RowDifference) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *RowDifference) GetSchema() string {
+	if x != nil {
+		return x.Schema
+	}
+	return ""
+}
+
+func (x *RowDifference) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
+func (x *RowDifference) GetKind() DifferenceKind {
+	if x != nil {
+		return x.Kind
+	}
+	return DifferenceKind_DIFFERENCE_KIND_UNSPECIFIED
+}
+
+func (x *RowDifference) GetKeyColumns() []string {
+	if x != nil {
+		return x.KeyColumns
+	}
+	return nil
+}
+
+func (x *RowDifference) GetKey() []string {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *RowDifference) GetColumns() []string {
+	if x != nil {
+		return x.Columns
+	}
+	return nil
+}
+
+func (x *RowDifference) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+// TableVerification is the outcome of one of the replica's tables.
+type TableVerification struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Schema of the replica's table.
+	Schema string `protobuf:"bytes,1,opt,name=schema,proto3" json:"schema,omitempty"`
+	// Name of the replica's table.
+	Table string `protobuf:"bytes,2,opt,name=table,proto3" json:"table,omitempty"`
+	// How it ended.
+	Outcome TableOutcome `protobuf:"varint,3,opt,name=outcome,proto3,enum=syncline.applier.v1.TableOutcome" json:"outcome,omitempty"`
+	// Why it is missing or was not compared.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The source position as of which both sides were compared; not set when they were not.
+	Position *v1.Position `protobuf:"bytes,5,opt,name=position,proto3" json:"position,omitempty"`
+	// Rows of the source.
+	SourceRows int64 `protobuf:"varint,6,opt,name=source_rows,json=sourceRows,proto3" json:"source_rows,omitempty"`
+	// Rows of the replica.
+	ReplicaRows int64 `protobuf:"varint,7,opt,name=replica_rows,json=replicaRows,proto3" json:"replica_rows,omitempty"`
+	// Rows of the source that the replica lacks.
+	Missing int64 `protobuf:"varint,8,opt,name=missing,proto3" json:"missing,omitempty"`
+	// Rows that only the replica has.
+	Extra int64 `protobuf:"varint,9,opt,name=extra,proto3" json:"extra,omitempty"`
+	// Rows with the same key and other values.
+	Changed int64 `protobuf:"varint,10,opt,name=changed,proto3" json:"changed,omitempty"`
+	// Rows in ranges that differ and were not looked into, because enough differences were described.
+	Unexamined int64 `protobuf:"varint,11,opt,name=unexamined,proto3" json:"unexamined,omitempty"`
+	// Columns that were left out because only one side has them, or because they are generated there.
+	ColumnsLeftOut []string `protobuf:"bytes,12,rep,name=columns_left_out,json=columnsLeftOut,proto3" json:"columns_left_out,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *TableVerification) Reset() {
+	*x = TableVerification{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TableVerification) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TableVerification) ProtoMessage() {}
+
+func (x *TableVerification) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TableVerification.ProtoReflect.Descriptor instead.
+func (*TableVerification) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *TableVerification) GetSchema() string {
+	if x != nil {
+		return x.Schema
+	}
+	return ""
+}
+
+func (x *TableVerification) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
+func (x *TableVerification) GetOutcome() TableOutcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return TableOutcome_TABLE_OUTCOME_UNSPECIFIED
+}
+
+func (x *TableVerification) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *TableVerification) GetPosition() *v1.Position {
+	if x != nil {
+		return x.Position
+	}
+	return nil
+}
+
+func (x *TableVerification) GetSourceRows() int64 {
+	if x != nil {
+		return x.SourceRows
+	}
+	return 0
+}
+
+func (x *TableVerification) GetReplicaRows() int64 {
+	if x != nil {
+		return x.ReplicaRows
+	}
+	return 0
+}
+
+func (x *TableVerification) GetMissing() int64 {
+	if x != nil {
+		return x.Missing
+	}
+	return 0
+}
+
+func (x *TableVerification) GetExtra() int64 {
+	if x != nil {
+		return x.Extra
+	}
+	return 0
+}
+
+func (x *TableVerification) GetChanged() int64 {
+	if x != nil {
+		return x.Changed
+	}
+	return 0
+}
+
+func (x *TableVerification) GetUnexamined() int64 {
+	if x != nil {
+		return x.Unexamined
+	}
+	return 0
+}
+
+func (x *TableVerification) GetColumnsLeftOut() []string {
+	if x != nil {
+		return x.ColumnsLeftOut
+	}
+	return nil
+}
+
+// VerifyResult ends a comparison.
+type VerifyResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether every table of the replication that was asked for was compared and is equal.
+	Equal bool `protobuf:"varint,1,opt,name=equal,proto3" json:"equal,omitempty"`
+	// Tables that are equal.
+	TablesEqual int32 `protobuf:"varint,2,opt,name=tables_equal,json=tablesEqual,proto3" json:"tables_equal,omitempty"`
+	// Tables that differ or that one side does not have.
+	TablesDifferent int32 `protobuf:"varint,3,opt,name=tables_different,json=tablesDifferent,proto3" json:"tables_different,omitempty"`
+	// Tables that could not be compared.
+	TablesNotCompared int32 `protobuf:"varint,4,opt,name=tables_not_compared,json=tablesNotCompared,proto3" json:"tables_not_compared,omitempty"`
+	// Rows of the source that were compared.
+	Rows int64 `protobuf:"varint,5,opt,name=rows,proto3" json:"rows,omitempty"`
+	// Rows that differ, as far as they were counted.
+	Differences int64 `protobuf:"varint,6,opt,name=differences,proto3" json:"differences,omitempty"`
+	// Source position of the latest snapshots.
+	Position      *v1.Position `protobuf:"bytes,7,opt,name=position,proto3" json:"position,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyResult) Reset() {
+	*x = VerifyResult{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyResult) ProtoMessage() {}
+
+func (x *VerifyResult) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyResult.ProtoReflect.Descriptor instead.
+func (*VerifyResult) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *VerifyResult) GetEqual() bool {
+	if x != nil {
+		return x.Equal
+	}
+	return false
+}
+
+func (x *VerifyResult) GetTablesEqual() int32 {
+	if x != nil {
+		return x.TablesEqual
+	}
+	return 0
+}
+
+func (x *VerifyResult) GetTablesDifferent() int32 {
+	if x != nil {
+		return x.TablesDifferent
+	}
+	return 0
+}
+
+func (x *VerifyResult) GetTablesNotCompared() int32 {
+	if x != nil {
+		return x.TablesNotCompared
+	}
+	return 0
+}
+
+func (x *VerifyResult) GetRows() int64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *VerifyResult) GetDifferences() int64 {
+	if x != nil {
+		return x.Differences
+	}
+	return 0
+}
+
+func (x *VerifyResult) GetPosition() *v1.Position {
+	if x != nil {
+		return x.Position
+	}
+	return nil
+}
+
 var File_syncline_applier_v1_applier_proto protoreflect.FileDescriptor
 
 const file_syncline_applier_v1_applier_proto_rawDesc = "" +
@@ -1547,7 +2303,63 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x97\x01\n" +
 	"\x17WaitReplicationResponse\x128\n" +
 	"\bposition\x18\x01 \x01(\v2\x1c.syncline.change.v1.PositionR\bposition\x12B\n" +
-	"\vreplication\x18\x02 \x01(\v2 .syncline.applier.v1.ReplicationR\vreplication*V\n" +
+	"\vreplication\x18\x02 \x01(\v2 .syncline.applier.v1.ReplicationR\vreplication\"\xdb\x01\n" +
+	"\x18VerifyReplicationRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12%\n" +
+	"\x0einclude_tables\x18\x02 \x03(\tR\rincludeTables\x12%\n" +
+	"\x0eexclude_tables\x18\x03 \x03(\tR\rexcludeTables\x12'\n" +
+	"\x0fmax_differences\x18\x04 \x01(\x05R\x0emaxDifferences\x124\n" +
+	"\bmax_hold\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\amaxHold\"\xaa\x02\n" +
+	"\x19VerifyReplicationResponse\x12A\n" +
+	"\bprogress\x18\x01 \x01(\v2#.syncline.applier.v1.VerifyProgressH\x00R\bprogress\x12D\n" +
+	"\n" +
+	"difference\x18\x02 \x01(\v2\".syncline.applier.v1.RowDifferenceH\x00R\n" +
+	"difference\x12>\n" +
+	"\x05table\x18\x03 \x01(\v2&.syncline.applier.v1.TableVerificationH\x00R\x05table\x12;\n" +
+	"\x06result\x18\x04 \x01(\v2!.syncline.applier.v1.VerifyResultH\x00R\x06resultB\a\n" +
+	"\x05event\"\xb2\x01\n" +
+	"\x0eVerifyProgress\x12\x14\n" +
+	"\x05phase\x18\x01 \x01(\tR\x05phase\x12\x16\n" +
+	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x16\n" +
+	"\x06tables\x18\x03 \x01(\x05R\x06tables\x12\x1f\n" +
+	"\vtables_done\x18\x04 \x01(\x05R\n" +
+	"tablesDone\x12\x12\n" +
+	"\x04rows\x18\x05 \x01(\x03R\x04rows\x12%\n" +
+	"\x0eestimated_rows\x18\x06 \x01(\x03R\restimatedRows\"\xd9\x01\n" +
+	"\rRowDifference\x12\x16\n" +
+	"\x06schema\x18\x01 \x01(\tR\x06schema\x12\x14\n" +
+	"\x05table\x18\x02 \x01(\tR\x05table\x127\n" +
+	"\x04kind\x18\x03 \x01(\x0e2#.syncline.applier.v1.DifferenceKindR\x04kind\x12\x1f\n" +
+	"\vkey_columns\x18\x04 \x03(\tR\n" +
+	"keyColumns\x12\x10\n" +
+	"\x03key\x18\x05 \x03(\tR\x03key\x12\x18\n" +
+	"\acolumns\x18\x06 \x03(\tR\acolumns\x12\x14\n" +
+	"\x05count\x18\a \x01(\x03R\x05count\"\xa8\x03\n" +
+	"\x11TableVerification\x12\x16\n" +
+	"\x06schema\x18\x01 \x01(\tR\x06schema\x12\x14\n" +
+	"\x05table\x18\x02 \x01(\tR\x05table\x12;\n" +
+	"\aoutcome\x18\x03 \x01(\x0e2!.syncline.applier.v1.TableOutcomeR\aoutcome\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x128\n" +
+	"\bposition\x18\x05 \x01(\v2\x1c.syncline.change.v1.PositionR\bposition\x12\x1f\n" +
+	"\vsource_rows\x18\x06 \x01(\x03R\n" +
+	"sourceRows\x12!\n" +
+	"\freplica_rows\x18\a \x01(\x03R\vreplicaRows\x12\x18\n" +
+	"\amissing\x18\b \x01(\x03R\amissing\x12\x14\n" +
+	"\x05extra\x18\t \x01(\x03R\x05extra\x12\x18\n" +
+	"\achanged\x18\n" +
+	" \x01(\x03R\achanged\x12\x1e\n" +
+	"\n" +
+	"unexamined\x18\v \x01(\x03R\n" +
+	"unexamined\x12(\n" +
+	"\x10columns_left_out\x18\f \x03(\tR\x0ecolumnsLeftOut\"\x92\x02\n" +
+	"\fVerifyResult\x12\x14\n" +
+	"\x05equal\x18\x01 \x01(\bR\x05equal\x12!\n" +
+	"\ftables_equal\x18\x02 \x01(\x05R\vtablesEqual\x12)\n" +
+	"\x10tables_different\x18\x03 \x01(\x05R\x0ftablesDifferent\x12.\n" +
+	"\x13tables_not_compared\x18\x04 \x01(\x05R\x11tablesNotCompared\x12\x12\n" +
+	"\x04rows\x18\x05 \x01(\x03R\x04rows\x12 \n" +
+	"\vdifferences\x18\x06 \x01(\x03R\vdifferences\x128\n" +
+	"\bposition\x18\a \x01(\v2\x1c.syncline.change.v1.PositionR\bposition*V\n" +
 	"\vCompression\x12\x1b\n" +
 	"\x17COMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10COMPRESSION_NONE\x10\x01\x12\x14\n" +
@@ -1560,7 +2372,18 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\rSTATE_RUNNING\x10\x04\x12\x12\n" +
 	"\x0eSTATE_RETRYING\x10\x05\x12\x10\n" +
 	"\fSTATE_FAILED\x10\x06\x12\x11\n" +
-	"\rSTATE_STOPPED\x10\a2\x94\a\n" +
+	"\rSTATE_STOPPED\x10\a*\x86\x01\n" +
+	"\x0eDifferenceKind\x12\x1f\n" +
+	"\x1bDIFFERENCE_KIND_UNSPECIFIED\x10\x00\x12\x1b\n" +
+	"\x17DIFFERENCE_KIND_MISSING\x10\x01\x12\x19\n" +
+	"\x15DIFFERENCE_KIND_EXTRA\x10\x02\x12\x1b\n" +
+	"\x17DIFFERENCE_KIND_CHANGED\x10\x03*\x9e\x01\n" +
+	"\fTableOutcome\x12\x1d\n" +
+	"\x19TABLE_OUTCOME_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13TABLE_OUTCOME_EQUAL\x10\x01\x12\x1b\n" +
+	"\x17TABLE_OUTCOME_DIFFERENT\x10\x02\x12\x19\n" +
+	"\x15TABLE_OUTCOME_MISSING\x10\x03\x12\x1e\n" +
+	"\x1aTABLE_OUTCOME_NOT_COMPARED\x10\x042\x8a\b\n" +
 	"\x0eApplierService\x12r\n" +
 	"\x11CreateReplication\x12-.syncline.applier.v1.CreateReplicationRequest\x1a..syncline.applier.v1.CreateReplicationResponse\x12i\n" +
 	"\x0eGetReplication\x12*.syncline.applier.v1.GetReplicationRequest\x1a+.syncline.applier.v1.GetReplicationResponse\x12o\n" +
@@ -1569,7 +2392,8 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x0fStopReplication\x12+.syncline.applier.v1.StopReplicationRequest\x1a,.syncline.applier.v1.StopReplicationResponse\x12r\n" +
 	"\x11DeleteReplication\x12-.syncline.applier.v1.DeleteReplicationRequest\x1a..syncline.applier.v1.DeleteReplicationResponse\x12q\n" +
 	"\x10WatchReplication\x12,.syncline.applier.v1.WatchReplicationRequest\x1a-.syncline.applier.v1.WatchReplicationResponse0\x01\x12l\n" +
-	"\x0fWaitReplication\x12+.syncline.applier.v1.WaitReplicationRequest\x1a,.syncline.applier.v1.WaitReplicationResponseBDZBgithub.com/seed0419d559/syncline/gen/syncline/applier/v1;applierv1b\x06proto3"
+	"\x0fWaitReplication\x12+.syncline.applier.v1.WaitReplicationRequest\x1a,.syncline.applier.v1.WaitReplicationResponse\x12t\n" +
+	"\x11VerifyReplication\x12-.syncline.applier.v1.VerifyReplicationRequest\x1a..syncline.applier.v1.VerifyReplicationResponse0\x01BDZBgithub.com/seed0419d559/syncline/gen/syncline/applier/v1;applierv1b\x06proto3"
 
 var (
 	file_syncline_applier_v1_applier_proto_rawDescOnce sync.Once
@@ -1583,81 +2407,100 @@ func file_syncline_applier_v1_applier_proto_rawDescGZIP() []byte {
 	return file_syncline_applier_v1_applier_proto_rawDescData
 }
 
-var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_syncline_applier_v1_applier_proto_goTypes = []any{
 	(Compression)(0),                  // 0: syncline.applier.v1.Compression
 	(State)(0),                        // 1: syncline.applier.v1.State
-	(*ReplicationSpec)(nil),           // 2: syncline.applier.v1.ReplicationSpec
-	(*Replication)(nil),               // 3: syncline.applier.v1.Replication
-	(*SyncProgress)(nil),              // 4: syncline.applier.v1.SyncProgress
-	(*TableProgress)(nil),             // 5: syncline.applier.v1.TableProgress
-	(*CreateReplicationRequest)(nil),  // 6: syncline.applier.v1.CreateReplicationRequest
-	(*CreateReplicationResponse)(nil), // 7: syncline.applier.v1.CreateReplicationResponse
-	(*GetReplicationRequest)(nil),     // 8: syncline.applier.v1.GetReplicationRequest
-	(*GetReplicationResponse)(nil),    // 9: syncline.applier.v1.GetReplicationResponse
-	(*ListReplicationsRequest)(nil),   // 10: syncline.applier.v1.ListReplicationsRequest
-	(*ListReplicationsResponse)(nil),  // 11: syncline.applier.v1.ListReplicationsResponse
-	(*StartReplicationRequest)(nil),   // 12: syncline.applier.v1.StartReplicationRequest
-	(*StartReplicationResponse)(nil),  // 13: syncline.applier.v1.StartReplicationResponse
-	(*StopReplicationRequest)(nil),    // 14: syncline.applier.v1.StopReplicationRequest
-	(*StopReplicationResponse)(nil),   // 15: syncline.applier.v1.StopReplicationResponse
-	(*DeleteReplicationRequest)(nil),  // 16: syncline.applier.v1.DeleteReplicationRequest
-	(*DeleteReplicationResponse)(nil), // 17: syncline.applier.v1.DeleteReplicationResponse
-	(*WatchReplicationRequest)(nil),   // 18: syncline.applier.v1.WatchReplicationRequest
-	(*WatchReplicationResponse)(nil),  // 19: syncline.applier.v1.WatchReplicationResponse
-	(*WaitReplicationRequest)(nil),    // 20: syncline.applier.v1.WaitReplicationRequest
-	(*WaitReplicationResponse)(nil),   // 21: syncline.applier.v1.WaitReplicationResponse
-	(*v1.Position)(nil),               // 22: syncline.change.v1.Position
-	(*timestamppb.Timestamp)(nil),     // 23: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),       // 24: google.protobuf.Duration
+	(DifferenceKind)(0),               // 2: syncline.applier.v1.DifferenceKind
+	(TableOutcome)(0),                 // 3: syncline.applier.v1.TableOutcome
+	(*ReplicationSpec)(nil),           // 4: syncline.applier.v1.ReplicationSpec
+	(*Replication)(nil),               // 5: syncline.applier.v1.Replication
+	(*SyncProgress)(nil),              // 6: syncline.applier.v1.SyncProgress
+	(*TableProgress)(nil),             // 7: syncline.applier.v1.TableProgress
+	(*CreateReplicationRequest)(nil),  // 8: syncline.applier.v1.CreateReplicationRequest
+	(*CreateReplicationResponse)(nil), // 9: syncline.applier.v1.CreateReplicationResponse
+	(*GetReplicationRequest)(nil),     // 10: syncline.applier.v1.GetReplicationRequest
+	(*GetReplicationResponse)(nil),    // 11: syncline.applier.v1.GetReplicationResponse
+	(*ListReplicationsRequest)(nil),   // 12: syncline.applier.v1.ListReplicationsRequest
+	(*ListReplicationsResponse)(nil),  // 13: syncline.applier.v1.ListReplicationsResponse
+	(*StartReplicationRequest)(nil),   // 14: syncline.applier.v1.StartReplicationRequest
+	(*StartReplicationResponse)(nil),  // 15: syncline.applier.v1.StartReplicationResponse
+	(*StopReplicationRequest)(nil),    // 16: syncline.applier.v1.StopReplicationRequest
+	(*StopReplicationResponse)(nil),   // 17: syncline.applier.v1.StopReplicationResponse
+	(*DeleteReplicationRequest)(nil),  // 18: syncline.applier.v1.DeleteReplicationRequest
+	(*DeleteReplicationResponse)(nil), // 19: syncline.applier.v1.DeleteReplicationResponse
+	(*WatchReplicationRequest)(nil),   // 20: syncline.applier.v1.WatchReplicationRequest
+	(*WatchReplicationResponse)(nil),  // 21: syncline.applier.v1.WatchReplicationResponse
+	(*WaitReplicationRequest)(nil),    // 22: syncline.applier.v1.WaitReplicationRequest
+	(*WaitReplicationResponse)(nil),   // 23: syncline.applier.v1.WaitReplicationResponse
+	(*VerifyReplicationRequest)(nil),  // 24: syncline.applier.v1.VerifyReplicationRequest
+	(*VerifyReplicationResponse)(nil), // 25: syncline.applier.v1.VerifyReplicationResponse
+	(*VerifyProgress)(nil),            // 26: syncline.applier.v1.VerifyProgress
+	(*RowDifference)(nil),             // 27: syncline.applier.v1.RowDifference
+	(*TableVerification)(nil),         // 28: syncline.applier.v1.TableVerification
+	(*VerifyResult)(nil),              // 29: syncline.applier.v1.VerifyResult
+	(*v1.Position)(nil),               // 30: syncline.change.v1.Position
+	(*timestamppb.Timestamp)(nil),     // 31: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 32: google.protobuf.Duration
 }
 var file_syncline_applier_v1_applier_proto_depIdxs = []int32{
 	0,  // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
-	2,  // 1: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	4,  // 1: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
 	1,  // 2: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
-	22, // 3: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
-	22, // 4: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
-	4,  // 5: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
-	23, // 6: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
-	23, // 7: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
-	23, // 8: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
-	23, // 9: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
-	5,  // 10: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
-	23, // 11: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
-	23, // 12: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
-	2,  // 13: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	3,  // 14: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	3,  // 15: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	3,  // 16: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
-	3,  // 17: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	3,  // 18: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	24, // 19: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
-	3,  // 20: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	24, // 21: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
-	22, // 22: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
-	3,  // 23: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	6,  // 24: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
-	8,  // 25: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
-	10, // 26: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
-	12, // 27: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
-	14, // 28: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
-	16, // 29: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
-	18, // 30: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
-	20, // 31: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
-	7,  // 32: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
-	9,  // 33: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
-	11, // 34: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
-	13, // 35: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
-	15, // 36: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
-	17, // 37: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
-	19, // 38: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
-	21, // 39: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
-	32, // [32:40] is the sub-list for method output_type
-	24, // [24:32] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	30, // 3: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
+	30, // 4: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
+	6,  // 5: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
+	31, // 6: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
+	31, // 7: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
+	31, // 8: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
+	31, // 9: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
+	7,  // 10: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
+	31, // 11: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
+	31, // 12: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
+	4,  // 13: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	5,  // 14: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	5,  // 15: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	5,  // 16: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
+	5,  // 17: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	5,  // 18: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	32, // 19: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
+	5,  // 20: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	32, // 21: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
+	30, // 22: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
+	5,  // 23: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	32, // 24: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
+	26, // 25: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
+	27, // 26: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
+	28, // 27: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
+	29, // 28: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
+	2,  // 29: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
+	3,  // 30: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
+	30, // 31: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
+	30, // 32: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
+	8,  // 33: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
+	10, // 34: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
+	12, // 35: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
+	14, // 36: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
+	16, // 37: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
+	18, // 38: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
+	20, // 39: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
+	22, // 40: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
+	24, // 41: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
+	9,  // 42: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
+	11, // 43: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
+	13, // 44: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
+	15, // 45: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
+	17, // 46: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
+	19, // 47: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
+	21, // 48: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
+	23, // 49: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
+	25, // 50: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
+	42, // [42:51] is the sub-list for method output_type
+	33, // [33:42] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_syncline_applier_v1_applier_proto_init() }
@@ -1666,13 +2509,19 @@ func file_syncline_applier_v1_applier_proto_init() {
 		return
 	}
 	file_syncline_applier_v1_applier_proto_msgTypes[1].OneofWrappers = []any{}
+	file_syncline_applier_v1_applier_proto_msgTypes[21].OneofWrappers = []any{
+		(*VerifyReplicationResponse_Progress)(nil),
+		(*VerifyReplicationResponse_Difference)(nil),
+		(*VerifyReplicationResponse_Table)(nil),
+		(*VerifyReplicationResponse_Result)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_applier_v1_applier_proto_rawDesc), len(file_syncline_applier_v1_applier_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   20,
+			NumEnums:      4,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -29,6 +29,7 @@ const (
 	ApplierService_DeleteReplication_FullMethodName = "/syncline.applier.v1.ApplierService/DeleteReplication"
 	ApplierService_WatchReplication_FullMethodName  = "/syncline.applier.v1.ApplierService/WatchReplication"
 	ApplierService_WaitReplication_FullMethodName   = "/syncline.applier.v1.ApplierService/WaitReplication"
+	ApplierService_VerifyReplication_FullMethodName = "/syncline.applier.v1.ApplierService/VerifyReplication"
 )
 
 // ApplierServiceClient is the client API for ApplierService service.
@@ -55,6 +56,9 @@ type ApplierServiceClient interface {
 	// WaitReplication returns once everything that was committed on the source before the call is applied here;
 	// DEADLINE_EXCEEDED with reason NOT_REACHED when that takes longer than the timeout.
 	WaitReplication(ctx context.Context, in *WaitReplicationRequest, opts ...grpc.CallOption) (*WaitReplicationResponse, error)
+	// VerifyReplication compares the replica's rows with the source's, both as of the same source position, while both are in
+	// use. It streams progress, differences and the outcome of each table; its last answer is the result.
+	VerifyReplication(ctx context.Context, in *VerifyReplicationRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyReplicationResponse], error)
 }
 
 type applierServiceClient struct {
@@ -154,6 +158,25 @@ func (c *applierServiceClient) WaitReplication(ctx context.Context, in *WaitRepl
 	return out, nil
 }
 
+func (c *applierServiceClient) VerifyReplication(ctx context.Context, in *VerifyReplicationRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyReplicationResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ApplierService_ServiceDesc.Streams[1], ApplierService_VerifyReplication_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[VerifyReplicationRequest, VerifyReplicationResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ApplierService_VerifyReplicationClient = grpc.ServerStreamingClient[VerifyReplicationResponse]
+
 // ApplierServiceServer is the server API for ApplierService service.
 // All implementations must embed UnimplementedApplierServiceServer
 // for forward compatibility.
@@ -178,6 +201,9 @@ type ApplierServiceServer interface {
 	// WaitReplication returns once everything that was committed on the source before the call is applied here;
 	// DEADLINE_EXCEEDED with reason NOT_REACHED when that takes longer than the timeout.
 	WaitReplication(context.Context, *WaitReplicationRequest) (*WaitReplicationResponse, error)
+	// VerifyReplication compares the replica's rows with the source's, both as of the same source position, while both are in
+	// use. It streams progress, differences and the outcome of each table; its last answer is the result.
+	VerifyReplication(*VerifyReplicationRequest, grpc.ServerStreamingServer[VerifyReplicationResponse]) error
 	mustEmbedUnimplementedApplierServiceServer()
 }
 
@@ -211,6 +237,9 @@ func (UnimplementedApplierServiceServer) WatchReplication(*WatchReplicationReque
 }
 func (UnimplementedApplierServiceServer) WaitReplication(context.Context, *WaitReplicationRequest) (*WaitReplicationResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method WaitReplication not implemented")
+}
+func (UnimplementedApplierServiceServer) VerifyReplication(*VerifyReplicationRequest, grpc.ServerStreamingServer[VerifyReplicationResponse]) error {
+	return status.Error(codes.Unimplemented, "method VerifyReplication not implemented")
 }
 func (UnimplementedApplierServiceServer) mustEmbedUnimplementedApplierServiceServer() {}
 func (UnimplementedApplierServiceServer) testEmbeddedByValue()                        {}
@@ -370,6 +399,17 @@ func _ApplierService_WaitReplication_Handler(srv interface{}, ctx context.Contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ApplierService_VerifyReplication_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(VerifyReplicationRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ApplierServiceServer).VerifyReplication(m, &grpc.GenericServerStream[VerifyReplicationRequest, VerifyReplicationResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ApplierService_VerifyReplicationServer = grpc.ServerStreamingServer[VerifyReplicationResponse]
+
 // ApplierService_ServiceDesc is the grpc.ServiceDesc for ApplierService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -410,6 +450,11 @@ var ApplierService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WatchReplication",
 			Handler:       _ApplierService_WatchReplication_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "VerifyReplication",
+			Handler:       _ApplierService_VerifyReplication_Handler,
 			ServerStreams: true,
 		},
 	},

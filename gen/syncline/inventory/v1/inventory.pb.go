@@ -88,6 +88,60 @@ func (DumpFormat) EnumDescriptor() ([]byte, []int) {
 	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{0}
 }
 
+// ChecksumOrder is what the rows of a table are cut into ranges by.
+type ChecksumOrder int32
+
+const (
+	// By digest.
+	ChecksumOrder_CHECKSUM_ORDER_UNSPECIFIED ChecksumOrder = 0
+	// By the key's values, in PostgreSQL's order: for keys of types that every server sorts alike (whole numbers, numeric,
+	// boolean, uuid, dates and timestamps). Others are refused.
+	ChecksumOrder_CHECKSUM_ORDER_KEY ChecksumOrder = 1
+	// By a digest of the key's values. It is possible with any key, and without one; each call reads the whole table.
+	ChecksumOrder_CHECKSUM_ORDER_DIGEST ChecksumOrder = 2
+)
+
+// Enum value maps for ChecksumOrder.
+var (
+	ChecksumOrder_name = map[int32]string{
+		0: "CHECKSUM_ORDER_UNSPECIFIED",
+		1: "CHECKSUM_ORDER_KEY",
+		2: "CHECKSUM_ORDER_DIGEST",
+	}
+	ChecksumOrder_value = map[string]int32{
+		"CHECKSUM_ORDER_UNSPECIFIED": 0,
+		"CHECKSUM_ORDER_KEY":         1,
+		"CHECKSUM_ORDER_DIGEST":      2,
+	}
+)
+
+func (x ChecksumOrder) Enum() *ChecksumOrder {
+	p := new(ChecksumOrder)
+	*p = x
+	return p
+}
+
+func (x ChecksumOrder) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ChecksumOrder) Descriptor() protoreflect.EnumDescriptor {
+	return file_syncline_inventory_v1_inventory_proto_enumTypes[1].Descriptor()
+}
+
+func (ChecksumOrder) Type() protoreflect.EnumType {
+	return &file_syncline_inventory_v1_inventory_proto_enumTypes[1]
+}
+
+func (x ChecksumOrder) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ChecksumOrder.Descriptor instead.
+func (ChecksumOrder) EnumDescriptor() ([]byte, []int) {
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{1}
+}
+
 // TableSelection chooses tables by patterns: schema.table, schema.*, or "quoted"."names".
 type TableSelection struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1427,6 +1481,436 @@ func (x *DumpEnd) GetBytes() int64 {
 	return 0
 }
 
+// KeyRange is a part of a table's rows.
+type KeyRange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Rows after this place: a value for each column of the key, or one digest of 16 hexadecimal digits. Empty for the beginning.
+	After []string `protobuf:"bytes,1,rep,name=after,proto3" json:"after,omitempty"`
+	// Rows up to and with this place; empty for the end.
+	Through       []string `protobuf:"bytes,2,rep,name=through,proto3" json:"through,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyRange) Reset() {
+	*x = KeyRange{}
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyRange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyRange) ProtoMessage() {}
+
+func (x *KeyRange) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyRange.ProtoReflect.Descriptor instead.
+func (*KeyRange) Descriptor() ([]byte, []int) {
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *KeyRange) GetAfter() []string {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *KeyRange) GetThrough() []string {
+	if x != nil {
+		return x.Through
+	}
+	return nil
+}
+
+// ChecksumRequest asks for checksums of one table.
+type ChecksumRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Snapshot to read from.
+	SnapshotId string `protobuf:"bytes,1,opt,name=snapshot_id,json=snapshotId,proto3" json:"snapshot_id,omitempty"`
+	// Schema of the table.
+	Schema string `protobuf:"bytes,2,opt,name=schema,proto3" json:"schema,omitempty"`
+	// Name of the table. A partitioned table has no rows of its own: ask for its partitions.
+	Table string `protobuf:"bytes,3,opt,name=table,proto3" json:"table,omitempty"`
+	// Columns that the hashes are made of; all but generated ones when empty. The key comes first in a row, then the others in order
+	// of their names, so neither this order nor that of the table matters.
+	Columns []string `protobuf:"bytes,4,rep,name=columns,proto3" json:"columns,omitempty"`
+	// Columns that identify a row, in the order that ranges compare them. Without any the whole row does.
+	Key []string `protobuf:"bytes,5,rep,name=key,proto3" json:"key,omitempty"`
+	// What ranges are cut by; the digest when not set.
+	Order ChecksumOrder `protobuf:"varint,6,opt,name=order,proto3,enum=syncline.inventory.v1.ChecksumOrder" json:"order,omitempty"`
+	// Ranges to read, in their order and without overlaps; the whole table when empty.
+	Ranges []*KeyRange `protobuf:"bytes,7,rep,name=ranges,proto3" json:"ranges,omitempty"`
+	// In the order of the key: each range is cut into chunks of so many rows; 10,000 when 0.
+	RowsPerChunk int64 `protobuf:"varint,8,opt,name=rows_per_chunk,json=rowsPerChunk,proto3" json:"rows_per_chunk,omitempty"`
+	// In the order of the digest: each range is cut into so many chunks of equal width; 1 when 0, at most 65,536 in all.
+	Chunks int32 `protobuf:"varint,9,opt,name=chunks,proto3" json:"chunks,omitempty"`
+	// Give each row instead of chunks.
+	Rows          bool `protobuf:"varint,10,opt,name=rows,proto3" json:"rows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChecksumRequest) Reset() {
+	*x = ChecksumRequest{}
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChecksumRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChecksumRequest) ProtoMessage() {}
+
+func (x *ChecksumRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChecksumRequest.ProtoReflect.Descriptor instead.
+func (*ChecksumRequest) Descriptor() ([]byte, []int) {
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ChecksumRequest) GetSnapshotId() string {
+	if x != nil {
+		return x.SnapshotId
+	}
+	return ""
+}
+
+func (x *ChecksumRequest) GetSchema() string {
+	if x != nil {
+		return x.Schema
+	}
+	return ""
+}
+
+func (x *ChecksumRequest) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
+func (x *ChecksumRequest) GetColumns() []string {
+	if x != nil {
+		return x.Columns
+	}
+	return nil
+}
+
+func (x *ChecksumRequest) GetKey() []string {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *ChecksumRequest) GetOrder() ChecksumOrder {
+	if x != nil {
+		return x.Order
+	}
+	return ChecksumOrder_CHECKSUM_ORDER_UNSPECIFIED
+}
+
+func (x *ChecksumRequest) GetRanges() []*KeyRange {
+	if x != nil {
+		return x.Ranges
+	}
+	return nil
+}
+
+func (x *ChecksumRequest) GetRowsPerChunk() int64 {
+	if x != nil {
+		return x.RowsPerChunk
+	}
+	return 0
+}
+
+func (x *ChecksumRequest) GetChunks() int32 {
+	if x != nil {
+		return x.Chunks
+	}
+	return 0
+}
+
+func (x *ChecksumRequest) GetRows() bool {
+	if x != nil {
+		return x.Rows
+	}
+	return false
+}
+
+// ChecksumResponse is some of the chunks, or of the rows.
+type ChecksumResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Chunks, without a gap over the ranges that were asked for.
+	Chunks []*ChecksumChunk `protobuf:"bytes,1,rep,name=chunks,proto3" json:"chunks,omitempty"`
+	// Rows; in no certain order.
+	Rows []*ChecksumRow `protobuf:"bytes,2,rep,name=rows,proto3" json:"rows,omitempty"`
+	// In the last answer: that nothing is missing.
+	End           *ChecksumEnd `protobuf:"bytes,3,opt,name=end,proto3" json:"end,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChecksumResponse) Reset() {
+	*x = ChecksumResponse{}
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChecksumResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChecksumResponse) ProtoMessage() {}
+
+func (x *ChecksumResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChecksumResponse.ProtoReflect.Descriptor instead.
+func (*ChecksumResponse) Descriptor() ([]byte, []int) {
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ChecksumResponse) GetChunks() []*ChecksumChunk {
+	if x != nil {
+		return x.Chunks
+	}
+	return nil
+}
+
+func (x *ChecksumResponse) GetRows() []*ChecksumRow {
+	if x != nil {
+		return x.Rows
+	}
+	return nil
+}
+
+func (x *ChecksumResponse) GetEnd() *ChecksumEnd {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+// ChecksumChunk is the checksum of a range.
+type ChecksumChunk struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The range.
+	Range *KeyRange `protobuf:"bytes,1,opt,name=range,proto3" json:"range,omitempty"`
+	// Rows in it.
+	Rows int64 `protobuf:"varint,2,opt,name=rows,proto3" json:"rows,omitempty"`
+	// Sum of the rows' hashes modulo 2^128, as 16 bytes with the highest first.
+	Hash          []byte `protobuf:"bytes,3,opt,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChecksumChunk) Reset() {
+	*x = ChecksumChunk{}
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChecksumChunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChecksumChunk) ProtoMessage() {}
+
+func (x *ChecksumChunk) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChecksumChunk.ProtoReflect.Descriptor instead.
+func (*ChecksumChunk) Descriptor() ([]byte, []int) {
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ChecksumChunk) GetRange() *KeyRange {
+	if x != nil {
+		return x.Range
+	}
+	return nil
+}
+
+func (x *ChecksumChunk) GetRows() int64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *ChecksumChunk) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+// ChecksumRow is the checksum of a row.
+type ChecksumRow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Values of the key's columns; of a table without a key one text for people, in which long values are cut.
+	Key []string `protobuf:"bytes,1,rep,name=key,proto3" json:"key,omitempty"`
+	// The row's hash, 16 bytes.
+	Hash []byte `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	// A hash of each column's value: the key's columns first, then the others in order of their names. Not given without a key.
+	ColumnHashes []uint64 `protobuf:"fixed64,3,rep,packed,name=column_hashes,json=columnHashes,proto3" json:"column_hashes,omitempty"`
+	// How many such rows; more than 1 only without a key, where the same row may also come again with a further count.
+	Count         int64 `protobuf:"varint,4,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChecksumRow) Reset() {
+	*x = ChecksumRow{}
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChecksumRow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChecksumRow) ProtoMessage() {}
+
+func (x *ChecksumRow) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChecksumRow.ProtoReflect.Descriptor instead.
+func (*ChecksumRow) Descriptor() ([]byte, []int) {
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ChecksumRow) GetKey() []string {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *ChecksumRow) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *ChecksumRow) GetColumnHashes() []uint64 {
+	if x != nil {
+		return x.ColumnHashes
+	}
+	return nil
+}
+
+func (x *ChecksumRow) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+// ChecksumEnd closes the answers: without it the stream broke off.
+type ChecksumEnd struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Rows read.
+	Rows          int64 `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChecksumEnd) Reset() {
+	*x = ChecksumEnd{}
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChecksumEnd) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChecksumEnd) ProtoMessage() {}
+
+func (x *ChecksumEnd) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChecksumEnd.ProtoReflect.Descriptor instead.
+func (*ChecksumEnd) Descriptor() ([]byte, []int) {
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ChecksumEnd) GetRows() int64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
 var File_syncline_inventory_v1_inventory_proto protoreflect.FileDescriptor
 
 const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
@@ -1524,21 +2008,57 @@ const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	"\x04rows\x18\x03 \x01(\x03R\x04rows\"3\n" +
 	"\aDumpEnd\x12\x12\n" +
 	"\x04rows\x18\x01 \x01(\x03R\x04rows\x12\x14\n" +
-	"\x05bytes\x18\x02 \x01(\x03R\x05bytes*\x92\x01\n" +
+	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\":\n" +
+	"\bKeyRange\x12\x14\n" +
+	"\x05after\x18\x01 \x03(\tR\x05after\x12\x18\n" +
+	"\athrough\x18\x02 \x03(\tR\athrough\"\xd3\x02\n" +
+	"\x0fChecksumRequest\x12\x1f\n" +
+	"\vsnapshot_id\x18\x01 \x01(\tR\n" +
+	"snapshotId\x12\x16\n" +
+	"\x06schema\x18\x02 \x01(\tR\x06schema\x12\x14\n" +
+	"\x05table\x18\x03 \x01(\tR\x05table\x12\x18\n" +
+	"\acolumns\x18\x04 \x03(\tR\acolumns\x12\x10\n" +
+	"\x03key\x18\x05 \x03(\tR\x03key\x12:\n" +
+	"\x05order\x18\x06 \x01(\x0e2$.syncline.inventory.v1.ChecksumOrderR\x05order\x127\n" +
+	"\x06ranges\x18\a \x03(\v2\x1f.syncline.inventory.v1.KeyRangeR\x06ranges\x12$\n" +
+	"\x0erows_per_chunk\x18\b \x01(\x03R\frowsPerChunk\x12\x16\n" +
+	"\x06chunks\x18\t \x01(\x05R\x06chunks\x12\x12\n" +
+	"\x04rows\x18\n" +
+	" \x01(\bR\x04rows\"\xbe\x01\n" +
+	"\x10ChecksumResponse\x12<\n" +
+	"\x06chunks\x18\x01 \x03(\v2$.syncline.inventory.v1.ChecksumChunkR\x06chunks\x126\n" +
+	"\x04rows\x18\x02 \x03(\v2\".syncline.inventory.v1.ChecksumRowR\x04rows\x124\n" +
+	"\x03end\x18\x03 \x01(\v2\".syncline.inventory.v1.ChecksumEndR\x03end\"n\n" +
+	"\rChecksumChunk\x125\n" +
+	"\x05range\x18\x01 \x01(\v2\x1f.syncline.inventory.v1.KeyRangeR\x05range\x12\x12\n" +
+	"\x04rows\x18\x02 \x01(\x03R\x04rows\x12\x12\n" +
+	"\x04hash\x18\x03 \x01(\fR\x04hash\"n\n" +
+	"\vChecksumRow\x12\x10\n" +
+	"\x03key\x18\x01 \x03(\tR\x03key\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\x12#\n" +
+	"\rcolumn_hashes\x18\x03 \x03(\x06R\fcolumnHashes\x12\x14\n" +
+	"\x05count\x18\x04 \x01(\x03R\x05count\"!\n" +
+	"\vChecksumEnd\x12\x12\n" +
+	"\x04rows\x18\x01 \x01(\x03R\x04rows*\x92\x01\n" +
 	"\n" +
 	"DumpFormat\x12\x1b\n" +
 	"\x17DUMP_FORMAT_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15DUMP_FORMAT_COPY_TEXT\x10\x01\x12\x13\n" +
 	"\x0fDUMP_FORMAT_CSV\x10\x02\x12\x1a\n" +
 	"\x16DUMP_FORMAT_JSON_LINES\x10\x03\x12\x1b\n" +
-	"\x17DUMP_FORMAT_COPY_BINARY\x10\x042\xfd\x04\n" +
+	"\x17DUMP_FORMAT_COPY_BINARY\x10\x04*b\n" +
+	"\rChecksumOrder\x12\x1e\n" +
+	"\x1aCHECKSUM_ORDER_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12CHECKSUM_ORDER_KEY\x10\x01\x12\x19\n" +
+	"\x15CHECKSUM_ORDER_DIGEST\x10\x022\xdc\x05\n" +
 	"\x10InventoryService\x12g\n" +
 	"\fGetInventory\x12*.syncline.inventory.v1.GetInventoryRequest\x1a+.syncline.inventory.v1.GetInventoryResponse\x12i\n" +
 	"\fOpenSnapshot\x12*.syncline.inventory.v1.OpenSnapshotRequest\x1a+.syncline.inventory.v1.OpenSnapshotResponse0\x01\x12j\n" +
 	"\rRenewSnapshot\x12+.syncline.inventory.v1.RenewSnapshotRequest\x1a,.syncline.inventory.v1.RenewSnapshotResponse\x12j\n" +
 	"\rCloseSnapshot\x12+.syncline.inventory.v1.CloseSnapshotRequest\x1a,.syncline.inventory.v1.CloseSnapshotResponse\x12j\n" +
 	"\rListSnapshots\x12+.syncline.inventory.v1.ListSnapshotsRequest\x1a,.syncline.inventory.v1.ListSnapshotsResponse\x12Q\n" +
-	"\x04Dump\x12\".syncline.inventory.v1.DumpRequest\x1a#.syncline.inventory.v1.DumpResponse0\x01BHZFgithub.com/seed0419d559/syncline/gen/syncline/inventory/v1;inventoryv1b\x06proto3"
+	"\x04Dump\x12\".syncline.inventory.v1.DumpRequest\x1a#.syncline.inventory.v1.DumpResponse0\x01\x12]\n" +
+	"\bChecksum\x12&.syncline.inventory.v1.ChecksumRequest\x1a'.syncline.inventory.v1.ChecksumResponse0\x01BHZFgithub.com/seed0419d559/syncline/gen/syncline/inventory/v1;inventoryv1b\x06proto3"
 
 var (
 	file_syncline_inventory_v1_inventory_proto_rawDescOnce sync.Once
@@ -1552,71 +2072,86 @@ func file_syncline_inventory_v1_inventory_proto_rawDescGZIP() []byte {
 	return file_syncline_inventory_v1_inventory_proto_rawDescData
 }
 
-var file_syncline_inventory_v1_inventory_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_syncline_inventory_v1_inventory_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_syncline_inventory_v1_inventory_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_syncline_inventory_v1_inventory_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_syncline_inventory_v1_inventory_proto_goTypes = []any{
 	(DumpFormat)(0),               // 0: syncline.inventory.v1.DumpFormat
-	(*TableSelection)(nil),        // 1: syncline.inventory.v1.TableSelection
-	(*GetInventoryRequest)(nil),   // 2: syncline.inventory.v1.GetInventoryRequest
-	(*GetInventoryResponse)(nil),  // 3: syncline.inventory.v1.GetInventoryResponse
-	(*Table)(nil),                 // 4: syncline.inventory.v1.Table
-	(*Column)(nil),                // 5: syncline.inventory.v1.Column
-	(*NotReplicated)(nil),         // 6: syncline.inventory.v1.NotReplicated
-	(*OpenSnapshotRequest)(nil),   // 7: syncline.inventory.v1.OpenSnapshotRequest
-	(*OpenSnapshotResponse)(nil),  // 8: syncline.inventory.v1.OpenSnapshotResponse
-	(*SnapshotWait)(nil),          // 9: syncline.inventory.v1.SnapshotWait
-	(*RunningTransaction)(nil),    // 10: syncline.inventory.v1.RunningTransaction
-	(*Snapshot)(nil),              // 11: syncline.inventory.v1.Snapshot
-	(*RenewSnapshotRequest)(nil),  // 12: syncline.inventory.v1.RenewSnapshotRequest
-	(*RenewSnapshotResponse)(nil), // 13: syncline.inventory.v1.RenewSnapshotResponse
-	(*CloseSnapshotRequest)(nil),  // 14: syncline.inventory.v1.CloseSnapshotRequest
-	(*CloseSnapshotResponse)(nil), // 15: syncline.inventory.v1.CloseSnapshotResponse
-	(*ListSnapshotsRequest)(nil),  // 16: syncline.inventory.v1.ListSnapshotsRequest
-	(*ListSnapshotsResponse)(nil), // 17: syncline.inventory.v1.ListSnapshotsResponse
-	(*DumpRequest)(nil),           // 18: syncline.inventory.v1.DumpRequest
-	(*DumpResponse)(nil),          // 19: syncline.inventory.v1.DumpResponse
-	(*DumpEnd)(nil),               // 20: syncline.inventory.v1.DumpEnd
-	(*v1.Position)(nil),           // 21: syncline.change.v1.Position
-	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(ChecksumOrder)(0),            // 1: syncline.inventory.v1.ChecksumOrder
+	(*TableSelection)(nil),        // 2: syncline.inventory.v1.TableSelection
+	(*GetInventoryRequest)(nil),   // 3: syncline.inventory.v1.GetInventoryRequest
+	(*GetInventoryResponse)(nil),  // 4: syncline.inventory.v1.GetInventoryResponse
+	(*Table)(nil),                 // 5: syncline.inventory.v1.Table
+	(*Column)(nil),                // 6: syncline.inventory.v1.Column
+	(*NotReplicated)(nil),         // 7: syncline.inventory.v1.NotReplicated
+	(*OpenSnapshotRequest)(nil),   // 8: syncline.inventory.v1.OpenSnapshotRequest
+	(*OpenSnapshotResponse)(nil),  // 9: syncline.inventory.v1.OpenSnapshotResponse
+	(*SnapshotWait)(nil),          // 10: syncline.inventory.v1.SnapshotWait
+	(*RunningTransaction)(nil),    // 11: syncline.inventory.v1.RunningTransaction
+	(*Snapshot)(nil),              // 12: syncline.inventory.v1.Snapshot
+	(*RenewSnapshotRequest)(nil),  // 13: syncline.inventory.v1.RenewSnapshotRequest
+	(*RenewSnapshotResponse)(nil), // 14: syncline.inventory.v1.RenewSnapshotResponse
+	(*CloseSnapshotRequest)(nil),  // 15: syncline.inventory.v1.CloseSnapshotRequest
+	(*CloseSnapshotResponse)(nil), // 16: syncline.inventory.v1.CloseSnapshotResponse
+	(*ListSnapshotsRequest)(nil),  // 17: syncline.inventory.v1.ListSnapshotsRequest
+	(*ListSnapshotsResponse)(nil), // 18: syncline.inventory.v1.ListSnapshotsResponse
+	(*DumpRequest)(nil),           // 19: syncline.inventory.v1.DumpRequest
+	(*DumpResponse)(nil),          // 20: syncline.inventory.v1.DumpResponse
+	(*DumpEnd)(nil),               // 21: syncline.inventory.v1.DumpEnd
+	(*KeyRange)(nil),              // 22: syncline.inventory.v1.KeyRange
+	(*ChecksumRequest)(nil),       // 23: syncline.inventory.v1.ChecksumRequest
+	(*ChecksumResponse)(nil),      // 24: syncline.inventory.v1.ChecksumResponse
+	(*ChecksumChunk)(nil),         // 25: syncline.inventory.v1.ChecksumChunk
+	(*ChecksumRow)(nil),           // 26: syncline.inventory.v1.ChecksumRow
+	(*ChecksumEnd)(nil),           // 27: syncline.inventory.v1.ChecksumEnd
+	(*v1.Position)(nil),           // 28: syncline.change.v1.Position
+	(*durationpb.Duration)(nil),   // 29: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
 }
 var file_syncline_inventory_v1_inventory_proto_depIdxs = []int32{
-	1,  // 0: syncline.inventory.v1.GetInventoryRequest.tables:type_name -> syncline.inventory.v1.TableSelection
-	21, // 1: syncline.inventory.v1.GetInventoryResponse.position:type_name -> syncline.change.v1.Position
-	4,  // 2: syncline.inventory.v1.GetInventoryResponse.tables:type_name -> syncline.inventory.v1.Table
-	6,  // 3: syncline.inventory.v1.GetInventoryResponse.not_replicated:type_name -> syncline.inventory.v1.NotReplicated
-	5,  // 4: syncline.inventory.v1.Table.columns:type_name -> syncline.inventory.v1.Column
-	22, // 5: syncline.inventory.v1.OpenSnapshotRequest.ttl:type_name -> google.protobuf.Duration
-	22, // 6: syncline.inventory.v1.OpenSnapshotRequest.wait:type_name -> google.protobuf.Duration
-	9,  // 7: syncline.inventory.v1.OpenSnapshotResponse.waiting:type_name -> syncline.inventory.v1.SnapshotWait
-	11, // 8: syncline.inventory.v1.OpenSnapshotResponse.snapshot:type_name -> syncline.inventory.v1.Snapshot
-	10, // 9: syncline.inventory.v1.SnapshotWait.transactions:type_name -> syncline.inventory.v1.RunningTransaction
-	23, // 10: syncline.inventory.v1.RunningTransaction.start_time:type_name -> google.protobuf.Timestamp
-	21, // 11: syncline.inventory.v1.Snapshot.position:type_name -> syncline.change.v1.Position
-	23, // 12: syncline.inventory.v1.Snapshot.expire_time:type_name -> google.protobuf.Timestamp
-	23, // 13: syncline.inventory.v1.Snapshot.create_time:type_name -> google.protobuf.Timestamp
-	22, // 14: syncline.inventory.v1.RenewSnapshotRequest.ttl:type_name -> google.protobuf.Duration
-	11, // 15: syncline.inventory.v1.RenewSnapshotResponse.snapshot:type_name -> syncline.inventory.v1.Snapshot
-	11, // 16: syncline.inventory.v1.ListSnapshotsResponse.snapshots:type_name -> syncline.inventory.v1.Snapshot
+	2,  // 0: syncline.inventory.v1.GetInventoryRequest.tables:type_name -> syncline.inventory.v1.TableSelection
+	28, // 1: syncline.inventory.v1.GetInventoryResponse.position:type_name -> syncline.change.v1.Position
+	5,  // 2: syncline.inventory.v1.GetInventoryResponse.tables:type_name -> syncline.inventory.v1.Table
+	7,  // 3: syncline.inventory.v1.GetInventoryResponse.not_replicated:type_name -> syncline.inventory.v1.NotReplicated
+	6,  // 4: syncline.inventory.v1.Table.columns:type_name -> syncline.inventory.v1.Column
+	29, // 5: syncline.inventory.v1.OpenSnapshotRequest.ttl:type_name -> google.protobuf.Duration
+	29, // 6: syncline.inventory.v1.OpenSnapshotRequest.wait:type_name -> google.protobuf.Duration
+	10, // 7: syncline.inventory.v1.OpenSnapshotResponse.waiting:type_name -> syncline.inventory.v1.SnapshotWait
+	12, // 8: syncline.inventory.v1.OpenSnapshotResponse.snapshot:type_name -> syncline.inventory.v1.Snapshot
+	11, // 9: syncline.inventory.v1.SnapshotWait.transactions:type_name -> syncline.inventory.v1.RunningTransaction
+	30, // 10: syncline.inventory.v1.RunningTransaction.start_time:type_name -> google.protobuf.Timestamp
+	28, // 11: syncline.inventory.v1.Snapshot.position:type_name -> syncline.change.v1.Position
+	30, // 12: syncline.inventory.v1.Snapshot.expire_time:type_name -> google.protobuf.Timestamp
+	30, // 13: syncline.inventory.v1.Snapshot.create_time:type_name -> google.protobuf.Timestamp
+	29, // 14: syncline.inventory.v1.RenewSnapshotRequest.ttl:type_name -> google.protobuf.Duration
+	12, // 15: syncline.inventory.v1.RenewSnapshotResponse.snapshot:type_name -> syncline.inventory.v1.Snapshot
+	12, // 16: syncline.inventory.v1.ListSnapshotsResponse.snapshots:type_name -> syncline.inventory.v1.Snapshot
 	0,  // 17: syncline.inventory.v1.DumpRequest.format:type_name -> syncline.inventory.v1.DumpFormat
-	20, // 18: syncline.inventory.v1.DumpResponse.end:type_name -> syncline.inventory.v1.DumpEnd
-	2,  // 19: syncline.inventory.v1.InventoryService.GetInventory:input_type -> syncline.inventory.v1.GetInventoryRequest
-	7,  // 20: syncline.inventory.v1.InventoryService.OpenSnapshot:input_type -> syncline.inventory.v1.OpenSnapshotRequest
-	12, // 21: syncline.inventory.v1.InventoryService.RenewSnapshot:input_type -> syncline.inventory.v1.RenewSnapshotRequest
-	14, // 22: syncline.inventory.v1.InventoryService.CloseSnapshot:input_type -> syncline.inventory.v1.CloseSnapshotRequest
-	16, // 23: syncline.inventory.v1.InventoryService.ListSnapshots:input_type -> syncline.inventory.v1.ListSnapshotsRequest
-	18, // 24: syncline.inventory.v1.InventoryService.Dump:input_type -> syncline.inventory.v1.DumpRequest
-	3,  // 25: syncline.inventory.v1.InventoryService.GetInventory:output_type -> syncline.inventory.v1.GetInventoryResponse
-	8,  // 26: syncline.inventory.v1.InventoryService.OpenSnapshot:output_type -> syncline.inventory.v1.OpenSnapshotResponse
-	13, // 27: syncline.inventory.v1.InventoryService.RenewSnapshot:output_type -> syncline.inventory.v1.RenewSnapshotResponse
-	15, // 28: syncline.inventory.v1.InventoryService.CloseSnapshot:output_type -> syncline.inventory.v1.CloseSnapshotResponse
-	17, // 29: syncline.inventory.v1.InventoryService.ListSnapshots:output_type -> syncline.inventory.v1.ListSnapshotsResponse
-	19, // 30: syncline.inventory.v1.InventoryService.Dump:output_type -> syncline.inventory.v1.DumpResponse
-	25, // [25:31] is the sub-list for method output_type
-	19, // [19:25] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	21, // 18: syncline.inventory.v1.DumpResponse.end:type_name -> syncline.inventory.v1.DumpEnd
+	1,  // 19: syncline.inventory.v1.ChecksumRequest.order:type_name -> syncline.inventory.v1.ChecksumOrder
+	22, // 20: syncline.inventory.v1.ChecksumRequest.ranges:type_name -> syncline.inventory.v1.KeyRange
+	25, // 21: syncline.inventory.v1.ChecksumResponse.chunks:type_name -> syncline.inventory.v1.ChecksumChunk
+	26, // 22: syncline.inventory.v1.ChecksumResponse.rows:type_name -> syncline.inventory.v1.ChecksumRow
+	27, // 23: syncline.inventory.v1.ChecksumResponse.end:type_name -> syncline.inventory.v1.ChecksumEnd
+	22, // 24: syncline.inventory.v1.ChecksumChunk.range:type_name -> syncline.inventory.v1.KeyRange
+	3,  // 25: syncline.inventory.v1.InventoryService.GetInventory:input_type -> syncline.inventory.v1.GetInventoryRequest
+	8,  // 26: syncline.inventory.v1.InventoryService.OpenSnapshot:input_type -> syncline.inventory.v1.OpenSnapshotRequest
+	13, // 27: syncline.inventory.v1.InventoryService.RenewSnapshot:input_type -> syncline.inventory.v1.RenewSnapshotRequest
+	15, // 28: syncline.inventory.v1.InventoryService.CloseSnapshot:input_type -> syncline.inventory.v1.CloseSnapshotRequest
+	17, // 29: syncline.inventory.v1.InventoryService.ListSnapshots:input_type -> syncline.inventory.v1.ListSnapshotsRequest
+	19, // 30: syncline.inventory.v1.InventoryService.Dump:input_type -> syncline.inventory.v1.DumpRequest
+	23, // 31: syncline.inventory.v1.InventoryService.Checksum:input_type -> syncline.inventory.v1.ChecksumRequest
+	4,  // 32: syncline.inventory.v1.InventoryService.GetInventory:output_type -> syncline.inventory.v1.GetInventoryResponse
+	9,  // 33: syncline.inventory.v1.InventoryService.OpenSnapshot:output_type -> syncline.inventory.v1.OpenSnapshotResponse
+	14, // 34: syncline.inventory.v1.InventoryService.RenewSnapshot:output_type -> syncline.inventory.v1.RenewSnapshotResponse
+	16, // 35: syncline.inventory.v1.InventoryService.CloseSnapshot:output_type -> syncline.inventory.v1.CloseSnapshotResponse
+	18, // 36: syncline.inventory.v1.InventoryService.ListSnapshots:output_type -> syncline.inventory.v1.ListSnapshotsResponse
+	20, // 37: syncline.inventory.v1.InventoryService.Dump:output_type -> syncline.inventory.v1.DumpResponse
+	24, // 38: syncline.inventory.v1.InventoryService.Checksum:output_type -> syncline.inventory.v1.ChecksumResponse
+	32, // [32:39] is the sub-list for method output_type
+	25, // [25:32] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_syncline_inventory_v1_inventory_proto_init() }
@@ -1633,8 +2168,8 @@ func file_syncline_inventory_v1_inventory_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_inventory_v1_inventory_proto_rawDesc), len(file_syncline_inventory_v1_inventory_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   20,
+			NumEnums:      2,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -27,6 +27,7 @@ const (
 	InventoryService_CloseSnapshot_FullMethodName = "/syncline.inventory.v1.InventoryService/CloseSnapshot"
 	InventoryService_ListSnapshots_FullMethodName = "/syncline.inventory.v1.InventoryService/ListSnapshots"
 	InventoryService_Dump_FullMethodName          = "/syncline.inventory.v1.InventoryService/Dump"
+	InventoryService_Checksum_FullMethodName      = "/syncline.inventory.v1.InventoryService/Checksum"
 )
 
 // InventoryServiceClient is the client API for InventoryService service.
@@ -49,6 +50,9 @@ type InventoryServiceClient interface {
 	// Dump streams the rows of one table, or of a range of its pages, as of a snapshot. FAILED_PRECONDITION with reason
 	// TABLE_REWRITTEN if the table was truncated or rewritten since the snapshot: take a new one for it.
 	Dump(ctx context.Context, in *DumpRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DumpResponse], error)
+	// Checksum streams row counts and hashes of ranges of one table, or of each of its rows, as of a snapshot. Equal rows have
+	// equal hashes on every server. FAILED_PRECONDITION with reason TABLE_REWRITTEN as for Dump.
+	Checksum(ctx context.Context, in *ChecksumRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ChecksumResponse], error)
 }
 
 type inventoryServiceClient struct {
@@ -137,6 +141,25 @@ func (c *inventoryServiceClient) Dump(ctx context.Context, in *DumpRequest, opts
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type InventoryService_DumpClient = grpc.ServerStreamingClient[DumpResponse]
 
+func (c *inventoryServiceClient) Checksum(ctx context.Context, in *ChecksumRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ChecksumResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &InventoryService_ServiceDesc.Streams[2], InventoryService_Checksum_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ChecksumRequest, ChecksumResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type InventoryService_ChecksumClient = grpc.ServerStreamingClient[ChecksumResponse]
+
 // InventoryServiceServer is the server API for InventoryService service.
 // All implementations must embed UnimplementedInventoryServiceServer
 // for forward compatibility.
@@ -157,6 +180,9 @@ type InventoryServiceServer interface {
 	// Dump streams the rows of one table, or of a range of its pages, as of a snapshot. FAILED_PRECONDITION with reason
 	// TABLE_REWRITTEN if the table was truncated or rewritten since the snapshot: take a new one for it.
 	Dump(*DumpRequest, grpc.ServerStreamingServer[DumpResponse]) error
+	// Checksum streams row counts and hashes of ranges of one table, or of each of its rows, as of a snapshot. Equal rows have
+	// equal hashes on every server. FAILED_PRECONDITION with reason TABLE_REWRITTEN as for Dump.
+	Checksum(*ChecksumRequest, grpc.ServerStreamingServer[ChecksumResponse]) error
 	mustEmbedUnimplementedInventoryServiceServer()
 }
 
@@ -184,6 +210,9 @@ func (UnimplementedInventoryServiceServer) ListSnapshots(context.Context, *ListS
 }
 func (UnimplementedInventoryServiceServer) Dump(*DumpRequest, grpc.ServerStreamingServer[DumpResponse]) error {
 	return status.Error(codes.Unimplemented, "method Dump not implemented")
+}
+func (UnimplementedInventoryServiceServer) Checksum(*ChecksumRequest, grpc.ServerStreamingServer[ChecksumResponse]) error {
+	return status.Error(codes.Unimplemented, "method Checksum not implemented")
 }
 func (UnimplementedInventoryServiceServer) mustEmbedUnimplementedInventoryServiceServer() {}
 func (UnimplementedInventoryServiceServer) testEmbeddedByValue()                          {}
@@ -300,6 +329,17 @@ func _InventoryService_Dump_Handler(srv interface{}, stream grpc.ServerStream) e
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type InventoryService_DumpServer = grpc.ServerStreamingServer[DumpResponse]
 
+func _InventoryService_Checksum_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ChecksumRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(InventoryServiceServer).Checksum(m, &grpc.GenericServerStream[ChecksumRequest, ChecksumResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type InventoryService_ChecksumServer = grpc.ServerStreamingServer[ChecksumResponse]
+
 // InventoryService_ServiceDesc is the grpc.ServiceDesc for InventoryService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -333,6 +373,11 @@ var InventoryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Dump",
 			Handler:       _InventoryService_Dump_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Checksum",
+			Handler:       _InventoryService_Checksum_Handler,
 			ServerStreams: true,
 		},
 	},
