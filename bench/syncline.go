@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"github.com/jackc/pgx/v5"
+
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
 )
@@ -22,6 +24,7 @@ type syncline struct {
 	profiles string // directory for profiles, "" for none
 
 	cpuBefore [2]float64      // of primary and replica
+	backends  map[int]float64 // CPU time before, of the PostgreSQL processes that worked for them
 	sentTo    map[int]float64 // bytes, by port of the other end
 	logBefore float64
 }
@@ -155,16 +158,47 @@ func (s *syncline) failed(ctx context.Context) error {
 	return check(answer.GetReplication())
 }
 
-func (s *syncline) begin(context.Context) (err error) {
+func (s *syncline) begin(ctx context.Context) (err error) {
+	s.backends = map[int]float64{}
+	for side := range s.cpuBefore {
+		pids, err := s.sessions(ctx, side)
+		if err != nil {
+			return err
+		}
+		for _, pid := range pids {
+			s.backends[pid] = ownCPU(pid)
+		}
+	}
 	s.cpuBefore = [2]float64{s.primary.cpu(), s.replica.cpu()}
 	s.logBefore = diskUsage(s.logDir())
 	s.sentTo, err = sent(s.primary.port())
 	return err
 }
 
-func (s *syncline) report(_ context.Context, f figures) error {
+// sessions are PostgreSQL's processes that work for Syncline now, at the primary or at the replica.
+func (s *syncline) sessions(ctx context.Context, side int) (list []int, err error) {
+	url := s.lab.primaryURL()
+	if side == 1 {
+		url = s.url
+	}
+	return list, withConn(ctx, url, func(conn *pgx.Conn) (err error) {
+		list, err = pids(ctx, conn, "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'syncline%'")
+		return err
+	})
+}
+
+func (s *syncline) report(ctx context.Context, f figures) error {
 	f[sourceCPU] = s.primary.cpu() - s.cpuBefore[0]
 	f[applierCPU] = s.replica.cpu() - s.cpuBefore[1]
+	for side, figure := range []string{sourceCPU, applierCPU} {
+		pids, err := s.sessions(ctx, side)
+		if err != nil {
+			return err
+		}
+		for _, pid := range pids {
+			f[figure] += ownCPU(pid) - s.backends[pid]
+		}
+	}
 	f[logBytes] = diskUsage(s.logDir()) - s.logBefore
 	f.peak(primaryPeak, s.primary.pid())
 	f.peak(replicaPeak, s.replica.pid())
