@@ -214,7 +214,7 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.closed = true
-	for _, f := range s.used {
+	for _, f := range s.files {
 		f.rest(true)
 	}
 	s.used = nil

@@ -1,24 +1,11 @@
 package apply
 
 import (
-	"encoding/binary"
-	"fmt"
 	"testing"
 
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/changelog/block"
-	"github.com/seed0419d559/syncline/internal/pgoutput"
 )
-
-// benchTuple is a row as the walsender sends it.
-func benchTuple(values ...string) pgoutput.Tuple {
-	t := pgoutput.Tuple{N: len(values)}
-	for _, v := range values {
-		t.Raw = binary.BigEndian.AppendUint32(append(t.Raw, 't'), uint32(len(v)))
-		t.Raw = append(t.Raw, v...)
-	}
-	return t
-}
 
 // benchPlan is the plan of a table with a key and four other columns.
 func benchPlan(b *testing.B) *Plan {
@@ -67,7 +54,7 @@ func benchOps(b *testing.B, p *Plan, operation Operation, n, changes int) []op {
 		}
 	}
 	for i := range n {
-		row := benchTuple(fmt.Sprint(i*7919%(n/changes)), "4711", "199.99", "a note of twenty chr", "2026-02-28 23:59:59.123456+00")
+		row := testRow(i*7919%(n/changes), "4711", "199.99", "a note of twenty chr", "2026-02-28 23:59:59.123456+00")
 		err := builder.Change(&block.Source{Operation: kinds[operation], Relation: change.RelationHash{1}, New: row})
 		if err != nil {
 			b.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/seed0419d559/syncline/internal/change"
+	"github.com/seed0419d559/syncline/internal/gather"
 	"github.com/seed0419d559/syncline/internal/node"
 	"github.com/seed0419d559/syncline/internal/pgoutput"
 	"github.com/seed0419d559/syncline/internal/pgtest"
@@ -101,6 +102,8 @@ type testRun struct {
 	stream <-chan Event // instead of events
 	queued bool         // all events wait from the beginning, so that transactions are grouped; else each block finds nothing behind it
 	until  change.LSN
+	// gather is the engine's; the zero value holds nothing up, so that what is grouped is what a test says.
+	gather gather.Gather
 }
 
 type testTweak func(*testRun)
@@ -165,7 +168,9 @@ func (g *testTarget) try(l *testLog, tweaks ...testTweak) error {
 	if reached {
 		return nil
 	}
-	err = NewEngine(r.Config).Run(ctx, r.channel(ctx))
+	engine := NewEngine(r.Config)
+	engine.gather = r.gather
+	err = engine.Run(ctx, r.channel(ctx))
 	if reached && errors.Is(err, context.Canceled) {
 		return nil
 	}

@@ -52,6 +52,7 @@ func TestBusySocketThatFallsSilent(t *testing.T) {
 	}()
 	written := data(100)
 	for round := range rounds {
+		silent := make(chan struct{}) // all but the last message has come
 		wire := bytes.Repeat(written, burst)
 		cut := len(wire) - 1 - round*len(written)/rounds
 		go func() {
@@ -60,7 +61,7 @@ func TestBusySocketThatFallsSilent(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			time.Sleep(5 * time.Millisecond)
+			<-silent
 			if _, err := server.Write(wire[cut:]); err != nil {
 				t.Error(err)
 			}
@@ -73,6 +74,9 @@ func TestBusySocketThatFallsSilent(t *testing.T) {
 				}
 			case <-time.After(10 * time.Second):
 				t.Fatalf("round %d: message %d has not come", round, n)
+			}
+			if n == burst-2 {
+				close(silent)
 			}
 		}
 	}
