@@ -147,7 +147,7 @@ func (c *compiler) operand(t *term, o operand) (s scalar, known bool, err error)
 		return s, false, err
 	}
 	if s, err = t.family.operand(text); err != nil {
-		return s, false, t.refuse(o.path, fmt.Errorf("%s and %w as the parameter %s", t.column.is(), err, shown(o.param)))
+		return s, false, t.refuse(o.path, fmt.Errorf("%s and %w; that is the value of the parameter %s", t.column.is(), err, shown(o.param)))
 	}
 	return s, true, nil
 }

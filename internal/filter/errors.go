@@ -3,6 +3,8 @@ package filter
 import (
 	"errors"
 	"fmt"
+	"strings"
+	"unicode"
 )
 
 // ErrSelector says that a selector, or a parameter for it, cannot be used: its author has to change it.
@@ -14,10 +16,23 @@ var ErrValue = errors.New("row cannot be filtered")
 
 // refuse is an ErrSelector that names the place in the selector.
 func refuse(path, format string, args ...any) error {
-	if path == "" {
-		return fmt.Errorf("%w: %s", ErrSelector, fmt.Sprintf(format, args...))
+	text := fmt.Sprintf(format, args...)
+	if path != "" {
+		text = shownPath(path) + ": " + text
 	}
-	return fmt.Errorf("%w: %s: %s", ErrSelector, path, fmt.Sprintf(format, args...))
+	return fmt.Errorf("%w: %s", ErrSelector, text)
+}
+
+// shownPath keeps a path in one line, and its end, which says most.
+func shownPath(path string) string {
+	const most = 160
+	if strings.ContainsFunc(path, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		path = fmt.Sprintf("%q", path)
+	}
+	if runes := []rune(path); len(runes) > most {
+		path = string(runes[:most/4]) + "…" + string(runes[len(runes)-most*3/4:])
+	}
+	return path
 }
 
 // shown shortens text from a selector for a message.
