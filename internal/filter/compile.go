@@ -70,6 +70,7 @@ type compiler struct {
 	parameters   map[string]string
 	anyParameter bool
 	used         map[int]bool
+	printed      int // bytes of the regular expressions for PostgreSQL
 }
 
 func newCompiler(columns []Column) *compiler {
@@ -184,8 +185,13 @@ func (c *compiler) regex(t *term, n *node) error {
 	if t.regex, err = regexp.Compile(text); err != nil {
 		return refuse(o.path, "%s", err)
 	}
-	t.pattern, err = printPattern(re)
-	return err
+	if t.pattern, err = printPattern(re); err != nil {
+		return refuse(o.path, "%s", err)
+	}
+	if c.printed += len(t.pattern); c.printed > maxPrinted {
+		return refuse(o.path, "%s", errTooManyClasses)
+	}
+	return nil
 }
 
 // refuse names the column.

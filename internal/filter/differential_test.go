@@ -17,7 +17,7 @@ import (
 )
 
 // seedVariable names the environment variable that repeats a random test.
-const seedVariable = "SYNCLINE_TEST_SEED"
+const seedVariable = "SYNCLINE_SEED"
 
 func random(t testing.TB) *rand.Rand {
 	t.Helper()

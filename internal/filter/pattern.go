@@ -9,9 +9,13 @@ import (
 )
 
 const (
-	maxRepeat      = 255  // PostgreSQL's DUPMAX
-	maxPatternSize = 4000 // instructions of the compiled expression
+	maxRepeat      = 255      // PostgreSQL's DUPMAX
+	maxPatternSize = 1000     // instructions of the compiled expression; PostgreSQL's time for one can grow with their cube
+	maxPrinted     = 64 << 10 // bytes of what all expressions of a selector are for PostgreSQL; a class such as \pL has 10 KB
 )
+
+var errTooManyClasses = fmt.Errorf("the regular expressions of the selector are too large once their classes are written out for PostgreSQL: "+
+	`at most %d bytes are allowed; use smaller classes, such as [a-z] instead of \pL`, maxPrinted)
 
 // parsePattern reads a regular expression in the syntax of Go, which is RE2's.
 func parsePattern(pattern string) (*syntax.Regexp, error) {
@@ -42,6 +46,9 @@ func printPattern(re *syntax.Regexp) (string, error) {
 	var b strings.Builder
 	if err := appendPattern(&b, re); err != nil {
 		return "", err
+	}
+	if b.Len() > maxPrinted {
+		return "", errTooManyClasses
 	}
 	return b.String(), nil
 }

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/seed0419d559/syncline/internal/pgtest"
 	"github.com/seed0419d559/syncline/internal/postgres"
@@ -15,7 +16,7 @@ import (
 var atoms = []string{
 	"a", "b", "c", "ab", "A", "1", "0", " ", `\n`, `\t`, "é", "ß", "k", "K", "😀", ".", `\.`, `\\`, `\*`, `\{`, `\[`, `\]`, `\(`, `\|`, `\^`, `\$`, "'", `"`, "#", "-", "_", "/", ":", "=", "&", `\x41`, `\x{212a}`, `\a`,
 	"[ab]", "[^ab]", "[a-c]", "[^a-c]", `[\]]`, `[^\]]`, `[\-a]`, `[\\]`, `[\^a]`, "[[:alpha:]]", "[[:^digit:]]", "[[:space:]]", "[é-ü]", `[\x{80}-\x{10ffff}]`, `[^\x{0}-\x{7f}]`, `[\d_]`, `[^\n]`, `[\x{d7ff}-\x{e000}]`,
-	`\d`, `\D`, `\w`, `\W`, `\s`, `\S`, `\pL`, `\PL`, `\p{Greek}`, `\pN`, `\p{Lu}`, "(?i:a)", "(?i:ks)", "(?i:[a-c])", "(?i:é)", "(?i:ß)", "(?s:.)", "(?s:.*)", "(?-s:.)", "", "()", "(?:)", "^", "$", `\A`, `\z`, `\Q.*\E`,
+	`\d`, `\D`, `\w`, `\W`, `\s`, `\S`, `\pL`, `\p{Greek}`, `\pN`, `\p{Lu}`, "(?i:a)", "(?i:ks)", "(?i:[a-c])", "(?i:é)", "(?i:ß)", "(?s:.)", "(?s:.*)", "(?-s:.)", "", "()", "(?:)", "^", "$", `\A`, `\z`, `\Q.*\E`,
 	"{", "}", "a{", "{1,", "]",
 }
 
@@ -72,7 +73,7 @@ func patternTable(t *testing.T, r *rand.Rand) table {
 func TestPatternsAgainstPostgreSQL(t *testing.T) {
 	r := random(t)
 	table := patternTable(t, r)
-	const rounds, batch = 60, 25
+	const rounds, batch = 30, 25
 	refusals := 0
 	var counts [3]int
 	for range rounds {
@@ -113,18 +114,15 @@ func TestPatternsAgainstPostgreSQL(t *testing.T) {
 func TestLargePatterns(t *testing.T) {
 	table := patternTable(t, random(t))
 	for _, pattern := range []string{
-		`\pL{255}`, `(\pL|\pN){200}`, `(?:\pL{1,50}\PL{1,50}){8}`, `(?:a|b|[^c]){255}x{255}`, `(?:a?){255}(?:b{0,255})c{255}.{255}`, strings.Repeat("(?:ab){255}", 6), strings.Repeat(`[^a]?\pL?`, 500),
-		`(?:(?:a{0,10}){0,10}){0,10}`, `(?i)` + strings.Repeat("straße", 300), strings.Repeat("a|", 1500) + "b", strings.Repeat("(?:", 200) + "a" + strings.Repeat(")*b", 200), `(?:[a-z]+\d*){100}$`,
+		`\pL{255}`, `(\pL|\pN){200}`, `(?:\pL{1,50}\PL{1,50}){5}`, `(?:a|b|[^c]){255}x{255}`, `(?:a?){200}(?:b{0,200})c{100}.{50}`, strings.Repeat("(?:ab){240}", 2), strings.Repeat(`[^a]?\pL?`, 6),
+		`(?:(?:a{0,10}){0,9}){0,5}`, `(?i)` + strings.Repeat("straße", 160), strings.Repeat("ab|cd|", 150) + "b", strings.Repeat("(?:", 200) + "a" + strings.Repeat(")*b", 200), `(?:[a-z]+\d*){100}$`,
 	} {
-		s, err := Parse([]byte(fmt.Sprintf(`{"t": {"$regex": %s}}`, quoteJSON(pattern))))
-		if err != nil {
-			t.Logf("%.60s: %.200s", pattern, err)
-			continue
-		}
-		p, err := s.Compile(table.columns, nil)
+		p, err := parse(t, fmt.Sprintf(`{"t": {"$regex": %s}}`, quoteJSON(pattern))).Compile(table.columns, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
+		began := time.Now()
 		table.compare(t, []*Predicate{p})
+		t.Logf("%.60s: %v", pattern, time.Since(began))
 	}
 }
