@@ -81,21 +81,21 @@ func readTable(t testing.TB, conn *pgx.Conn) table {
 	return result
 }
 
-// compare asks PostgreSQL and Matches about every row: true, false or unknown have to be the same, and for the first predicate the
-// rows of a WHERE. It returns how often each came out.
+// compare asks PostgreSQL and Matches about every row: true, false or unknown have to be the same, and so have the rows of a
+// WHERE, which PostgreSQL plans in ways of its own. It returns how often each came out.
 func (tb table) compare(t testing.TB, predicates []*Predicate) (counts [3]int) {
 	t.Helper()
 	var query strings.Builder
 	for _, p := range predicates {
-		query.WriteString("SELECT pg_catalog.string_agg(CASE " + p.SQL() + " WHEN true THEN '2' WHEN false THEN '0' ELSE '1' END, '' ORDER BY id) FROM public.t; ")
+		query.WriteString("SELECT pg_catalog.string_agg(CASE " + p.SQL() + " WHEN true THEN '2' WHEN false THEN '0' ELSE '1' END, '' ORDER BY id) FROM public.t;\n" +
+			"SELECT pg_catalog.string_agg(id::pg_catalog.text, ',' ORDER BY id) FROM public.t WHERE " + p.SQL() + ";\n")
 	}
-	query.WriteString("SELECT pg_catalog.array_agg(id ORDER BY id) FROM public.t WHERE " + predicates[0].SQL())
 	answers, err := tb.conn.PgConn().Exec(t.Context(), query.String()).ReadAll()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, query.String())
 	}
 	for n, p := range predicates {
-		want, got := answers[n].Rows[0][0], make([]byte, len(tb.rows))
+		want, got := string(answers[2*n].Rows[0][0]), make([]byte, len(tb.rows))
 		var ids []string
 		for i, values := range tb.rows {
 			truth, err := p.root.evaluate(values)
@@ -108,6 +108,9 @@ func (tb table) compare(t testing.TB, predicates []*Predicate) (counts [3]int) {
 				ids = append(ids, strconv.Itoa(i+1))
 			}
 		}
+		if selected := string(answers[2*n+1].Rows[0][0]); selected != strings.Join(ids, ",") {
+			t.Errorf("WHERE %.2000s: PostgreSQL selects rows %s, Matches %s", p.SQL(), selected, strings.Join(ids, ","))
+		}
 		for i := range got {
 			if got[i] != want[i] {
 				t.Errorf("%.2000s\nrow %d: PostgreSQL says %c, Matches %c (0 false, 1 unknown, 2 true)", p.SQL(), i+1, want[i], got[i])
@@ -116,9 +119,6 @@ func (tb table) compare(t testing.TB, predicates []*Predicate) (counts [3]int) {
 				}
 				break
 			}
-		}
-		if list := string(answers[len(predicates)].Rows[0][0]); n == 0 && strings.Trim(list, "{}") != strings.Join(ids, ",") {
-			t.Errorf("WHERE %s: PostgreSQL selects %s, Matches %v", p.SQL(), list, ids)
 		}
 	}
 	return counts
@@ -131,19 +131,25 @@ func TestAgainstPostgreSQL(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close(t.Context()) })
-	pgtest.Exec(t, conn, "SET search_path = public")
+	pgtest.Exec(t, conn, "SET search_path = public; SET jit = off") // scans made dear on purpose would be compiled
 	pgtest.Exec(t, conn, nastyTypes)
 	load(t, r, conn)
+	for _, c := range nasty {
+		if !c.unordered && c.typ != "numeric" { // some of those are too long for an index
+			pgtest.Exec(t, conn, fmt.Sprintf(`CREATE INDEX ON public.t (%s)`, postgres.Ident(c.name)))
+		}
+	}
 	pgtest.Exec(t, conn, hostile)
 	table := readTable(t, conn)
 	if len(table.columns) != len(nasty)+1 || len(table.rows) < 100 {
 		t.Fatalf("%d columns, %d rows", len(table.columns), len(table.rows))
 	}
-	const rounds, batch = 100, 25
+	const rounds, batch = 80, 25
 	var counts [3]int
 	for round := range rounds {
-		if round%10 == 9 {
-			pgtest.Exec(t, conn, "SET standard_conforming_strings = "+[]string{"off", "on"}[round/10%2])
+		if round%10 == 0 {
+			setting := []string{"on", "off"}[round/10%2]
+			pgtest.Exec(t, conn, "SET standard_conforming_strings = "+setting+"; SET enable_seqscan = "+setting) // off: by an index where there is one
 		}
 		predicates := make([]*Predicate, batch)
 		for i := range predicates {
