@@ -87,13 +87,10 @@ func merge(nodes []*node) string {
 				rest = append(rest, n.text)
 				continue
 			}
-			value := ""
+			columns[n.column][key] = n.operands[0].canonical()
 			if n.operator == opIn || n.operator == opNin {
-				value = list(n.operands, operand.canonical)
-			} else {
-				value = n.operands[0].canonical()
+				columns[n.column][key] = list(n.operands, operand.canonical)
 			}
-			columns[n.column][key] = value
 		}
 	}
 	for column, conditions := range columns {

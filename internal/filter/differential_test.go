@@ -293,7 +293,8 @@ func randomConditions(r *rand.Rand, parameters map[string]string, c nastyColumn,
 	}
 	members := map[string]json.RawMessage{}
 	for range 1 + r.IntN(2) {
-		op, value := pick(r, operators), ""
+		op := pick(r, operators)
+		var value string
 		switch {
 		case depth > 0 && r.IntN(10) == 0:
 			op, value = "$not", randomConditions(r, parameters, c, depth-1)

@@ -76,7 +76,6 @@ func (t *term) condition(values []Value) (truth, error) {
 	if !ok {
 		return isFalse, t.unreadable(value.Text)
 	}
-	c := 0
 	switch t.operator {
 	case opRegex:
 		if !utf8.Valid(s.text) {
@@ -87,9 +86,8 @@ func (t *term) condition(values []Value) (truth, error) {
 		return truthOf(t.contains(&s)), nil
 	case opNin:
 		return truthOf(!t.contains(&s)), nil
-	default:
-		c = t.family.compare(&s, &t.operands[0])
 	}
+	c := t.family.compare(&s, &t.operands[0])
 	switch t.operator {
 	case opEq:
 		return truthOf(c == 0), nil

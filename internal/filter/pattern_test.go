@@ -54,9 +54,7 @@ func patternTable(t *testing.T, r *rand.Rand) table {
 		"\u0001", "\a", "\u007f", "\u0080", "\u0085", "\u00a0", "\u2028", "\ufeff", "\ud7ff", "\ue000", "\uffff", "\U00010000", "\U0010ffff", "λ", "Ω", "٣", "½", "日",
 	}
 	texts := []string{"", "aa", "aaa", "abab", "ab\n", "\nab", "a{1,", ".*"}
-	for _, piece := range pieces {
-		texts = append(texts, piece)
-	}
+	texts = append(texts, pieces...)
 	for range 60 {
 		var b strings.Builder
 		for range 1 + r.IntN(6) {
