@@ -32,6 +32,8 @@ const minFollowerTimeout = time.Second
 
 // GetConfig tells what is in force.
 func (s *Service) GetConfig(ctx context.Context, _ *loggerv1.GetConfigRequest) (*loggerv1.GetConfigResponse, error) {
+	s.configuring.Lock()
+	defer s.configuring.Unlock()
 	row, err := s.knownSettings(ctx)
 	if err != nil {
 		return nil, err
@@ -43,7 +45,7 @@ func (s *Service) GetConfig(ctx context.Context, _ *loggerv1.GetConfigRequest) (
 	return answer, nil
 }
 
-// knownSettings returns the settings after the database was read once.
+// knownSettings returns the settings after the database was read once. The caller holds configuring.
 func (s *Service) knownSettings(ctx context.Context) (stored, error) {
 	if row, loaded := s.settings.get(); loaded {
 		return row, nil

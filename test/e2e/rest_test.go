@@ -160,7 +160,7 @@ func (w *web) refuses(c call) {
 	plain := call{path: c.path}
 	at := plain.url(path)
 	w.bad(method, at+"?no_such_parameter=1", "", http.StatusBadRequest, "UNKNOWN_FIELD")
-	w.bad("PATCH", at, "", http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED")
+	w.bad("PUT", at, "", http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED")
 	w.bad(method, at+":no_such_action", "", http.StatusNotFound, "UNKNOWN_PATH")
 	if !op.hasBody() {
 		w.bad(method, at, "{}", http.StatusBadRequest, "UNEXPECTED_BODY")
@@ -209,6 +209,9 @@ func TestREST(t *testing.T) {
 func walkInventory(t *testing.T, primary *web) {
 	t.Helper()
 	tables := primary.good(call{id: "InventoryService_GetInventory", query: url.Values{"tables.include": {"public.orders"}}})[0]
+	if all := primary.good(call{id: "InventoryService_GetInventory", query: url.Values{"includeSystem": {"true"}}})[0]["tables"].([]any); len(all) < 50 {
+		t.Errorf("%d tables with PostgreSQL's own", len(all))
+	}
 	primary.bad("GET", "/v1/inventory?tables.include=public.none", "", http.StatusNotFound, "TABLE_NOT_FOUND")
 	if list := tables["tables"].([]any); len(list) != 1 {
 		t.Errorf("tables %v", list)
@@ -335,7 +338,8 @@ func walkLogger(t *testing.T, primary *web, conn *pgx.Conn) {
 			t.Errorf("%s is %v over HTTP and %s over gRPC", key, got, value)
 		}
 	}
-	for _, id := range []string{"GetState", "GetRanges", "EmitBarrier", "Follow", "ListFollowers", "ReportApplied", "DeleteFollower"} {
+	walkLoggerControl(t, primary, logID, lsn)
+	for _, id := range []string{"GetConfig", "UpdateConfig", "StartCapture", "StopCapture", "ListUpdatedSince", "GetState", "GetRanges", "EmitBarrier", "Follow", "ListFollowers", "ReportApplied", "DeleteFollower"} {
 		primary.refuses(call{id: "LoggerService_" + id, path: name})
 	}
 }
