@@ -185,3 +185,43 @@ func TestRemoteChangesTurned(t *testing.T) {
 	}
 	t.Logf("%d local transactions, %d that were brought here, of %d in all", got, brought, len(want))
 }
+
+// TestLeftOutBeforeAnOpenTransaction kills the logger inside a large transaction, behind some that were left out and that the log has not
+// passed yet, and turns the setting: they are sent again, could stand in the log no more, and are no other history.
+func TestLeftOutBeforeAnOpenTransaction(t *testing.T) {
+	url := pgtest.Shared(t).Database(t)
+	conn := pgtest.Connect(t, url)
+	pgtest.Exec(t, conn, "CREATE TABLE a (id int PRIMARY KEY, v text)")
+	cfg := testConfig(t, url)
+	cfg.LogRemoteChanges = false
+	i := start(t, cfg)
+	i.waitCapturing(t)
+	from := i.barrier(t)
+	i.stop()
+	c := startChild(t, cfg, fmt.Sprintf("%s=%s:%d", fault.Variable, FaultAppended, 8000))
+	pgtest.Eventually(t, patience, func() error {
+		state, err := c.client.GetState(t.Context(), &loggerv1.GetStateRequest{})
+		if err == nil && state.GetState() != PhaseCapturing {
+			err = fmt.Errorf("%v", state)
+		}
+		return err
+	})
+	for n := range 5 {
+		remotely(t, conn, fmt.Sprintf("INSERT INTO a VALUES (%d)", -n-1))
+	}
+	pgtest.Exec(t, conn, "INSERT INTO a SELECT n, repeat('v', 400) FROM generate_series(1, 20000) n")
+	c.killed(FaultAppended)
+
+	cfg.LogRemoteChanges = true
+	i = start(t, cfg)
+	i.waitCapturing(t)
+	remotely(t, conn, "INSERT INTO a VALUES (30000)")
+	to := i.barrier(t)
+	if to.GetLogId() != from.GetLogId() {
+		t.Fatal("a new log was begun")
+	}
+	got := withoutBarriers(follow(t, i, from, to).history.done)
+	if len(got) != 2 || got[0].count != 20000 || got[1].count != 2 {
+		t.Errorf("in the log: %v", got)
+	}
+}
