@@ -92,3 +92,40 @@ func TestControlUnderLoad(t *testing.T) {
 		t.Error("a new change log was begun")
 	}
 }
+
+// TestRemoteChangesLeftOutOfAChain has a node pass on what is its own, and not what it takes from its primary, whose traffic holds back
+// nothing on it.
+func TestRemoteChangesLeftOutOfAChain(t *testing.T) {
+	first, last := newSource(t, pgtest.WithFsync(false)), newTarget(t, pgtest.WithFsync(false))
+	primaryURL, middleURL, endURL := first.Database(t), first.Database(t), last.Database(t)
+	primaryConn, middleConn := pgtest.Connect(t, primaryURL), pgtest.Connect(t, middleURL)
+	pgtest.Exec(t, primaryConn, "CREATE TABLE brought (id int PRIMARY KEY)")
+	pgtest.Exec(t, middleConn, "CREATE TABLE own (id int PRIMARY KEY)")
+	primary := startPrimary(t, primaryURL, "--slot", "first")
+	middle := newNode(t, "node", "--postgres", middleURL, "--data", t.TempDir(), "--log-remote-changes=false", "--slot", "middle")
+	middle.start()
+	middle.waitHealthy(time.Minute)
+	end := startReplica(t, endURL)
+	middle.mustCreate("from_first", primary.grpc)
+	middle.waitApplied("from_first", time.Minute)
+	middle.waitCapturing(time.Minute)
+	end.mustCreate("from_middle", middle.grpc)
+	end.waitApplied("from_middle", time.Minute)
+
+	pgtest.Exec(t, middleConn, "INSERT INTO own VALUES (1)")
+	for n := range 50 {
+		pgtest.Exec(t, primaryConn, fmt.Sprintf("INSERT INTO brought SELECT n FROM generate_series(%d, %d) n", n*100, n*100+99))
+	}
+	middle.waitApplied("from_first", time.Minute)
+	pgtest.RequireEqualWith(t, primaryURL, middleURL, pgtest.CompareOptions{Except: []string{"public.own"}})
+	pgtest.Exec(t, middleConn, "INSERT INTO own VALUES (2)")
+	end.waitApplied("from_middle", time.Minute)
+	endConn := pgtest.Connect(t, endURL)
+	if own, brought := pgtest.QueryRow[int](t, endConn, "SELECT count(*) FROM own"), pgtest.QueryRow[int](t, endConn, "SELECT count(*) FROM brought"); own != 2 || brought != 0 {
+		t.Errorf("the end has %d rows of the node's own, and %d that were brought there", own, brought)
+	}
+	state, err := middle.logger().GetState(t.Context(), &loggerv1.GetStateRequest{})
+	if err != nil || state.GetRemoteTransactionsLeftOut() == 0 || state.GetLagBytes() > 1<<20 {
+		t.Errorf("state %v, %v", state, err)
+	}
+}
