@@ -50,6 +50,13 @@ func (f *fakeLogger) StartCapture(context.Context, *loggerv1.StartCaptureRequest
 	return &loggerv1.StartCaptureResponse{State: f.state()}, nil
 }
 
+func (f *fakeLogger) DeleteFollower(_ context.Context, in *loggerv1.DeleteFollowerRequest) (*loggerv1.DeleteFollowerResponse, error) {
+	if in.GetFollower() != "replica-1/shop" {
+		return nil, rpc.Errorf(codes.NotFound, "FOLLOWER_UNKNOWN", "there is no follower %q", in.GetFollower())
+	}
+	return &loggerv1.DeleteFollowerResponse{}, nil
+}
+
 func (f *fakeLogger) GetRanges(context.Context, *loggerv1.GetRangesRequest) (*loggerv1.GetRangesResponse, error) {
 	return &loggerv1.GetRangesResponse{LogId: logID.String(), FirstLsn: 0x10, LastLsn: 0x30}, nil
 }

@@ -181,9 +181,10 @@ func (f *follower) trouble(state string, v view, patience time.Duration) string 
 	at := f.at()
 	switch {
 	case state == FollowerLost && at.LogID != v.head.LogID:
-		return fmt.Sprintf("it is at %v, of another change log than %v: the replica has to be copied anew", at.LSN, v.head.LogID)
+		return fmt.Sprintf("it is at %v, of another change log than %v: the replica has to be copied anew (`syncline followers forget` when it comes no more)", at.LSN, v.head.LogID)
 	case state == FollowerLost:
-		return fmt.Sprintf("it is at %v, and the change log begins at %v: what it needs has been purged, and the replica has to be copied anew", at.LSN, v.first.LSN)
+		return fmt.Sprintf("it is at %v, and the change log begins at %v: what it needs has been purged, and the replica has to be copied anew "+
+			"(`syncline followers forget` when it comes no more)", at.LSN, v.first.LSN)
 	case f.applied.LSN == 0:
 		return "" // nothing is kept for somebody who reports nothing
 	case state == FollowerSilent:
