@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -143,4 +144,23 @@ func TestKillAroundStop(t *testing.T) {
 		t.Fatal("a new log was begun")
 	}
 	w.requireSame(t, url, follow(t, i, from, to).history.done, to.GetLsn())
+}
+
+func TestStoppedText(t *testing.T) {
+	limit, left := int64(50<<30), int64(7)
+	since := time.Date(2026, 3, 1, 12, 30, 15, 0, time.UTC)
+	for _, c := range []struct {
+		server serverStats
+		words  []string
+	}{
+		{serverStats{retained: 815}, []string{"2026-03-01T12:30:15Z", "815 bytes", "syncline logger start", "without a limit"}},
+		{serverStats{retained: 815, limit: &limit, left: &left}, []string{"of at most 53687091200 (max_slot_wal_keep_size)", "copied anew", "7 are left"}},
+	} {
+		text := stoppedText(since, c.server)
+		for _, word := range c.words {
+			if !strings.Contains(text, word) {
+				t.Errorf("%q lacks %q", text, word)
+			}
+		}
+	}
 }
