@@ -16,6 +16,7 @@ func addInventoryClient(cmd *cobra.Command, postgres *string) {
 	var f clientFlags
 	var tables inventoryv1.TableSelection
 	var system, details bool
+	var only usedSetFlags
 	cmd.Short = "List a primary's tables; with --postgres serve the inventory alone"
 	cmd.Long = "Without --postgres: lists the tables of the primary at --addr, and what is not replicated and why.\nWith --postgres: runs the inventory service, which gives a primary's tables, snapshots and dumps."
 	cmd.Flags().StringVar(&f.address, "addr", primaryGRPC, "gRPC address of the primary whose tables are listed")
@@ -26,6 +27,7 @@ func addInventoryClient(cmd *cobra.Command, postgres *string) {
 	cmd.Flags().BoolVar(&details, "details", false, "show columns, constraints and indexes of each table, sequences and types too")
 	cmd.Example = `  syncline inventory --addr db1:7400 --plaintext
   syncline inventory --table public.orders --details`
+	only.register(cmd.Flags())
 	run := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if *postgres != "" {
@@ -36,7 +38,7 @@ func addInventoryClient(cmd *cobra.Command, postgres *string) {
 			return err
 		}
 		f.plaintext = plaintext
-		return listTables(cmd.Context(), &f, cmd, &inventoryv1.GetInventoryRequest{Tables: &tables, IncludeSystem: system}, details)
+		return listTables(cmd.Context(), &f, cmd, &inventoryv1.GetInventoryRequest{Tables: &tables, IncludeSystem: system, Set: only.set, Parameters: only.parameters}, details)
 	}
 }
 

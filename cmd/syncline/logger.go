@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
@@ -17,15 +16,6 @@ import (
 // loggerCommands are the client commands below `syncline logger`, which by itself serves a logger.
 func loggerCommands() []*cobra.Command {
 	return []*cobra.Command{newLoggerConfigCommand(), newCaptureCommand(false), newCaptureCommand(true)}
-}
-
-// loggerCall is a short call to a primary's logger.
-func loggerCall(ctx context.Context, f *clientFlags, run func(ctx context.Context, client loggerv1.LoggerServiceClient) error) error {
-	return f.call(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
-		ctx, cancel := short(ctx)
-		defer cancel()
-		return run(ctx, loggerv1.NewLoggerServiceClient(conn))
-	})
 }
 
 func newLoggerConfigCommand() *cobra.Command {

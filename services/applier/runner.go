@@ -185,10 +185,13 @@ func (r *runner) once(ctx context.Context) error {
 	if err := r.showTables(ctx, session.Conn()); err != nil {
 		return err
 	}
+	src.set.version = fresh.setVersion
 	if fresh.phase == phaseNew {
 		if err := r.prepare(ctx, session, src, fresh.spec); err != nil {
 			return err
 		}
+	} else if err := r.adoptSet(ctx, session, src, fresh); err != nil {
+		return err
 	}
 	for {
 		if err := r.copyTables(ctx, session, src); err != nil {
@@ -215,14 +218,14 @@ func (r *runner) once(ctx context.Context) error {
 
 // prepare checks both sides and creates what is missing, before the first copy.
 func (r *runner) prepare(ctx context.Context, session *apply.Session, src *source, spec *applierv1.ReplicationSpec) error {
-	p, err := r.plan(ctx, session, src, spec, nil)
+	p, err := r.plan(ctx, session, src, spec, nil, false)
 	if err != nil {
 		return err
 	}
 	return r.carryOut(ctx, session, p)
 }
 
-func (r *runner) plan(ctx context.Context, session *apply.Session, src *source, spec *applierv1.ReplicationSpec, again *apply.NewTableError) (*plan, error) {
+func (r *runner) plan(ctx context.Context, session *apply.Session, src *source, spec *applierv1.ReplicationSpec, again *apply.NewTableError, streamed bool) (*plan, error) {
 	selection, err := schema.ParseSelection(spec.GetIncludeTables(), spec.GetExcludeTables())
 	if err != nil {
 		return nil, err
@@ -235,7 +238,7 @@ func (r *runner) plan(ctx context.Context, session *apply.Session, src *source, 
 	for _, t := range tables {
 		known[t.name] = t
 	}
-	return makePlan(ctx, session.Conn(), src, planOptions{r.stored.name, selection, spec.GetReplace(), session.Unguarded, known, again})
+	return makePlan(ctx, session.Conn(), src, planOptions{r.stored.name, selection, spec.GetReplace(), session.Unguarded, known, again, streamed})
 }
 
 func (r *runner) carryOut(ctx context.Context, session *apply.Session, p *plan) error {
@@ -260,7 +263,7 @@ func (r *runner) carryOut(ctx context.Context, session *apply.Session, p *plan) 
 
 // addTables makes tables that appeared in the stream part of the replication, or ignores those that are gone again.
 func (r *runner) addTables(ctx context.Context, session *apply.Session, src *source, appeared *apply.NewTableError) error {
-	p, err := r.plan(ctx, session, src, r.snapshot().spec, appeared)
+	p, err := r.plan(ctx, session, src, r.snapshot().spec, appeared, true)
 	if err != nil {
 		return err
 	}
@@ -375,6 +378,7 @@ func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *s
 		return err
 	}
 	routes := newRoutes(tables, selection, r.ignored)
+	routes.everything = src.set.selects()
 	catchUp := &catchUp{runner: r, session: session, source: src, until: routes.lastCopy, pending: spec.phase == phaseCatchingUp}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -403,7 +407,7 @@ func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *s
 	reporting.Go(func() { r.report(ctx, src) })
 	defer reporting.Wait()
 	defer cancel()
-	return engine.Run(ctx, follow(ctx, src.logger, r.followerName(), position, r.status.heard))
+	return engine.Run(ctx, follow(ctx, src.logger, src.set, r.followerName(), position, r.status.heard))
 }
 
 func (r *runner) setHolds(holds *apply.Holds) {

@@ -16,7 +16,6 @@ import (
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/changelog"
-	"github.com/seed0419d559/syncline/internal/postgres"
 	"github.com/seed0419d559/syncline/internal/rpc"
 	"github.com/seed0419d559/syncline/internal/schema"
 	"github.com/seed0419d559/syncline/services/logger/publish"
@@ -56,18 +55,10 @@ func (s *Service) knownSettings(ctx context.Context) (stored, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.SilenceLimit)
 	defer cancel()
 	if err := s.loadSettings(ctx, s.pool); err != nil {
-		return stored{}, unreachable(err)
+		return stored{}, unreachable("configure", err)
 	}
 	row, _ := s.settings.get()
 	return row, nil
-}
-
-// unreachable gives a failure to reach the primary its status.
-func unreachable(err error) error {
-	if postgres.IsTransient(err) {
-		return rpc.Errorf(codes.Unavailable, CodeConnectionLost, "%w", err)
-	}
-	return err
 }
 
 // UpdateConfig sets fields. What is refused changes nothing.
@@ -95,7 +86,7 @@ func (s *Service) UpdateConfig(ctx context.Context, request *loggerv1.UpdateConf
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.SilenceLimit)
 	defer cancel()
 	if err := s.settings.save(ctx, s.pool, row); err != nil {
-		return nil, unreachable(err)
+		return nil, unreachable("configure", err)
 	}
 	if err := s.choose(next); err != nil {
 		return nil, err // not possible: it was checked
@@ -183,7 +174,7 @@ func (s *Service) checkTables(ctx context.Context, next *loggerv1.LoggerConfig, 
 			if errors.As(err, &unknown) {
 				return rpc.Invalid("config."+name, "%v", err)
 			}
-			return unreachable(err)
+			return unreachable("configure", err)
 		}
 	}
 	return nil
@@ -219,7 +210,7 @@ func (s *Service) readSettings(ctx context.Context, conn *pgx.Conn) error {
 }
 
 // loadSettings reads the settings, and has what is captured follow them: nobody may bring the publications in line with the flags alone.
-func (s *Service) loadSettings(ctx context.Context, q querier) error {
+func (s *Service) loadSettings(ctx context.Context, q rowQuerier) error {
 	if err := s.settings.load(ctx, q); err != nil {
 		return err
 	}

@@ -158,9 +158,7 @@ func (r *followers) disconnected(name string) (*follower, error) {
 }
 
 // loadOnce reads the registered followers once. What was reported meanwhile is newer and stays.
-func (r *followers) loadOnce(ctx context.Context, q interface {
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
-}) error {
+func (r *followers) loadOnce(ctx context.Context, q querier) error {
 	if r.known() {
 		return nil
 	}

@@ -42,6 +42,8 @@ type Service struct {
 	pooled    *pgxpool.Config
 	status    status
 	followers *followers
+	sets      setList
+	families  families
 	meters    *meters
 	speeds    speeds
 	heads     timeline // of the log's durable end

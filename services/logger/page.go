@@ -183,9 +183,9 @@ func (p *page) relation(ctx context.Context, hash change.RelationHash) (*change.
 	name := schema.Name{Schema: r.Schema, Name: r.Name}
 	selected := p.selection.Matches(name)
 	if !p.selection.All() {
-		above, err := p.service.above(ctx, r.OID)
+		above, err := p.service.families.of(ctx, p.service.pool, r.OID)
 		if err != nil {
-			return nil, err
+			return nil, unreachable("find out which tables are above partition "+name.String(), err)
 		}
 		selected = p.selection.Matches(name, above...)
 	}

@@ -24,11 +24,15 @@ func Errors() rpc.Table {
 }
 
 // GetState tells how capture and the change log are. It asks nothing of the primary.
-func (s *Service) GetState(context.Context, *loggerv1.GetStateRequest) (*loggerv1.GetStateResponse, error) {
+func (s *Service) GetState(ctx context.Context, request *loggerv1.GetStateRequest) (*loggerv1.GetStateResponse, error) {
+	one, err := s.usedSet(ctx, request.GetSet(), request.GetParameters(), 0)
+	if err != nil {
+		return nil, err
+	}
 	answer := &loggerv1.GetStateResponse{
 		ServerId: s.cfg.ServerID, Slot: s.cfg.Slot, Publications: s.pub.Load().Names(), Followers: int32(s.followers.connected()),
 	}
-	s.status.describe(answer)
+	s.status.describe(answer, one)
 	s.describeSpeeds(answer)
 	if since, _ := s.settings.stopped(); !since.IsZero() {
 		answer.StopTime = timestamppb.New(since)

@@ -53,13 +53,13 @@ func newSettings(cfg Config) *settings {
 	}
 }
 
-// querier is a session or a pool.
-type querier interface {
+// rowQuerier is a session or a pool.
+type rowQuerier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
 // load reads the row. A database that is not prepared yet holds none: what stands in the way of capture is told elsewhere.
-func (s *settings) load(ctx context.Context, q querier) error {
+func (s *settings) load(ctx context.Context, q rowQuerier) error {
 	row := stored{config: &loggerv1.LoggerConfig{}}
 	var text []byte
 	var updated, stopped *time.Time

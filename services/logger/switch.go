@@ -71,7 +71,7 @@ func (s *Service) turn(ctx context.Context, stop bool) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.SilenceLimit)
 	defer cancel()
 	if err := s.settings.save(ctx, s.pool, row); err != nil {
-		return unreachable(err)
+		return unreachable("stop or start capture", err)
 	}
 	s.log.Info("capture was turned", "stopped", stop)
 	return nil

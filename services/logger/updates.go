@@ -7,7 +7,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"strings"
 
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
@@ -150,29 +149,4 @@ func selectionDigest(request *loggerv1.ListUpdatedSinceRequest) string {
 // refusedToken refuses a token that names no place of a list.
 func refusedToken() error {
 	return rpc.Invalid("page_token", "it is none that this call has given: begin again with a position")
-}
-
-// above returns the names of the partitioned tables above one.
-func (s *Service) above(ctx context.Context, oid uint32) ([]schema.Name, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.SilenceLimit)
-	defer cancel()
-	rows, err := s.pool.Query(ctx, `
-		SELECT n.nspname::text, c.relname::text FROM pg_partition_ancestors($1::oid) a
-		JOIN pg_class c ON c.oid = a.relid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE a.relid <> $1::oid`, oid)
-	if err != nil {
-		return nil, unreachable(fmt.Errorf("look for the tables above a partition: %w", err))
-	}
-	defer rows.Close()
-	var list []schema.Name
-	for rows.Next() {
-		var n schema.Name
-		if err := rows.Scan(&n.Schema, &n.Name); err != nil {
-			return nil, fmt.Errorf("look for the tables above a partition: %w", err)
-		}
-		list = append(list, n)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, unreachable(fmt.Errorf("look for the tables above a partition: %w", err))
-	}
-	return list, nil
 }

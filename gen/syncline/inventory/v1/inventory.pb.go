@@ -202,6 +202,10 @@ type GetInventoryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Which tables; all when not set.
 	Tables *TableSelection `protobuf:"bytes,1,opt,name=tables,proto3" json:"tables,omitempty"`
+	// Only tables of this replication set. Tables are selected by one or the other.
+	Set string `protobuf:"bytes,2,opt,name=set,proto3" json:"set,omitempty"`
+	// Values of the set's parameters, by name.
+	Parameters map[string]string `protobuf:"bytes,3,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Whether PostgreSQL's own tables and Syncline's are listed too, as kind "system". They are never replicated.
 	IncludeSystem bool `protobuf:"varint,10,opt,name=include_system,json=includeSystem,proto3" json:"include_system,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -245,6 +249,20 @@ func (x *GetInventoryRequest) GetTables() *TableSelection {
 	return nil
 }
 
+func (x *GetInventoryRequest) GetSet() string {
+	if x != nil {
+		return x.Set
+	}
+	return ""
+}
+
+func (x *GetInventoryRequest) GetParameters() map[string]string {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
 func (x *GetInventoryRequest) GetIncludeSystem() bool {
 	if x != nil {
 		return x.IncludeSystem
@@ -268,6 +286,8 @@ type GetInventoryResponse struct {
 	// The whole description of schemas, types, sequences, tables, indexes and constraints, as JSON of Syncline's schema
 	// descriptors: what another node creates missing objects from.
 	Descriptors []byte `protobuf:"bytes,6,opt,name=descriptors,proto3" json:"descriptors,omitempty"`
+	// Version of the set that was asked for; 0 without a set.
+	SetVersion int64 `protobuf:"varint,7,opt,name=set_version,json=setVersion,proto3" json:"set_version,omitempty"`
 	// Sequences, those of identity columns included.
 	Sequences []*Sequence `protobuf:"bytes,30,rep,name=sequences,proto3" json:"sequences,omitempty"`
 	// The users' enum, domain, composite and range types.
@@ -352,6 +372,13 @@ func (x *GetInventoryResponse) GetDescriptors() []byte {
 	return nil
 }
 
+func (x *GetInventoryResponse) GetSetVersion() int64 {
+	if x != nil {
+		return x.SetVersion
+	}
+	return 0
+}
+
 func (x *GetInventoryResponse) GetSequences() []*Sequence {
 	if x != nil {
 		return x.Sequences
@@ -409,6 +436,8 @@ type Table struct {
 	Constraints int32 `protobuf:"varint,12,opt,name=constraints,proto3" json:"constraints,omitempty"`
 	// The parent, when this is a partition: "schema"."name".
 	Parent string `protobuf:"bytes,13,opt,name=parent,proto3" json:"parent,omitempty"`
+	// The selector by which the set that was asked for chooses rows of the table; empty for all rows.
+	Rows string `protobuf:"bytes,40,opt,name=rows,proto3" json:"rows,omitempty"`
 	// Whether its changes are in the change log: "yes"; "inserts" (and truncates only); "no"; of a partitioned table "partly" if not all of
 	// its partitions are alike. Empty while the logger cannot be reached.
 	Captured string `protobuf:"bytes,20,opt,name=captured,proto3" json:"captured,omitempty"`
@@ -547,6 +576,13 @@ func (x *Table) GetConstraints() int32 {
 func (x *Table) GetParent() string {
 	if x != nil {
 		return x.Parent
+	}
+	return ""
+}
+
+func (x *Table) GetRows() string {
+	if x != nil {
+		return x.Rows
 	}
 	return ""
 }
@@ -1746,7 +1782,13 @@ type DumpRequest struct {
 	ChunkBytes int32 `protobuf:"varint,8,opt,name=chunk_bytes,json=chunkBytes,proto3" json:"chunk_bytes,omitempty"`
 	// Types of the columns, by OID, as the client knows them: one for each of columns, or none. A column that is of another type in the
 	// snapshot is refused with TABLE_REWRITTEN. Binary rows do not say what they are made of.
-	ColumnTypes   []uint32 `protobuf:"varint,9,rep,packed,name=column_types,json=columnTypes,proto3" json:"column_types,omitempty"`
+	ColumnTypes []uint32 `protobuf:"varint,9,rep,packed,name=column_types,json=columnTypes,proto3" json:"column_types,omitempty"`
+	// Only rows of this replication set, and no table that is not in it; all rows when empty.
+	Set string `protobuf:"bytes,10,opt,name=set,proto3" json:"set,omitempty"`
+	// Values of the set's parameters, by name.
+	Parameters map[string]string `protobuf:"bytes,11,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The version of the set that is expected: FAILED_PRECONDITION with reason SET_CHANGED if it is another one. 0 takes the present one.
+	SetVersion    int64 `protobuf:"varint,12,opt,name=set_version,json=setVersion,proto3" json:"set_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1842,6 +1884,27 @@ func (x *DumpRequest) GetColumnTypes() []uint32 {
 		return x.ColumnTypes
 	}
 	return nil
+}
+
+func (x *DumpRequest) GetSet() string {
+	if x != nil {
+		return x.Set
+	}
+	return ""
+}
+
+func (x *DumpRequest) GetParameters() map[string]string {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
+func (x *DumpRequest) GetSetVersion() int64 {
+	if x != nil {
+		return x.SetVersion
+	}
+	return 0
 }
 
 // DumpResponse is a piece of the dump.
@@ -2041,7 +2104,13 @@ type ChecksumRequest struct {
 	// In the order of the digest: each range is cut into so many chunks of equal width; 1 when 0, at most 65,536 in all.
 	Chunks int32 `protobuf:"varint,9,opt,name=chunks,proto3" json:"chunks,omitempty"`
 	// Give each row instead of chunks.
-	Rows          bool `protobuf:"varint,10,opt,name=rows,proto3" json:"rows,omitempty"`
+	Rows bool `protobuf:"varint,10,opt,name=rows,proto3" json:"rows,omitempty"`
+	// Only rows of this replication set, and no table that is not in it; all rows when empty.
+	Set string `protobuf:"bytes,11,opt,name=set,proto3" json:"set,omitempty"`
+	// Values of the set's parameters, by name.
+	Parameters map[string]string `protobuf:"bytes,12,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The version of the set that is expected: FAILED_PRECONDITION with reason SET_CHANGED if it is another one. 0 takes the present one.
+	SetVersion    int64 `protobuf:"varint,13,opt,name=set_version,json=setVersion,proto3" json:"set_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2144,6 +2213,27 @@ func (x *ChecksumRequest) GetRows() bool {
 		return x.Rows
 	}
 	return false
+}
+
+func (x *ChecksumRequest) GetSet() string {
+	if x != nil {
+		return x.Set
+	}
+	return ""
+}
+
+func (x *ChecksumRequest) GetParameters() map[string]string {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
+func (x *ChecksumRequest) GetSetVersion() int64 {
+	if x != nil {
+		return x.SetVersion
+	}
+	return 0
 }
 
 // ChecksumResponse is some of the chunks, or of the rows.
@@ -2400,24 +2490,33 @@ const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	"%syncline/inventory/v1/inventory.proto\x12\x15syncline.inventory.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\"D\n" +
 	"\x0eTableSelection\x12\x18\n" +
 	"\ainclude\x18\x01 \x03(\tR\ainclude\x12\x18\n" +
-	"\aexclude\x18\x02 \x03(\tR\aexclude\"{\n" +
+	"\aexclude\x18\x02 \x03(\tR\aexclude\"\xa8\x02\n" +
 	"\x13GetInventoryRequest\x12=\n" +
-	"\x06tables\x18\x01 \x01(\v2%.syncline.inventory.v1.TableSelectionR\x06tables\x12%\n" +
+	"\x06tables\x18\x01 \x01(\v2%.syncline.inventory.v1.TableSelectionR\x06tables\x12\x10\n" +
+	"\x03set\x18\x02 \x01(\tR\x03set\x12Z\n" +
+	"\n" +
+	"parameters\x18\x03 \x03(\v2:.syncline.inventory.v1.GetInventoryRequest.ParametersEntryR\n" +
+	"parameters\x12%\n" +
 	"\x0einclude_system\x18\n" +
-	" \x01(\bR\rincludeSystem\"\xef\x03\n" +
+	" \x01(\bR\rincludeSystem\x1a=\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x90\x04\n" +
 	"\x14GetInventoryResponse\x12\x1b\n" +
 	"\tserver_id\x18\x01 \x01(\tR\bserverId\x12)\n" +
 	"\x10postgres_version\x18\x02 \x01(\x05R\x0fpostgresVersion\x128\n" +
 	"\bposition\x18\x03 \x01(\v2\x1c.syncline.change.v1.PositionR\bposition\x124\n" +
 	"\x06tables\x18\x04 \x03(\v2\x1c.syncline.inventory.v1.TableR\x06tables\x12K\n" +
 	"\x0enot_replicated\x18\x05 \x03(\v2$.syncline.inventory.v1.NotReplicatedR\rnotReplicated\x12 \n" +
-	"\vdescriptors\x18\x06 \x01(\fR\vdescriptors\x12=\n" +
+	"\vdescriptors\x18\x06 \x01(\fR\vdescriptors\x12\x1f\n" +
+	"\vset_version\x18\a \x01(\x03R\n" +
+	"setVersion\x12=\n" +
 	"\tsequences\x18\x1e \x03(\v2\x1f.syncline.inventory.v1.SequenceR\tsequences\x121\n" +
 	"\x05types\x18\x1f \x03(\v2\x1b.syncline.inventory.v1.TypeR\x05types\x12\x1d\n" +
 	"\n" +
 	"total_rows\x18  \x01(\x03R\ttotalRows\x12\x1f\n" +
 	"\vtotal_bytes\x18! \x01(\x03R\n" +
-	"totalBytes\"\xd3\x05\n" +
+	"totalBytes\"\xe7\x05\n" +
 	"\x05Table\x12\x10\n" +
 	"\x03oid\x18\x01 \x01(\rR\x03oid\x12\x16\n" +
 	"\x06schema\x18\x02 \x01(\tR\x06schema\x12\x12\n" +
@@ -2432,7 +2531,8 @@ const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	" \x01(\x03R\x05pages\x12\x18\n" +
 	"\aindexes\x18\v \x01(\x05R\aindexes\x12 \n" +
 	"\vconstraints\x18\f \x01(\x05R\vconstraints\x12\x16\n" +
-	"\x06parent\x18\r \x01(\tR\x06parent\x12\x1a\n" +
+	"\x06parent\x18\r \x01(\tR\x06parent\x12\x12\n" +
+	"\x04rows\x18( \x01(\tR\x04rows\x12\x1a\n" +
 	"\bcaptured\x18\x14 \x01(\tR\bcaptured\x12.\n" +
 	"\x13not_captured_reason\x18\x15 \x01(\tR\x11notCapturedReason\x12\x12\n" +
 	"\x04mend\x18\x16 \x01(\tR\x04mend\x12\x19\n" +
@@ -2532,7 +2632,7 @@ const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	"\x15CloseSnapshotResponse\"\x16\n" +
 	"\x14ListSnapshotsRequest\"V\n" +
 	"\x15ListSnapshotsResponse\x12=\n" +
-	"\tsnapshots\x18\x01 \x03(\v2\x1f.syncline.inventory.v1.SnapshotR\tsnapshots\"\xab\x02\n" +
+	"\tsnapshots\x18\x01 \x03(\v2\x1f.syncline.inventory.v1.SnapshotR\tsnapshots\"\xf1\x03\n" +
 	"\vDumpRequest\x12\x1f\n" +
 	"\vsnapshot_id\x18\x01 \x01(\tR\n" +
 	"snapshotId\x12\x16\n" +
@@ -2544,7 +2644,17 @@ const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	"\x06format\x18\a \x01(\x0e2!.syncline.inventory.v1.DumpFormatR\x06format\x12\x1f\n" +
 	"\vchunk_bytes\x18\b \x01(\x05R\n" +
 	"chunkBytes\x12!\n" +
-	"\fcolumn_types\x18\t \x03(\rR\vcolumnTypes\"h\n" +
+	"\fcolumn_types\x18\t \x03(\rR\vcolumnTypes\x12\x10\n" +
+	"\x03set\x18\n" +
+	" \x01(\tR\x03set\x12R\n" +
+	"\n" +
+	"parameters\x18\v \x03(\v22.syncline.inventory.v1.DumpRequest.ParametersEntryR\n" +
+	"parameters\x12\x1f\n" +
+	"\vset_version\x18\f \x01(\x03R\n" +
+	"setVersion\x1a=\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"h\n" +
 	"\fDumpResponse\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x120\n" +
 	"\x03end\x18\x02 \x01(\v2\x1e.syncline.inventory.v1.DumpEndR\x03end\x12\x12\n" +
@@ -2554,7 +2664,7 @@ const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\":\n" +
 	"\bKeyRange\x12\x14\n" +
 	"\x05after\x18\x01 \x03(\tR\x05after\x12\x18\n" +
-	"\athrough\x18\x02 \x03(\tR\athrough\"\xd3\x02\n" +
+	"\athrough\x18\x02 \x03(\tR\athrough\"\x9d\x04\n" +
 	"\x0fChecksumRequest\x12\x1f\n" +
 	"\vsnapshot_id\x18\x01 \x01(\tR\n" +
 	"snapshotId\x12\x16\n" +
@@ -2567,7 +2677,16 @@ const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	"\x0erows_per_chunk\x18\b \x01(\x03R\frowsPerChunk\x12\x16\n" +
 	"\x06chunks\x18\t \x01(\x05R\x06chunks\x12\x12\n" +
 	"\x04rows\x18\n" +
-	" \x01(\bR\x04rows\"\xbe\x01\n" +
+	" \x01(\bR\x04rows\x12\x10\n" +
+	"\x03set\x18\v \x01(\tR\x03set\x12V\n" +
+	"\n" +
+	"parameters\x18\f \x03(\v26.syncline.inventory.v1.ChecksumRequest.ParametersEntryR\n" +
+	"parameters\x12\x1f\n" +
+	"\vset_version\x18\r \x01(\x03R\n" +
+	"setVersion\x1a=\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbe\x01\n" +
 	"\x10ChecksumResponse\x12<\n" +
 	"\x06chunks\x18\x01 \x03(\v2$.syncline.inventory.v1.ChecksumChunkR\x06chunks\x126\n" +
 	"\x04rows\x18\x02 \x03(\v2\".syncline.inventory.v1.ChecksumRowR\x04rows\x124\n" +
@@ -2616,7 +2735,7 @@ func file_syncline_inventory_v1_inventory_proto_rawDescGZIP() []byte {
 }
 
 var file_syncline_inventory_v1_inventory_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_syncline_inventory_v1_inventory_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_syncline_inventory_v1_inventory_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_syncline_inventory_v1_inventory_proto_goTypes = []any{
 	(DumpFormat)(0),               // 0: syncline.inventory.v1.DumpFormat
 	(ChecksumOrder)(0),            // 1: syncline.inventory.v1.ChecksumOrder
@@ -2650,60 +2769,66 @@ var file_syncline_inventory_v1_inventory_proto_goTypes = []any{
 	(*ChecksumChunk)(nil),         // 29: syncline.inventory.v1.ChecksumChunk
 	(*ChecksumRow)(nil),           // 30: syncline.inventory.v1.ChecksumRow
 	(*ChecksumEnd)(nil),           // 31: syncline.inventory.v1.ChecksumEnd
-	(*v1.Position)(nil),           // 32: syncline.change.v1.Position
-	(*durationpb.Duration)(nil),   // 33: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 34: google.protobuf.Timestamp
+	nil,                           // 32: syncline.inventory.v1.GetInventoryRequest.ParametersEntry
+	nil,                           // 33: syncline.inventory.v1.DumpRequest.ParametersEntry
+	nil,                           // 34: syncline.inventory.v1.ChecksumRequest.ParametersEntry
+	(*v1.Position)(nil),           // 35: syncline.change.v1.Position
+	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 37: google.protobuf.Timestamp
 }
 var file_syncline_inventory_v1_inventory_proto_depIdxs = []int32{
 	2,  // 0: syncline.inventory.v1.GetInventoryRequest.tables:type_name -> syncline.inventory.v1.TableSelection
-	32, // 1: syncline.inventory.v1.GetInventoryResponse.position:type_name -> syncline.change.v1.Position
-	5,  // 2: syncline.inventory.v1.GetInventoryResponse.tables:type_name -> syncline.inventory.v1.Table
-	11, // 3: syncline.inventory.v1.GetInventoryResponse.not_replicated:type_name -> syncline.inventory.v1.NotReplicated
-	8,  // 4: syncline.inventory.v1.GetInventoryResponse.sequences:type_name -> syncline.inventory.v1.Sequence
-	9,  // 5: syncline.inventory.v1.GetInventoryResponse.types:type_name -> syncline.inventory.v1.Type
-	10, // 6: syncline.inventory.v1.Table.columns:type_name -> syncline.inventory.v1.Column
-	6,  // 7: syncline.inventory.v1.Table.index_list:type_name -> syncline.inventory.v1.Index
-	7,  // 8: syncline.inventory.v1.Table.constraint_list:type_name -> syncline.inventory.v1.Constraint
-	33, // 9: syncline.inventory.v1.OpenSnapshotRequest.ttl:type_name -> google.protobuf.Duration
-	33, // 10: syncline.inventory.v1.OpenSnapshotRequest.wait:type_name -> google.protobuf.Duration
-	14, // 11: syncline.inventory.v1.OpenSnapshotResponse.waiting:type_name -> syncline.inventory.v1.SnapshotWait
-	16, // 12: syncline.inventory.v1.OpenSnapshotResponse.snapshot:type_name -> syncline.inventory.v1.Snapshot
-	15, // 13: syncline.inventory.v1.SnapshotWait.transactions:type_name -> syncline.inventory.v1.RunningTransaction
-	34, // 14: syncline.inventory.v1.RunningTransaction.start_time:type_name -> google.protobuf.Timestamp
-	32, // 15: syncline.inventory.v1.Snapshot.position:type_name -> syncline.change.v1.Position
-	34, // 16: syncline.inventory.v1.Snapshot.expire_time:type_name -> google.protobuf.Timestamp
-	34, // 17: syncline.inventory.v1.Snapshot.create_time:type_name -> google.protobuf.Timestamp
-	33, // 18: syncline.inventory.v1.Snapshot.ttl:type_name -> google.protobuf.Duration
-	33, // 19: syncline.inventory.v1.RenewSnapshotRequest.ttl:type_name -> google.protobuf.Duration
-	16, // 20: syncline.inventory.v1.RenewSnapshotResponse.snapshot:type_name -> syncline.inventory.v1.Snapshot
-	16, // 21: syncline.inventory.v1.ListSnapshotsResponse.snapshots:type_name -> syncline.inventory.v1.Snapshot
-	0,  // 22: syncline.inventory.v1.DumpRequest.format:type_name -> syncline.inventory.v1.DumpFormat
-	25, // 23: syncline.inventory.v1.DumpResponse.end:type_name -> syncline.inventory.v1.DumpEnd
-	1,  // 24: syncline.inventory.v1.ChecksumRequest.order:type_name -> syncline.inventory.v1.ChecksumOrder
-	26, // 25: syncline.inventory.v1.ChecksumRequest.ranges:type_name -> syncline.inventory.v1.KeyRange
-	29, // 26: syncline.inventory.v1.ChecksumResponse.chunks:type_name -> syncline.inventory.v1.ChecksumChunk
-	30, // 27: syncline.inventory.v1.ChecksumResponse.rows:type_name -> syncline.inventory.v1.ChecksumRow
-	31, // 28: syncline.inventory.v1.ChecksumResponse.end:type_name -> syncline.inventory.v1.ChecksumEnd
-	26, // 29: syncline.inventory.v1.ChecksumChunk.range:type_name -> syncline.inventory.v1.KeyRange
-	3,  // 30: syncline.inventory.v1.InventoryService.GetInventory:input_type -> syncline.inventory.v1.GetInventoryRequest
-	12, // 31: syncline.inventory.v1.InventoryService.OpenSnapshot:input_type -> syncline.inventory.v1.OpenSnapshotRequest
-	17, // 32: syncline.inventory.v1.InventoryService.RenewSnapshot:input_type -> syncline.inventory.v1.RenewSnapshotRequest
-	19, // 33: syncline.inventory.v1.InventoryService.CloseSnapshot:input_type -> syncline.inventory.v1.CloseSnapshotRequest
-	21, // 34: syncline.inventory.v1.InventoryService.ListSnapshots:input_type -> syncline.inventory.v1.ListSnapshotsRequest
-	23, // 35: syncline.inventory.v1.InventoryService.Dump:input_type -> syncline.inventory.v1.DumpRequest
-	27, // 36: syncline.inventory.v1.InventoryService.Checksum:input_type -> syncline.inventory.v1.ChecksumRequest
-	4,  // 37: syncline.inventory.v1.InventoryService.GetInventory:output_type -> syncline.inventory.v1.GetInventoryResponse
-	13, // 38: syncline.inventory.v1.InventoryService.OpenSnapshot:output_type -> syncline.inventory.v1.OpenSnapshotResponse
-	18, // 39: syncline.inventory.v1.InventoryService.RenewSnapshot:output_type -> syncline.inventory.v1.RenewSnapshotResponse
-	20, // 40: syncline.inventory.v1.InventoryService.CloseSnapshot:output_type -> syncline.inventory.v1.CloseSnapshotResponse
-	22, // 41: syncline.inventory.v1.InventoryService.ListSnapshots:output_type -> syncline.inventory.v1.ListSnapshotsResponse
-	24, // 42: syncline.inventory.v1.InventoryService.Dump:output_type -> syncline.inventory.v1.DumpResponse
-	28, // 43: syncline.inventory.v1.InventoryService.Checksum:output_type -> syncline.inventory.v1.ChecksumResponse
-	37, // [37:44] is the sub-list for method output_type
-	30, // [30:37] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	32, // 1: syncline.inventory.v1.GetInventoryRequest.parameters:type_name -> syncline.inventory.v1.GetInventoryRequest.ParametersEntry
+	35, // 2: syncline.inventory.v1.GetInventoryResponse.position:type_name -> syncline.change.v1.Position
+	5,  // 3: syncline.inventory.v1.GetInventoryResponse.tables:type_name -> syncline.inventory.v1.Table
+	11, // 4: syncline.inventory.v1.GetInventoryResponse.not_replicated:type_name -> syncline.inventory.v1.NotReplicated
+	8,  // 5: syncline.inventory.v1.GetInventoryResponse.sequences:type_name -> syncline.inventory.v1.Sequence
+	9,  // 6: syncline.inventory.v1.GetInventoryResponse.types:type_name -> syncline.inventory.v1.Type
+	10, // 7: syncline.inventory.v1.Table.columns:type_name -> syncline.inventory.v1.Column
+	6,  // 8: syncline.inventory.v1.Table.index_list:type_name -> syncline.inventory.v1.Index
+	7,  // 9: syncline.inventory.v1.Table.constraint_list:type_name -> syncline.inventory.v1.Constraint
+	36, // 10: syncline.inventory.v1.OpenSnapshotRequest.ttl:type_name -> google.protobuf.Duration
+	36, // 11: syncline.inventory.v1.OpenSnapshotRequest.wait:type_name -> google.protobuf.Duration
+	14, // 12: syncline.inventory.v1.OpenSnapshotResponse.waiting:type_name -> syncline.inventory.v1.SnapshotWait
+	16, // 13: syncline.inventory.v1.OpenSnapshotResponse.snapshot:type_name -> syncline.inventory.v1.Snapshot
+	15, // 14: syncline.inventory.v1.SnapshotWait.transactions:type_name -> syncline.inventory.v1.RunningTransaction
+	37, // 15: syncline.inventory.v1.RunningTransaction.start_time:type_name -> google.protobuf.Timestamp
+	35, // 16: syncline.inventory.v1.Snapshot.position:type_name -> syncline.change.v1.Position
+	37, // 17: syncline.inventory.v1.Snapshot.expire_time:type_name -> google.protobuf.Timestamp
+	37, // 18: syncline.inventory.v1.Snapshot.create_time:type_name -> google.protobuf.Timestamp
+	36, // 19: syncline.inventory.v1.Snapshot.ttl:type_name -> google.protobuf.Duration
+	36, // 20: syncline.inventory.v1.RenewSnapshotRequest.ttl:type_name -> google.protobuf.Duration
+	16, // 21: syncline.inventory.v1.RenewSnapshotResponse.snapshot:type_name -> syncline.inventory.v1.Snapshot
+	16, // 22: syncline.inventory.v1.ListSnapshotsResponse.snapshots:type_name -> syncline.inventory.v1.Snapshot
+	0,  // 23: syncline.inventory.v1.DumpRequest.format:type_name -> syncline.inventory.v1.DumpFormat
+	33, // 24: syncline.inventory.v1.DumpRequest.parameters:type_name -> syncline.inventory.v1.DumpRequest.ParametersEntry
+	25, // 25: syncline.inventory.v1.DumpResponse.end:type_name -> syncline.inventory.v1.DumpEnd
+	1,  // 26: syncline.inventory.v1.ChecksumRequest.order:type_name -> syncline.inventory.v1.ChecksumOrder
+	26, // 27: syncline.inventory.v1.ChecksumRequest.ranges:type_name -> syncline.inventory.v1.KeyRange
+	34, // 28: syncline.inventory.v1.ChecksumRequest.parameters:type_name -> syncline.inventory.v1.ChecksumRequest.ParametersEntry
+	29, // 29: syncline.inventory.v1.ChecksumResponse.chunks:type_name -> syncline.inventory.v1.ChecksumChunk
+	30, // 30: syncline.inventory.v1.ChecksumResponse.rows:type_name -> syncline.inventory.v1.ChecksumRow
+	31, // 31: syncline.inventory.v1.ChecksumResponse.end:type_name -> syncline.inventory.v1.ChecksumEnd
+	26, // 32: syncline.inventory.v1.ChecksumChunk.range:type_name -> syncline.inventory.v1.KeyRange
+	3,  // 33: syncline.inventory.v1.InventoryService.GetInventory:input_type -> syncline.inventory.v1.GetInventoryRequest
+	12, // 34: syncline.inventory.v1.InventoryService.OpenSnapshot:input_type -> syncline.inventory.v1.OpenSnapshotRequest
+	17, // 35: syncline.inventory.v1.InventoryService.RenewSnapshot:input_type -> syncline.inventory.v1.RenewSnapshotRequest
+	19, // 36: syncline.inventory.v1.InventoryService.CloseSnapshot:input_type -> syncline.inventory.v1.CloseSnapshotRequest
+	21, // 37: syncline.inventory.v1.InventoryService.ListSnapshots:input_type -> syncline.inventory.v1.ListSnapshotsRequest
+	23, // 38: syncline.inventory.v1.InventoryService.Dump:input_type -> syncline.inventory.v1.DumpRequest
+	27, // 39: syncline.inventory.v1.InventoryService.Checksum:input_type -> syncline.inventory.v1.ChecksumRequest
+	4,  // 40: syncline.inventory.v1.InventoryService.GetInventory:output_type -> syncline.inventory.v1.GetInventoryResponse
+	13, // 41: syncline.inventory.v1.InventoryService.OpenSnapshot:output_type -> syncline.inventory.v1.OpenSnapshotResponse
+	18, // 42: syncline.inventory.v1.InventoryService.RenewSnapshot:output_type -> syncline.inventory.v1.RenewSnapshotResponse
+	20, // 43: syncline.inventory.v1.InventoryService.CloseSnapshot:output_type -> syncline.inventory.v1.CloseSnapshotResponse
+	22, // 44: syncline.inventory.v1.InventoryService.ListSnapshots:output_type -> syncline.inventory.v1.ListSnapshotsResponse
+	24, // 45: syncline.inventory.v1.InventoryService.Dump:output_type -> syncline.inventory.v1.DumpResponse
+	28, // 46: syncline.inventory.v1.InventoryService.Checksum:output_type -> syncline.inventory.v1.ChecksumResponse
+	40, // [40:47] is the sub-list for method output_type
+	33, // [33:40] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_syncline_inventory_v1_inventory_proto_init() }
@@ -2722,7 +2847,7 @@ func file_syncline_inventory_v1_inventory_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_inventory_v1_inventory_proto_rawDesc), len(file_syncline_inventory_v1_inventory_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   30,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
