@@ -50,15 +50,13 @@ func TestControlUnderLoad(t *testing.T) {
 	}
 	write()
 	restart()
-	state, err := primary.logger().GetState(t.Context(), &loggerv1.GetStateRequest{})
-	if err != nil || state.GetStopTime() == nil {
-		pgtest.Eventually(t, time.Minute, func() error {
-			if state, err = primary.logger().GetState(t.Context(), &loggerv1.GetStateRequest{}); err != nil || state.GetState() != "stopped" {
-				return fmt.Errorf("%v, %v", state, err)
-			}
-			return nil
-		})
-	}
+	pgtest.Eventually(t, time.Minute, func() error {
+		state, err := primary.logger().GetState(t.Context(), &loggerv1.GetStateRequest{})
+		if err == nil && state.GetState() != "stopped" {
+			err = fmt.Errorf("%v", state)
+		}
+		return err
+	})
 	if _, err := primary.logger().StartCapture(t.Context(), &loggerv1.StartCaptureRequest{}); err != nil {
 		t.Fatal(err)
 	}
