@@ -50,11 +50,6 @@ type planOptions struct {
 // copied again. It touches nothing. Every reason to refuse is an error that names the table.
 func makePlan(ctx context.Context, conn *pgx.Conn, src *source, o planOptions) (*plan, error) {
 	p := &plan{}
-	if src.set.version == 0 {
-		if err := src.readSet(ctx); err != nil {
-			return nil, err
-		}
-	}
 	captured, err := p.read(ctx, conn, src, o.selection)
 	if err != nil {
 		return nil, err

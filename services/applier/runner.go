@@ -41,6 +41,7 @@ type runner struct {
 	ignored       map[schema.Name]change.LSN // tables that appeared and were gone again; belongs to the running goroutine
 	looked        change.LSN                 // position after which the target was looked at twice; it belongs to the running goroutine too
 	planned       *plan                      // what this attempt has carried out and not copied yet, nil for nothing; of the running goroutine
+	setChanged    bool                       // the source serves another version of the set than the target holds; of the running goroutine
 	noForeignKeys bool                       // this attempt has seen that no foreign keys are to be added; of the running goroutine
 }
 
@@ -110,6 +111,7 @@ func (r *runner) run(ctx context.Context) {
 			attempt = 0
 		}
 		f := classify(err)
+		r.setChanged = r.setChanged || f.code == reasonSetChanged
 		if f.mayBeStale() && r.lookTwice() {
 			f.passes = true
 		}
@@ -190,8 +192,11 @@ func (r *runner) once(ctx context.Context) error {
 		if err := r.prepare(ctx, session, src, fresh.spec); err != nil {
 			return err
 		}
-	} else if err := r.adoptSet(ctx, session, src, fresh); err != nil {
-		return err
+	} else if r.setChanged {
+		if err := r.adoptSet(ctx, session, src, fresh); err != nil {
+			return err
+		}
+		r.setChanged = false
 	}
 	for {
 		if err := r.copyTables(ctx, session, src); err != nil {

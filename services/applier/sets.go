@@ -47,27 +47,17 @@ func usedSetOf(spec *applierv1.ReplicationSpec) usedSet {
 	return s
 }
 
-// readSet takes over the present version of the set.
-func (s *source) readSet(ctx context.Context) error {
-	if s.set.name == "" {
-		return nil
-	}
-	answer, err := s.loggerClient().GetSet(ctx, &loggerv1.GetSetRequest{Name: s.set.name})
-	if err != nil {
-		return fmt.Errorf("read set %s of the source: %w", s.set.name, err)
-	}
-	s.set.version = answer.GetSet().GetVersion()
-	return nil
-}
-
-// describeSet returns those of the set's tables that are selected too.
+// describeSet returns those of the set's tables that are selected too. Without a version it takes over the present one.
 func (s *source) describeSet(ctx context.Context, selection schema.Selection) (schema.Database, error) {
 	database, answer, err := s.readInventory(ctx, &inventoryv1.GetInventoryRequest{Set: s.set.name, Parameters: s.set.parameters})
 	if err != nil {
 		return schema.Database{}, err
 	}
 	version := answer.GetSetVersion()
-	if s.set.version != 0 && s.set.version != version {
+	if s.set.version == 0 {
+		s.set.version = version
+	}
+	if s.set.version != version {
 		return schema.Database{}, rpc.Errorf(codes.FailedPrecondition, reasonSetChanged, "set %s of the source is now version %d instead of %d", s.set.name, version, s.set.version)
 	}
 	s.set.rows = map[schema.Name]string{}
@@ -86,18 +76,13 @@ func (s *source) describeSet(ctx context.Context, selection schema.Selection) (s
 // adoptSet brings the target from the version of the set that it holds to the present one: tables of which other rows are selected are
 // copied anew, those that have left the set are emptied. What else is there stays, and goes on from where it is.
 func (r *runner) adoptSet(ctx context.Context, session *apply.Session, src *source, held *stored) error {
-	if src.set.name == "" {
-		return nil
-	}
-	if err := src.readSet(ctx); err != nil {
+	src.set.version = 0
+	database, err := src.describe(ctx, schema.Selection{})
+	if err != nil {
 		return err
 	}
 	if src.set.version == held.setVersion {
 		return nil
-	}
-	database, err := src.describe(ctx, schema.Selection{})
-	if err != nil {
-		return err
 	}
 	tables, err := listTables(ctx, session.Conn(), held.name)
 	if err != nil {
