@@ -8,8 +8,6 @@ import (
 	"unicode"
 
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
-	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
-	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
 	serverv1 "github.com/seed0419d559/syncline/gen/syncline/server/v1"
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/schema"
@@ -154,42 +152,6 @@ func renderReplication(out io.Writer, r *applierv1.Replication) {
 	table(out, tables)
 }
 
-func renderLogger(out io.Writer, s *loggerv1.GetStateResponse) {
-	rows := [][]string{{"logger", s.GetState()}}
-	if s.GetReason() != "" {
-		rows = append(rows, []string{"reason", why(s.GetReasonCode(), s.GetReason())})
-	}
-	rows = append(rows,
-		[]string{"position", lsn(s.GetPosition().GetLsn()) + ", confirmed " + lsn(s.GetConfirmedLsn()) + ", primary at " + lsn(s.GetCurrentWalLsn())},
-		[]string{"lag", size(s.GetLagBytes()) + "; the slot " + s.GetSlot() + " keeps " + size(s.GetRetainedWalBytes()) + " of WAL"},
-		[]string{"captured", count(s.GetTransactions()) + " transactions, " + count(s.GetChanges()) + " changes, " + size(s.GetLogBytes()) + " since the start"},
-		[]string{"tables", fmt.Sprint(len(s.GetTables()))},
-	)
-	table(out, rows)
-	for _, w := range s.GetWarnings() {
-		fmt.Fprintln(out, "warning:", printable(w))
-	}
-}
-
-func renderFollowers(out io.Writer, answer *loggerv1.ListFollowersResponse) {
-	if len(answer.GetFollowers()) == 0 {
-		fmt.Fprintln(out, "no followers")
-		return
-	}
-	rows := [][]string{{"FOLLOWER", "CONNECTED", "ADDRESS", "SENT", "APPLIED", "LAG"}}
-	for _, f := range answer.GetFollowers() {
-		connected, name := "no", f.GetName()
-		if f.GetConnected() {
-			connected = "yes"
-		}
-		if name == "" {
-			name = "(anonymous)"
-		}
-		rows = append(rows, []string{name, connected, f.GetAddress(), lsn(f.GetSent().GetLsn()), lsn(f.GetApplied().GetLsn()), size(f.GetLagBytes())})
-	}
-	table(out, rows)
-}
-
 func renderServer(out io.Writer, s *serverv1.Server) {
 	rows := [][]string{
 		{"server", s.GetServerId()},
@@ -204,32 +166,4 @@ func renderServer(out io.Writer, s *serverv1.Server) {
 		rows = append(rows, []string{"inventory", s.GetInventoryAddress()})
 	}
 	table(out, append(rows, []string{"since", s.GetStartTime().AsTime().Format("2006-01-02 15:04:05 MST")}))
-}
-
-func renderInventory(out io.Writer, answer *inventoryv1.GetInventoryResponse) {
-	rows := [][]string{{"TABLE", "KIND", "ROWS (EST.)", "SIZE", "KEY", "INDEXES"}}
-	for _, t := range answer.GetTables() {
-		key := strings.Join(t.GetIdentityColumns(), ", ")
-		switch {
-		case t.GetReplicaIdentity() == "f":
-			key = "whole row"
-		case key == "":
-			key = "none"
-		}
-		estimate := "-"
-		if t.GetEstimatedRows() >= 0 {
-			estimate = count(t.GetEstimatedRows())
-		}
-		rows = append(rows, []string{tableText(t.GetSchema(), t.GetName()), t.GetKind(), estimate, size(t.GetBytes()), key, fmt.Sprint(t.GetIndexes())})
-	}
-	table(out, rows)
-	if len(answer.GetNotReplicated()) == 0 {
-		return
-	}
-	fmt.Fprintln(out, "\nnot replicated:")
-	rows = nil
-	for _, n := range answer.GetNotReplicated() {
-		rows = append(rows, []string{"  " + n.GetKind(), n.GetName(), n.GetReason()})
-	}
-	table(out, rows)
 }

@@ -10,6 +10,8 @@ import (
 
 	changev1 "github.com/seed0419d559/syncline/gen/syncline/change/v1"
 	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
+	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
+	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/rpc"
 	"github.com/seed0419d559/syncline/internal/schema"
 )
@@ -55,13 +57,27 @@ func (s *Service) GetInventory(ctx context.Context, request *inventoryv1.GetInve
 	for _, skipped := range db.NotReplicated {
 		answer.NotReplicated = append(answer.NotReplicated, &inventoryv1.NotReplicated{Kind: skipped.Kind, Name: skipped.Name, Reason: skipped.Reason})
 	}
+	if request.GetIncludeSystem() {
+		system, err := s.readSystem(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("get inventory: %w", err)
+		}
+		answer.Tables = append(answer.Tables, system...)
+	}
+	addDetails(db, answer)
 	asking, cancel := context.WithTimeout(ctx, positionTimeout)
 	defer cancel()
-	if position, err := logPosition(asking, s.logger, s.config.ServerID); err == nil {
-		answer.Position = &changev1.Position{LogId: position.LogID.String(), Lsn: uint64(position.LSN)}
-	} else {
-		s.config.Log.Debug("inventory without a position", "error", err)
+	state, err := s.logger.GetState(asking, &loggerv1.GetStateRequest{})
+	var position change.Position
+	if err == nil {
+		position, err = positionOf(state, s.config.ServerID)
 	}
+	if err != nil {
+		s.config.Log.Debug("inventory without a position", "error", err)
+		return answer, nil
+	}
+	answer.Position = &changev1.Position{LogId: position.LogID.String(), Lsn: uint64(position.LSN)}
+	addCaptured(db, answer.GetTables(), state)
 	return answer, nil
 }
 

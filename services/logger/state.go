@@ -21,13 +21,17 @@ const (
 	PhaseCapturing    = "capturing"
 	PhaseReconnecting = "reconnecting"
 	PhaseBlocked      = "blocked"
-	PhaseFailed       = "failed"
+	PhaseStopped      = "stopped"
+	// PhaseStopping is told by StopCapture only.
+	PhaseStopping = "stopping"
+	PhaseFailed   = "failed"
 )
 
 // status is what is known of capture. It is written by capture and its watchers, and read by the service.
 type status struct {
 	transactions atomic.Int64
 	changes      atomic.Int64
+	leftOut      atomic.Int64 // transactions with an origin
 	logBytes     atomic.Int64
 	confirmed    atomic.Uint64 // last confirmed to the slot, after the change log had it durably
 	contact      atomic.Int64  // Unix nanoseconds of the last message from the primary
@@ -36,6 +40,7 @@ type status struct {
 	phase    string
 	reason   string
 	code     string
+	since    time.Time // of PhaseStopped
 	tables   publish.State
 	standing []string // warnings that hold for the process's life, such as a new change log
 	server   serverStats
@@ -46,12 +51,28 @@ type status struct {
 type serverStats struct {
 	walLSN   change.LSN
 	retained int64 // bytes of WAL that the slot keeps
+	// limit is how many it keeps at most, left how many more until the slot is in danger; nil without a limit.
+	limit, left *int64
+	walStatus   string // of the slot; empty when there is none
 }
 
 func (s *status) set(phase, code, format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.phase, s.code, s.reason = phase, code, fmt.Sprintf(format, args...)
+}
+
+// setStopped says that capture is stopped; how much WAL is kept meanwhile is told when somebody asks.
+func (s *status) setStopped(since time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.phase, s.code, s.reason, s.since = PhaseStopped, ReasonStopped, "", since
+}
+
+func (s *status) current() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.phase
 }
 
 func (s *status) setTables(tables publish.State) {
@@ -96,10 +117,15 @@ func (s *status) describe(answer *loggerv1.GetStateResponse, only *set) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	answer.State, answer.Reason, answer.ReasonCode = s.phase, s.reason, s.code
+	if s.phase == PhaseStopped {
+		answer.Reason = stoppedText(s.since, s.server)
+	}
 	answer.ConfirmedLsn = s.confirmed.Load()
 	answer.CurrentWalLsn = uint64(s.server.walLSN)
 	answer.RetainedWalBytes = s.server.retained
 	answer.Transactions, answer.Changes, answer.LogBytes = s.transactions.Load(), s.changes.Load(), s.logBytes.Load()
+	answer.WalLimitBytes, answer.WalLeftBytes, answer.SlotWalStatus = s.server.limit, s.server.left, s.server.walStatus
+	answer.RemoteTransactionsLeftOut = s.leftOut.Load()
 	in := func(name schema.Name) bool {
 		if only == nil {
 			return true
@@ -117,14 +143,19 @@ func (s *status) describe(answer *loggerv1.GetStateResponse, only *set) {
 		answer.Warnings = append(answer.Warnings, s.tables.Pending...)
 	}
 	for _, refusal := range s.tables.Refused {
-		if in(refusal.Table) {
-			answer.Warnings = append(answer.Warnings, refusal.String())
+		if !in(refusal.Table) {
+			continue
 		}
+		answer.Warnings = append(answer.Warnings, refusal.String())
+		answer.UncapturedTables = append(answer.UncapturedTables, &loggerv1.UncapturedTable{
+			Schema: refusal.Table.Schema, Name: refusal.Table.Name, Reason: refusal.Reason, Mend: refusal.Mend, Sql: refusal.SQL,
+		})
 	}
 	for _, name := range s.tables.InsertOnly {
 		if !in(name) {
 			continue
 		}
+		answer.InsertOnlyTables = append(answer.InsertOnlyTables, name.SQL())
 		answer.Warnings = append(answer.Warnings, fmt.Sprintf("table %s: only inserts and truncates are captured, its updates and deletes are not", name))
 	}
 	if contact := s.contact.Load(); contact != 0 {

@@ -209,6 +209,9 @@ func TestREST(t *testing.T) {
 func walkInventory(t *testing.T, primary *web) {
 	t.Helper()
 	tables := primary.good(call{id: "InventoryService_GetInventory", query: url.Values{"tables.include": {"public.orders"}}})[0]
+	if all := primary.good(call{id: "InventoryService_GetInventory", query: url.Values{"includeSystem": {"true"}}})[0]["tables"].([]any); len(all) < 50 {
+		t.Errorf("%d tables with PostgreSQL's own", len(all))
+	}
 	primary.bad("GET", "/v1/inventory?tables.include=public.none", "", http.StatusNotFound, "TABLE_NOT_FOUND")
 	if list := tables["tables"].([]any); len(list) != 1 {
 		t.Errorf("tables %v", list)
@@ -335,11 +338,12 @@ func walkLogger(t *testing.T, primary *web, conn *pgx.Conn) {
 			t.Errorf("%s is %v over HTTP and %s over gRPC", key, got, value)
 		}
 	}
+	walkLoggerControl(t, primary, logID, lsn)
 	walkSets(primary)
 	for _, id := range []string{"CreateSet", "GetSet", "ListSets", "UpdateSet", "DeleteSet"} {
 		primary.refuses(call{id: "LoggerService_" + id, path: map[string]string{"name": "mine"}})
 	}
-	for _, id := range []string{"GetState", "GetRanges", "EmitBarrier", "Follow", "ListFollowers", "ReportApplied", "DeleteFollower"} {
+	for _, id := range []string{"GetConfig", "UpdateConfig", "StartCapture", "StopCapture", "ListUpdatedSince", "GetState", "GetRanges", "EmitBarrier", "Follow", "ListFollowers", "ReportApplied", "DeleteFollower"} {
 		primary.refuses(call{id: "LoggerService_" + id, path: name})
 	}
 }

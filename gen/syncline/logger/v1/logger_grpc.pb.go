@@ -21,18 +21,23 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	LoggerService_GetState_FullMethodName       = "/syncline.logger.v1.LoggerService/GetState"
-	LoggerService_GetRanges_FullMethodName      = "/syncline.logger.v1.LoggerService/GetRanges"
-	LoggerService_Follow_FullMethodName         = "/syncline.logger.v1.LoggerService/Follow"
-	LoggerService_ReportApplied_FullMethodName  = "/syncline.logger.v1.LoggerService/ReportApplied"
-	LoggerService_ListFollowers_FullMethodName  = "/syncline.logger.v1.LoggerService/ListFollowers"
-	LoggerService_DeleteFollower_FullMethodName = "/syncline.logger.v1.LoggerService/DeleteFollower"
-	LoggerService_EmitBarrier_FullMethodName    = "/syncline.logger.v1.LoggerService/EmitBarrier"
-	LoggerService_CreateSet_FullMethodName      = "/syncline.logger.v1.LoggerService/CreateSet"
-	LoggerService_GetSet_FullMethodName         = "/syncline.logger.v1.LoggerService/GetSet"
-	LoggerService_ListSets_FullMethodName       = "/syncline.logger.v1.LoggerService/ListSets"
-	LoggerService_UpdateSet_FullMethodName      = "/syncline.logger.v1.LoggerService/UpdateSet"
-	LoggerService_DeleteSet_FullMethodName      = "/syncline.logger.v1.LoggerService/DeleteSet"
+	LoggerService_GetState_FullMethodName         = "/syncline.logger.v1.LoggerService/GetState"
+	LoggerService_GetRanges_FullMethodName        = "/syncline.logger.v1.LoggerService/GetRanges"
+	LoggerService_Follow_FullMethodName           = "/syncline.logger.v1.LoggerService/Follow"
+	LoggerService_ReportApplied_FullMethodName    = "/syncline.logger.v1.LoggerService/ReportApplied"
+	LoggerService_ListFollowers_FullMethodName    = "/syncline.logger.v1.LoggerService/ListFollowers"
+	LoggerService_DeleteFollower_FullMethodName   = "/syncline.logger.v1.LoggerService/DeleteFollower"
+	LoggerService_EmitBarrier_FullMethodName      = "/syncline.logger.v1.LoggerService/EmitBarrier"
+	LoggerService_GetConfig_FullMethodName        = "/syncline.logger.v1.LoggerService/GetConfig"
+	LoggerService_UpdateConfig_FullMethodName     = "/syncline.logger.v1.LoggerService/UpdateConfig"
+	LoggerService_StartCapture_FullMethodName     = "/syncline.logger.v1.LoggerService/StartCapture"
+	LoggerService_StopCapture_FullMethodName      = "/syncline.logger.v1.LoggerService/StopCapture"
+	LoggerService_ListUpdatedSince_FullMethodName = "/syncline.logger.v1.LoggerService/ListUpdatedSince"
+	LoggerService_CreateSet_FullMethodName        = "/syncline.logger.v1.LoggerService/CreateSet"
+	LoggerService_GetSet_FullMethodName           = "/syncline.logger.v1.LoggerService/GetSet"
+	LoggerService_ListSets_FullMethodName         = "/syncline.logger.v1.LoggerService/ListSets"
+	LoggerService_UpdateSet_FullMethodName        = "/syncline.logger.v1.LoggerService/UpdateSet"
+	LoggerService_DeleteSet_FullMethodName        = "/syncline.logger.v1.LoggerService/DeleteSet"
 )
 
 // LoggerServiceClient is the client API for LoggerService service.
@@ -57,6 +62,18 @@ type LoggerServiceClient interface {
 	// EmitBarrier commits a message on the primary. Whoever has applied its position has everything that was committed
 	// before the call.
 	EmitBarrier(ctx context.Context, in *EmitBarrierRequest, opts ...grpc.CallOption) (*EmitBarrierResponse, error)
+	// GetConfig tells what is in force of what can be set while the logger runs, and which of it was set.
+	GetConfig(ctx context.Context, in *GetConfigRequest, opts ...grpc.CallOption) (*GetConfigResponse, error)
+	// UpdateConfig sets some fields. They are kept in the primary's database and hold at once, and after every restart.
+	UpdateConfig(ctx context.Context, in *UpdateConfigRequest, opts ...grpc.CallOption) (*UpdateConfigResponse, error)
+	// StartCapture lets capture go on after StopCapture. It is no error when it runs.
+	StartCapture(ctx context.Context, in *StartCaptureRequest, opts ...grpc.CallOption) (*StartCaptureResponse, error)
+	// StopCapture ends capture until StartCapture, also over restarts. Nothing is lost: the slot has the primary keep its WAL, within
+	// the limit that the state tells, and followers go on being served what is in the log. It is no error when it is stopped.
+	StopCapture(ctx context.Context, in *StopCaptureRequest, opts ...grpc.CallOption) (*StopCaptureResponse, error)
+	// ListUpdatedSince lists the keys that were changed after a position with the latest action on each, page by page. The errors about
+	// positions are those of Follow.
+	ListUpdatedSince(ctx context.Context, in *ListUpdatedSinceRequest, opts ...grpc.CallOption) (*ListUpdatedSinceResponse, error)
 	// CreateSet makes a replication set. It is checked against the tables that there are: INVALID_ARGUMENT with reason INVALID names
 	// the column, and how to mend it.
 	CreateSet(ctx context.Context, in *CreateSetRequest, opts ...grpc.CallOption) (*CreateSetResponse, error)
@@ -157,6 +174,56 @@ func (c *loggerServiceClient) EmitBarrier(ctx context.Context, in *EmitBarrierRe
 	return out, nil
 }
 
+func (c *loggerServiceClient) GetConfig(ctx context.Context, in *GetConfigRequest, opts ...grpc.CallOption) (*GetConfigResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetConfigResponse)
+	err := c.cc.Invoke(ctx, LoggerService_GetConfig_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *loggerServiceClient) UpdateConfig(ctx context.Context, in *UpdateConfigRequest, opts ...grpc.CallOption) (*UpdateConfigResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateConfigResponse)
+	err := c.cc.Invoke(ctx, LoggerService_UpdateConfig_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *loggerServiceClient) StartCapture(ctx context.Context, in *StartCaptureRequest, opts ...grpc.CallOption) (*StartCaptureResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StartCaptureResponse)
+	err := c.cc.Invoke(ctx, LoggerService_StartCapture_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *loggerServiceClient) StopCapture(ctx context.Context, in *StopCaptureRequest, opts ...grpc.CallOption) (*StopCaptureResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StopCaptureResponse)
+	err := c.cc.Invoke(ctx, LoggerService_StopCapture_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *loggerServiceClient) ListUpdatedSince(ctx context.Context, in *ListUpdatedSinceRequest, opts ...grpc.CallOption) (*ListUpdatedSinceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListUpdatedSinceResponse)
+	err := c.cc.Invoke(ctx, LoggerService_ListUpdatedSince_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *loggerServiceClient) CreateSet(ctx context.Context, in *CreateSetRequest, opts ...grpc.CallOption) (*CreateSetResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CreateSetResponse)
@@ -229,6 +296,18 @@ type LoggerServiceServer interface {
 	// EmitBarrier commits a message on the primary. Whoever has applied its position has everything that was committed
 	// before the call.
 	EmitBarrier(context.Context, *EmitBarrierRequest) (*EmitBarrierResponse, error)
+	// GetConfig tells what is in force of what can be set while the logger runs, and which of it was set.
+	GetConfig(context.Context, *GetConfigRequest) (*GetConfigResponse, error)
+	// UpdateConfig sets some fields. They are kept in the primary's database and hold at once, and after every restart.
+	UpdateConfig(context.Context, *UpdateConfigRequest) (*UpdateConfigResponse, error)
+	// StartCapture lets capture go on after StopCapture. It is no error when it runs.
+	StartCapture(context.Context, *StartCaptureRequest) (*StartCaptureResponse, error)
+	// StopCapture ends capture until StartCapture, also over restarts. Nothing is lost: the slot has the primary keep its WAL, within
+	// the limit that the state tells, and followers go on being served what is in the log. It is no error when it is stopped.
+	StopCapture(context.Context, *StopCaptureRequest) (*StopCaptureResponse, error)
+	// ListUpdatedSince lists the keys that were changed after a position with the latest action on each, page by page. The errors about
+	// positions are those of Follow.
+	ListUpdatedSince(context.Context, *ListUpdatedSinceRequest) (*ListUpdatedSinceResponse, error)
 	// CreateSet makes a replication set. It is checked against the tables that there are: INVALID_ARGUMENT with reason INVALID names
 	// the column, and how to mend it.
 	CreateSet(context.Context, *CreateSetRequest) (*CreateSetResponse, error)
@@ -270,6 +349,21 @@ func (UnimplementedLoggerServiceServer) DeleteFollower(context.Context, *DeleteF
 }
 func (UnimplementedLoggerServiceServer) EmitBarrier(context.Context, *EmitBarrierRequest) (*EmitBarrierResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method EmitBarrier not implemented")
+}
+func (UnimplementedLoggerServiceServer) GetConfig(context.Context, *GetConfigRequest) (*GetConfigResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetConfig not implemented")
+}
+func (UnimplementedLoggerServiceServer) UpdateConfig(context.Context, *UpdateConfigRequest) (*UpdateConfigResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateConfig not implemented")
+}
+func (UnimplementedLoggerServiceServer) StartCapture(context.Context, *StartCaptureRequest) (*StartCaptureResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method StartCapture not implemented")
+}
+func (UnimplementedLoggerServiceServer) StopCapture(context.Context, *StopCaptureRequest) (*StopCaptureResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method StopCapture not implemented")
+}
+func (UnimplementedLoggerServiceServer) ListUpdatedSince(context.Context, *ListUpdatedSinceRequest) (*ListUpdatedSinceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListUpdatedSince not implemented")
 }
 func (UnimplementedLoggerServiceServer) CreateSet(context.Context, *CreateSetRequest) (*CreateSetResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateSet not implemented")
@@ -426,6 +520,96 @@ func _LoggerService_EmitBarrier_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LoggerService_GetConfig_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetConfigRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LoggerServiceServer).GetConfig(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LoggerService_GetConfig_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LoggerServiceServer).GetConfig(ctx, req.(*GetConfigRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LoggerService_UpdateConfig_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateConfigRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LoggerServiceServer).UpdateConfig(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LoggerService_UpdateConfig_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LoggerServiceServer).UpdateConfig(ctx, req.(*UpdateConfigRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LoggerService_StartCapture_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StartCaptureRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LoggerServiceServer).StartCapture(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LoggerService_StartCapture_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LoggerServiceServer).StartCapture(ctx, req.(*StartCaptureRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LoggerService_StopCapture_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StopCaptureRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LoggerServiceServer).StopCapture(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LoggerService_StopCapture_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LoggerServiceServer).StopCapture(ctx, req.(*StopCaptureRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LoggerService_ListUpdatedSince_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListUpdatedSinceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LoggerServiceServer).ListUpdatedSince(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LoggerService_ListUpdatedSince_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LoggerServiceServer).ListUpdatedSince(ctx, req.(*ListUpdatedSinceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _LoggerService_CreateSet_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CreateSetRequest)
 	if err := dec(in); err != nil {
@@ -546,6 +730,26 @@ var LoggerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "EmitBarrier",
 			Handler:    _LoggerService_EmitBarrier_Handler,
+		},
+		{
+			MethodName: "GetConfig",
+			Handler:    _LoggerService_GetConfig_Handler,
+		},
+		{
+			MethodName: "UpdateConfig",
+			Handler:    _LoggerService_UpdateConfig_Handler,
+		},
+		{
+			MethodName: "StartCapture",
+			Handler:    _LoggerService_StartCapture_Handler,
+		},
+		{
+			MethodName: "StopCapture",
+			Handler:    _LoggerService_StopCapture_Handler,
+		},
+		{
+			MethodName: "ListUpdatedSince",
+			Handler:    _LoggerService_ListUpdatedSince_Handler,
 		},
 		{
 			MethodName: "CreateSet",
