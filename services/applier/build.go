@@ -115,7 +115,7 @@ func (r *runner) setSequences(ctx context.Context, session *apply.Session, src *
 // build runs the statements after the load: neighbours that may run at the same time do, on as many sessions as copy. holder is the
 // session that holds the replication's lock.
 func (r *runner) build(ctx context.Context, holder uint32, statements []schema.Statement) error {
-	most := copyWorkers(r.snapshot().spec)
+	most := r.config.options(r.snapshot().spec).copyWorkers
 	for len(statements) > 0 {
 		n := 1
 		for statements[0].Parallel && n < len(statements) && statements[n].Parallel {

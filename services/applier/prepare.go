@@ -28,6 +28,8 @@ type plan struct {
 	create         []schema.Name  // those to create
 	statements     schema.Plan
 	warnings       []string
+	all            bool          // nothing that is copied counts any more, nor does the position
+	gone           []schema.Name // tables that were to be copied and that the source has no longer
 }
 
 // planOptions say what a plan is made for.
@@ -39,12 +41,13 @@ type planOptions struct {
 	known       map[schema.Name]*storedTable
 	// again are tables, or partitioned tables above some, whose copies from before an LSN do not count; nil for none.
 	again *apply.NewTableError
+	all   bool // no copy counts: all tables are copied again
 }
 
 // makePlan compares source and target and returns what is to be done for the tables that are not known yet, or have to be
 // copied again. It touches nothing. Every reason to refuse is an error that names the table.
 func makePlan(ctx context.Context, conn *pgx.Conn, src *source, o planOptions) (*plan, error) {
-	p := &plan{}
+	p := &plan{all: o.all}
 	captured, err := p.read(ctx, conn, src, o.selection)
 	if err != nil {
 		return nil, err
@@ -77,7 +80,21 @@ func makePlan(ctx context.Context, conn *pgx.Conn, src *source, o planOptions) (
 	if err := p.checkPrivileges(ctx, conn, o.unguarded); err != nil {
 		return nil, err
 	}
+	p.findGone(o)
 	return p, p.chooseTables(ctx, conn, o)
+}
+
+// findGone finds tables that wait for a copy that the source cannot give any more. Their rows on the replica stay.
+func (p *plan) findGone(o planOptions) {
+	for name, t := range o.known {
+		if _, there := p.source.Table(name); there || t.state == tableCopied && !o.all {
+			continue
+		}
+		p.gone = append(p.gone, name)
+		p.warnings = append(p.warnings, fmt.Sprintf("table %s is not at the source any more, or not captured there: its rows here stand still", name))
+	}
+	slices.SortFunc(p.gone, func(a, b schema.Name) int { return compareText(a.String(), b.String()) })
+	slices.Sort(p.warnings)
 }
 
 // read describes both sides, and finds out what the logger captures, all at the same time.
@@ -224,7 +241,7 @@ func (p *plan) chooseTables(ctx context.Context, conn *pgx.Conn, o planOptions) 
 	for _, t := range p.source.Tables {
 		name := t.FullName()
 		before := o.known[name]
-		if !t.HasRows() || before != nil && before.oid == t.OID && !p.copiedAgain(t, before, o.again) {
+		if !t.HasRows() || before != nil && before.oid == t.OID && !o.all && !p.copiedAgain(t, before, o.again) {
 			continue
 		}
 		target, exists := schema.Route(p.source, p.target, name)
@@ -300,6 +317,16 @@ func (p *plan) carryOut(ctx context.Context, conn *pgx.Conn, replication string)
 		}
 		if err := setCreatedTables(ctx, tx, replication, append(before, p.create...)); err != nil {
 			return err
+		}
+		for _, name := range p.gone {
+			if err := removeTable(ctx, tx, replication, name); err != nil {
+				return err
+			}
+		}
+		if p.all {
+			if err := forgetPosition(ctx, tx, replication); err != nil {
+				return err
+			}
 		}
 		for _, t := range p.tables {
 			if err := addTable(ctx, tx, replication, t); err != nil {
