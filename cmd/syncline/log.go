@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
+	"github.com/seed0419d559/syncline/services/applier"
 )
 
 // logFlags say what of the run log is shown.
@@ -35,11 +36,12 @@ func newLogCommand() *cobra.Command {
 }
 
 func newRunLogCommand(use, about, example string, args cobra.PositionalArgs) *cobra.Command {
-	f := logFlags{limit: 50}
+	f, kept := logFlags{limit: 50}, applier.DefaultConfig()
 	cmd := &cobra.Command{
 		Use: use, Short: about, Example: example, Args: args,
-		Long: about + `: what users decided, states, faults and whose they are, and copies. The replica keeps events for 30 days,
-and 10,000 of each replication. With --json one object for each line.`,
+		Long: about + fmt.Sprintf(`: what users decided, states, faults and whose they are, and copies. The replica keeps events for
+%.0f days, and %s of each replication, unless it was started with other limits. With --json one object for each line.`,
+			kept.EventsMaxAge.Hours()/24, count(int64(kept.EventsMaxCount))),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if f.limit < 0 || f.since < 0 {
 				return usageError{errors.New("--limit and --since: expected 0, or more")}

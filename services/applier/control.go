@@ -18,8 +18,9 @@ func (r *stored) etag() string { return fmt.Sprintf("%x-%d", r.createdAt.UnixMic
 
 // decide begins to carry out what a user decides about a replication: one decision at a time, on what is stored now. The caller
 // calls release.
-func (s *Service) decide(ctx context.Context, name, etag string) (r *runner, fresh *stored, release func(), err error) {
-	if r, err = s.runner(ctx, name); err != nil {
+func (s *Service) decide(ctx context.Context, name, etag string) (_ *runner, fresh *stored, release func(), err error) {
+	r, err := s.runner(ctx, name)
+	if err != nil {
 		return nil, nil, nil, err
 	}
 	select {
@@ -27,10 +28,10 @@ func (s *Service) decide(ctx context.Context, name, etag string) (r *runner, fre
 	case <-ctx.Done():
 		return nil, nil, nil, ctx.Err()
 	}
-	release = func() { <-r.control }
+	done := func() { <-r.control }
 	defer func() {
 		if err != nil {
-			release()
+			done()
 		}
 	}()
 	now, err := s.runner(ctx, name)
@@ -46,7 +47,7 @@ func (s *Service) decide(ctx context.Context, name, etag string) (r *runner, fre
 	if err = checkETag(fresh, etag); err != nil {
 		return nil, nil, nil, err
 	}
-	return r, fresh, release, nil
+	return r, fresh, done, nil
 }
 
 func checkETag(fresh *stored, etag string) error {
@@ -101,6 +102,9 @@ func (s *Service) StopReplication(ctx context.Context, in *applierv1.StopReplica
 	}
 	r.stop()
 	r.status.setState(applierv1.State_STATE_STOPPED)
+	if _, err := r.refresh(ctx); err != nil { // so that the position shown is the one that it goes on after
+		return nil, err
+	}
 	return &applierv1.StopReplicationResponse{Replication: r.status.proto(r.snapshot(), true)}, nil
 }
 

@@ -70,7 +70,8 @@ func makePlan(ctx context.Context, conn *pgx.Conn, src *source, o planOptions) (
 	for _, m := range mismatches {
 		p.warnings = append(p.warnings, m.String())
 	}
-	p.create = slices.DeleteFunc(schema.Missing(p.source, p.target), func(n schema.Name) bool { return o.known[n] != nil })
+	// A table of ours that somebody has dropped is created again only when all are copied again.
+	p.create = slices.DeleteFunc(schema.Missing(p.source, p.target), func(n schema.Name) bool { return o.known[n] != nil && !o.all })
 	if p.statements, err = schema.CreateStatements(p.source, p.target, nonNil(p.create)); err != nil {
 		return nil, err
 	}
@@ -91,10 +92,11 @@ func (p *plan) findGone(o planOptions) {
 			continue
 		}
 		p.gone = append(p.gone, name)
-		p.warnings = append(p.warnings, fmt.Sprintf("table %s is not at the source any more, or not captured there: its rows here stand still", name))
 	}
 	slices.SortFunc(p.gone, func(a, b schema.Name) int { return compareText(a.String(), b.String()) })
-	slices.Sort(p.warnings)
+	for _, name := range p.gone {
+		p.warnings = append(p.warnings, fmt.Sprintf("table %s is not at the source any more, or not captured there: its rows here stand still", name))
+	}
 }
 
 // read describes both sides, and finds out what the logger captures, all at the same time.

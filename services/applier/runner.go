@@ -144,6 +144,9 @@ func (r *runner) run(ctx context.Context) {
 				s.state, s.reasonCode, s.reason, s.nextRetry = applierv1.State_STATE_FAILED, f.code, text, time.Time{}
 				s.happened(f, text)
 			})
+			if _, err := r.refresh(ctx); err != nil { // so that the position shown is the one that it goes on after
+				r.log.Warn("the stored position cannot be shown", "error", err)
+			}
 			return
 		}
 		pause := backoff(o, attempt)

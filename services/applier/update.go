@@ -62,7 +62,10 @@ func (s *Service) UpdateReplication(ctx context.Context, in *applierv1.UpdateRep
 		return nil, err
 	}
 	fault.Point(FaultUpdated)
-	after, err := s.store.get(ctx, fresh.name)
+	if u.accepted && u.spec.GetSource() != fresh.spec.GetSource() {
+		r.farewell(ctx) // to the former one, if it still answers
+	}
+	after, err := s.store.get(context.WithoutCancel(ctx), fresh.name)
 	if err != nil {
 		return nil, err
 	}
