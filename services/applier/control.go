@@ -152,7 +152,7 @@ func (s *Service) ListReplications(ctx context.Context, in *applierv1.ListReplic
 		}
 	}
 	s.mu.Unlock()
-	slices.SortFunc(runners, func(a, b *runner) int { return compareText(a.stored.name, b.stored.name) })
+	slices.SortFunc(runners, func(a, b *runner) int { return compareText(a.name, b.name) })
 	out := &applierv1.ListReplicationsResponse{}
 	for _, r := range runners {
 		one := r.status.proto(r.snapshot(), false)

@@ -63,7 +63,7 @@ func (r *runner) endResyncRow(ctx context.Context) {
 		if r.status.healthyFor() < r.config.HealthyAfter {
 			continue
 		}
-		_, err := r.store.pool.Exec(ctx, "UPDATE syncline.replications SET auto_resyncs = 0 WHERE name = $1", r.snapshot().name)
+		_, err := r.store.pool.Exec(ctx, "UPDATE syncline.replications SET auto_resyncs = 0 WHERE name = $1", r.name)
 		if err != nil {
 			continue // the next tick tries again
 		}

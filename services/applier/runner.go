@@ -23,6 +23,7 @@ import (
 // runner runs one replication until it is stopped: it copies what is not copied, then applies the stream, and tries again
 // after faults that pass.
 type runner struct {
+	name   string
 	config *Config
 	store  *store
 	log    *slog.Logger
@@ -46,7 +47,7 @@ type runner struct {
 
 func newRunner(config *Config, st *store, r *stored) *runner {
 	return &runner{
-		config: config, store: st, stored: r, status: newStatus(r, st.runLog.note), ignored: map[schema.Name]change.LSN{}, wake: make(chan struct{}, 1), control: make(chan struct{}, 1),
+		name: r.name, config: config, store: st, stored: r, status: newStatus(r, st.runLog.note), ignored: map[schema.Name]change.LSN{}, wake: make(chan struct{}, 1), control: make(chan struct{}, 1),
 		log: config.Log.With("replication", r.name),
 	}
 }
@@ -258,11 +259,11 @@ func (r *runner) plan(ctx context.Context, session *apply.Session, src *source, 
 	if o.selection, err = schema.ParseSelection(spec.GetIncludeTables(), spec.GetExcludeTables()); err != nil {
 		return nil, err
 	}
-	tables, err := listTables(ctx, session.Conn(), r.stored.name)
+	tables, err := listTables(ctx, session.Conn(), r.name)
 	if err != nil {
 		return nil, err
 	}
-	o.replication, o.replace, o.unguarded, o.known = r.stored.name, spec.GetReplace(), session.Unguarded, byName(tables)
+	o.replication, o.replace, o.unguarded, o.known = r.name, spec.GetReplace(), session.Unguarded, byName(tables)
 	return makePlan(ctx, session.Conn(), src, o)
 }
 
@@ -281,7 +282,7 @@ func (r *runner) carryOut(ctx context.Context, session *apply.Session, p *plan) 
 	r.status.update(func(s *status) {
 		s.sync.phase, s.warnings = "creating tables", p.warnings
 	})
-	if err := p.carryOut(ctx, session.Conn(), r.stored.name); err != nil {
+	if err := p.carryOut(ctx, session.Conn(), r.name); err != nil {
 		return err
 	}
 	fresh, err := r.refresh(ctx)
@@ -329,7 +330,7 @@ func (r *runner) removed(names []schema.Name) {
 
 // refresh reads again what is stored.
 func (r *runner) refresh(ctx context.Context) (*stored, error) {
-	fresh, err := r.store.get(ctx, r.snapshot().name)
+	fresh, err := r.store.get(ctx, r.name)
 	if err != nil {
 		return nil, err
 	}
@@ -363,7 +364,7 @@ func (r *runner) setPhase(ctx context.Context, to phase) error {
 
 // showTables takes the stored state of the tables over into the status.
 func (r *runner) showTables(ctx context.Context, q querier) error {
-	tables, err := listTables(ctx, q, r.stored.name)
+	tables, err := listTables(ctx, q, r.name)
 	if err != nil {
 		return err
 	}
@@ -480,4 +481,4 @@ func (r *runner) setHolds(holds *apply.Holds) {
 }
 
 // followerName is how the source's logger lists this replication.
-func (r *runner) followerName() string { return r.config.ServerID + "/" + r.stored.name }
+func (r *runner) followerName() string { return r.config.ServerID + "/" + r.name }

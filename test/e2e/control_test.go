@@ -147,6 +147,18 @@ func (c *controlled) start(from *changev1.Position, force bool) error {
 	return err
 }
 
+// waitTable waits until the logger captures a new table of the schema public.
+func (n *node) waitTable(table string) {
+	n.t.Helper()
+	pgtest.Eventually(n.t, patience, func() error {
+		state, err := n.logger().GetState(n.t.Context(), &loggerv1.GetStateRequest{})
+		if err == nil && !slices.Contains(state.GetTables(), `"public"."`+table+`"`) {
+			err = fmt.Errorf("table %s is not captured yet", table)
+		}
+		return err
+	})
+}
+
 func (c *controlled) resync(patterns ...string) {
 	c.t.Helper()
 	if _, err := c.replica.applier().ResyncReplication(c.t.Context(), &applierv1.ResyncReplicationRequest{Name: "shop", IncludeTables: patterns}); err != nil {
@@ -254,9 +266,17 @@ func (c *controlled) updated() {
 // selectedAnew adds and removes tables while they are written to.
 func (c *controlled) selectedAnew() {
 	c.create(include("public.a", "public.b"))
+	// A table that nobody writes to is copied, too.
+	pgtest.Exec(c.t, c.conn, "CREATE TABLE quiet (id bigint PRIMARY KEY); INSERT INTO quiet VALUES (1); CREATE TABLE other (id bigint PRIMARY KEY); UPDATE a SET note = 'so that it is captured'")
+	c.primary.waitTable("quiet")
+	c.replica.waitApplied("shop", patience) // with the announcement that it is captured, which it heard in vain
+	c.mustUpdate(func(in *applierv1.UpdateReplicationRequest) {
+		in.Spec.IncludeTables = []string{"public.a", "public.b", "public.quiet"}
+	}, "include_tables")
+	c.equal("public.c", "public.wide", "public.other")
 	pgtest.Exec(c.t, c.conn, "UPDATE c SET note = 'before it is added'; DELETE FROM c WHERE id = 7")
 	copied := c.get().GetCopiedRows()
-	answer := c.mustUpdate(func(in *applierv1.UpdateReplicationRequest) { in.Spec.IncludeTables = []string{"public.a", "public.c", "public.wide"} }, "include_tables")
+	answer := c.mustUpdate(func(in *applierv1.UpdateReplicationRequest) { in.Spec.IncludeTables = []string{"public.a", "public.c", "public.quiet", "public.wide"} }, "include_tables")
 	var plan []string
 	for _, one := range answer.GetPlan().GetTables() {
 		plan = append(plan, one.GetName()+" "+strings.TrimPrefix(one.GetAction().String(), "TABLE_ACTION_"))
@@ -266,11 +286,11 @@ func (c *controlled) selectedAnew() {
 	}
 	pgtest.Exec(c.t, c.conn, "UPDATE a SET note = 'x'; UPDATE b SET note = 'not applied'; UPDATE c SET note = 'x' WHERE id > 100")
 	c.running()
-	c.equal("public.b")
+	c.equal("public.b", "public.other")
 	if n := pgtest.QueryRow[int](c.t, c.target, "SELECT count(*) FROM b WHERE note = 'b'"); n != 300 {
 		c.t.Errorf("%d rows of the removed table are as they were", n)
 	}
-	if got := c.get(); got.GetCopiedRows() != copied+299 || len(got.GetTables()) != 3 {
+	if got := c.get(); got.GetCopiedRows() != copied+299 || len(got.GetTables()) != 4 {
 		c.t.Errorf("%d rows are copied, %d before; tables %v", got.GetCopiedRows(), copied, got.GetTables())
 	}
 	_, err := c.replica.applier().ResyncReplication(c.t.Context(), &applierv1.ResyncReplicationRequest{Name: "shop", IncludeTables: []string{"public.b"}})
