@@ -46,11 +46,11 @@ func (s *status) entered() {
 	if s.state == applierv1.State_STATE_RUNNING {
 		s.healthy = now
 	}
-	s.record.add(stateRecord{now, s.state, s.reasonCode, s.reason})
+	s.addState(stateRecord{now, s.state, s.reasonCode, s.reason})
 	s.tell(&event{kind: kindState, code: s.reasonCode, text: s.reason})
 }
 
-func (c *record) add(one stateRecord) {
+func (c *record) addState(one stateRecord) {
 	c.states = append(c.states, one)
 	c.states = c.states[max(0, len(c.states)-keptStates):]
 }
@@ -92,7 +92,7 @@ func (s *status) recovered() { s.errors, s.ongoing = 0, false }
 func (s *status) remember(events []*event) {
 	for _, e := range events {
 		if e.kind == kindState {
-			s.record.add(stateRecord{e.at, e.state, e.code, e.text})
+			s.addState(stateRecord{e.at, e.state, e.code, e.text})
 			continue
 		}
 		s.faults = append(s.faults, faultRecord{e.at, e.code, e.text, e.side, e.count, e.kind == kindRetried})
@@ -111,7 +111,7 @@ func (s *status) healthyFor() time.Duration {
 }
 
 // show fills in the record, the newest first.
-func (c *record) show(out *applierv1.Replication) {
+func (c *record) showRecord(out *applierv1.Replication) {
 	out.HealthySince = timeProto(&c.healthy)
 	for _, f := range slices.Backward(c.faults) {
 		out.RecentFaults = append(out.RecentFaults, &applierv1.Fault{

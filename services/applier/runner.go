@@ -37,7 +37,7 @@ type runner struct {
 	holds  *apply.Holds  // of the engine that runs, nil while none does
 
 	control   chan struct{} // holds one while a user's decision is carried out
-	verifying sync.Mutex // held while the replica is compared with its source
+	verifying sync.Mutex    // held while the replica is compared with its source
 
 	ignored       map[schema.Name]change.LSN // tables that appeared and were gone again; belongs to the running goroutine
 	looked        change.LSN                 // position after which the target was looked at twice; it belongs to the running goroutine too

@@ -258,7 +258,7 @@ func (s *status) proto(r *stored, withTables bool) *applierv1.Replication {
 	}
 	out.Sync = s.syncProto()
 	out.CopiedRows, out.CopiedBytes = s.copied.rows+out.GetSync().GetRows(), s.copied.bytes+out.GetSync().GetBytes()
-	s.record.show(out)
+	s.showRecord(out)
 	if withTables {
 		out.Tables = s.tablesProto()
 	}
