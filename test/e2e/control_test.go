@@ -325,6 +325,7 @@ func (c *controlled) gap() {
 		c.t.Errorf("no way out: %s", r.GetReason())
 	}
 	pgtest.Exec(c.t, c.conn, "CREATE TABLE d (id bigint PRIMARY KEY); INSERT INTO d VALUES (1); DROP TABLE c")
+	c.primary.waitTable("d")
 	c.mustUpdate(func(in *applierv1.UpdateReplicationRequest) {
 		in.Spec.AutoResync, in.Spec.AutoResyncLimit = applierv1.AutoResync_AUTO_RESYNC_COPY, 1
 	}, "auto_resync", "auto_resync_limit")
