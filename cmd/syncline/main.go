@@ -101,7 +101,7 @@ Flags can be set by variables too: --max-row-bytes by SYNCLINE_MAX_ROW_BYTES.`,
 		return usageError{fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())}
 	})
 	root.AddCommand(serverCommands()...)
-	root.AddCommand(newReplicationCommand(), newStatusCommand(), newVerifyCommand(), newLogCommand(), newDumpCommand(), newFollowCommand(), newServerGroup(), newHealthCommand(),
+	root.AddCommand(newReplicationCommand(), newStatusCommand(), newVerifyCommand(), newSetCommand(), newLogCommand(), newDumpCommand(), newFollowCommand(), newServerGroup(), newHealthCommand(),
 		newGatewayCommand(), newDemoCommand())
 	return root
 }

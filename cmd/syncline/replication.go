@@ -67,6 +67,7 @@ func newCreateCommand() *cobra.Command {
 	var wait, ifMissing, dryRun bool
 	var r replicationFlags
 	spec := &r.spec
+	var only usedSetFlags
 	cmd := &cobra.Command{
 		Use:   "create NAME --source HOST:PORT",
 		Short: "Copy a primary's tables to this replica, and follow its changes",
@@ -74,12 +75,14 @@ func newCreateCommand() *cobra.Command {
 An existing table is compared first, and a difference that matters is named; one that holds rows is refused without --replace.`,
 		Example: `  syncline replication create shop --source db1:7400 --wait
   syncline replication create orders --source db1:7400 --table 'public.orders' --table 'sales.*'
+  syncline replication create acme --source db1:7400 --set by-org --param org=acme
   syncline replication create shop --source db1:7400 --dry-run`,
 		Args: oneName,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if spec.GetSource() == "" {
 				return usageError{errors.New("--source (SYNCLINE_SOURCE) is needed: the gRPC address of a primary, such as db1:7400")}
 			}
+			spec.Set, spec.Parameters = only.set, only.parameters
 			if err := r.finish(); err != nil {
 				return err
 			}
@@ -94,6 +97,7 @@ An existing table is compared first, and a difference that matters is named; one
 	f.register(cmd, replicaGRPC)
 	flags := cmd.Flags()
 	r.register(flags)
+	only.register(flags)
 	flags.BoolVar(&ifMissing, "if-missing", false, "leave a replication alone that is there already under this name, with this source and these tables")
 	flags.BoolVar(&wait, "wait", false, "show the progress of the first copy and return when the replica is up to date")
 	flags.BoolVar(&dryRun, "dry-run", false, "check both sides, tell what would happen, and change nothing")

@@ -2,6 +2,7 @@ package applier
 
 import (
 	"context"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -135,6 +136,7 @@ func (c *Config) checkSpec(p *problems, spec *applierv1.ReplicationSpec) {
 			p.add(list.field, "%v", err)
 		}
 	}
+	p.include(validateSet(spec))
 	c.checkOptions(p, spec)
 }
 
@@ -163,7 +165,8 @@ func (s *Service) notTwice(self string, spec *applierv1.ReplicationSpec, sourceI
 
 func sameTables(a, b *applierv1.ReplicationSpec) bool {
 	sorted := func(list []string) []string { return slices.Sorted(slices.Values(list)) }
-	return slices.Equal(sorted(a.GetIncludeTables()), sorted(b.GetIncludeTables())) && slices.Equal(sorted(a.GetExcludeTables()), sorted(b.GetExcludeTables()))
+	return a.GetSet() == b.GetSet() && maps.Equal(a.GetParameters(), b.GetParameters()) &&
+		slices.Equal(sorted(a.GetIncludeTables()), sorted(b.GetIncludeTables())) && slices.Equal(sorted(a.GetExcludeTables()), sorted(b.GetExcludeTables()))
 }
 
 // check finds every reason to refuse before anything is stored or touched, and tables that another replication carries.

@@ -94,6 +94,13 @@ func (p *problems) add(field, format string, args ...any) {
 	p.err = p.err.Field(field, format, args...)
 }
 
+// include adds what another check found.
+func (p *problems) include(err error) {
+	for _, violation := range rpc.Fields(err) {
+		p.add(violation.GetField(), "%s", violation.GetDescription())
+	}
+}
+
 func (p *problems) result() error {
 	if p.err == nil {
 		return nil

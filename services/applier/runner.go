@@ -42,6 +42,7 @@ type runner struct {
 	ignored       map[schema.Name]change.LSN // tables that appeared and were gone again; belongs to the running goroutine
 	looked        change.LSN                 // position after which the target was looked at twice; it belongs to the running goroutine too
 	planned       *plan                      // what this attempt has carried out and not copied yet, nil for nothing; of the running goroutine
+	setChanged    bool                       // the source serves another version of the set than the target holds; of the running goroutine
 	noForeignKeys bool                       // this attempt has seen that no foreign keys are to be added; of the running goroutine
 }
 
@@ -126,6 +127,7 @@ func (r *runner) run(ctx context.Context) {
 			attempt = 0
 		}
 		f, text := classify(err), rpc.Message(err)
+		r.setChanged = r.setChanged || f.code == reasonSetChanged
 		if f.mayBeStale() && r.lookTwice() {
 			f.passes = true
 		}
@@ -211,7 +213,14 @@ func (r *runner) once(ctx context.Context) error {
 	if err := r.showTables(ctx, session.Conn()); err != nil {
 		return err
 	}
-	if fresh.phase == phaseNew || fresh.pending != pendingNothing {
+	src.set.version = fresh.setVersion
+	switch {
+	case r.setChanged && fresh.phase != phaseNew && fresh.pending != pendingResync: // it looks for tables to add, too
+		if err := r.adoptSet(ctx, session, src, fresh); err != nil {
+			return err
+		}
+		r.setChanged = false
+	case fresh.phase == phaseNew || fresh.pending != pendingNothing:
 		if err := r.prepare(ctx, session, src, fresh); err != nil {
 			return err
 		}
@@ -245,6 +254,7 @@ func (r *runner) prepare(ctx context.Context, session *apply.Session, src *sourc
 	all := fresh.pending == pendingResync
 	if all {
 		r.ignored, r.looked = map[schema.Name]change.LSN{}, 0 // of another log, maybe
+		src.set.version, r.setChanged = 0, false              // the present one is taken over
 	}
 	p, err := r.plan(ctx, session, src, fresh.spec, planOptions{all: all})
 	if err != nil {
@@ -301,7 +311,7 @@ func (r *runner) carryOut(ctx context.Context, session *apply.Session, p *plan) 
 
 // addTables makes tables that appeared in the stream part of the replication, or ignores those that are gone again.
 func (r *runner) addTables(ctx context.Context, session *apply.Session, src *source, appeared *apply.NewTableError) error {
-	p, err := r.plan(ctx, session, src, r.snapshot().spec, planOptions{again: appeared})
+	p, err := r.plan(ctx, session, src, r.snapshot().spec, planOptions{again: appeared, streamed: true})
 	if err != nil {
 		return err
 	}
@@ -441,6 +451,7 @@ func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *s
 		return err
 	}
 	routes := newRoutes(tables, selection, r.ignored)
+	routes.everything = src.set.selects()
 	catchUp := &catchUp{runner: r, session: session, source: src, until: routes.lastCopy, pending: spec.phase == phaseCatchingUp}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -471,7 +482,7 @@ func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *s
 	reporting.Go(func() { r.endResyncRow(ctx) })
 	defer reporting.Wait()
 	defer cancel()
-	return engine.Run(ctx, follow(ctx, src.logger, r.followerName(), position, o.sourceTimeout, r.status.heard))
+	return engine.Run(ctx, follow(ctx, src.logger, src.set, r.followerName(), position, o.sourceTimeout, r.status.heard))
 }
 
 func (r *runner) setHolds(holds *apply.Holds) {

@@ -57,6 +57,8 @@ type stored struct {
 	copied         copied   // by chunks that are forgotten
 	position       change.Position
 	hasPosition    bool
+	// setVersion is the version of the set that the target holds; 0 without a set, and before the plan of the first copy is carried out.
+	setVersion int64
 }
 
 // pending is what is to be done before anything is applied again, as stored.
@@ -82,7 +84,8 @@ type storedTable struct {
 	estimatedRows int64
 	bytesExpected int64
 	pages         int64
-	rows, bytes   int64 // of the finished chunks
+	selector      string // by which the set chooses its rows, "" for all
+	rows, bytes   int64  // of the finished chunks
 }
 
 // store reads and writes the replications in the target database.
@@ -100,7 +103,7 @@ type querier interface {
 
 const replicationQuery = `SELECT r.name, r.spec, r.wanted, r.phase, r.source_server_id, r.created_at, r.sync_started_at, r.sync_ended_at,
 	r.revision, r.pending, r.auto_resyncs, r.standing_warnings, r.transactions + coalesce(p.transactions, 0), r.changes + coalesce(p.changes, 0),
-	r.copied_rows, r.copied_bytes, coalesce(p.log_id || '@' || p.lsn::text, '')
+	r.copied_rows, r.copied_bytes, coalesce(p.log_id || '@' || p.lsn::text, ''), r.set_version
 	FROM syncline.replications r LEFT JOIN syncline.positions p ON p.replication = r.name`
 
 func scanReplication(row pgx.CollectableRow) (*stored, error) {
@@ -108,7 +111,7 @@ func scanReplication(row pgx.CollectableRow) (*stored, error) {
 	var spec []byte
 	var position string
 	if err := row.Scan(&s.name, &spec, &s.wanted, &s.phase, &s.sourceServerID, &s.createdAt, &s.syncStarted, &s.syncEnded,
-		&s.revision, &s.pending, &s.autoResyncs, &s.standing, &s.applied.transactions, &s.applied.changes, &s.copied.rows, &s.copied.bytes, &position); err != nil {
+		&s.revision, &s.pending, &s.autoResyncs, &s.standing, &s.applied.transactions, &s.applied.changes, &s.copied.rows, &s.copied.bytes, &position, &s.setVersion); err != nil {
 		return nil, err
 	}
 	if s.hasPosition = position != ""; s.hasPosition {

@@ -550,6 +550,10 @@ type ReplicationSpec struct {
 	CopyWorkers int32 `protobuf:"varint,6,opt,name=copy_workers,json=copyWorkers,proto3" json:"copy_workers,omitempty"`
 	// How what comes from the source is compressed on the wire; not at all when not set.
 	Compression Compression `protobuf:"varint,7,opt,name=compression,proto3,enum=syncline.applier.v1.Compression" json:"compression,omitempty"`
+	// Replication set of the source to take, instead of tables chosen here.
+	Set string `protobuf:"bytes,8,opt,name=set,proto3" json:"set,omitempty"`
+	// Values of the set's parameters, by name.
+	Parameters map[string]string `protobuf:"bytes,9,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// What it is for, in the user's words; at most 1,000 characters.
 	Description string `protobuf:"bytes,10,opt,name=description,proto3" json:"description,omitempty"`
 	// Pause before the first retry after a fault that passes; it doubles with each further one. 0.25 s when not set; from 10 ms to 1 h.
@@ -651,6 +655,20 @@ func (x *ReplicationSpec) GetCompression() Compression {
 		return x.Compression
 	}
 	return Compression_COMPRESSION_UNSPECIFIED
+}
+
+func (x *ReplicationSpec) GetSet() string {
+	if x != nil {
+		return x.Set
+	}
+	return ""
+}
+
+func (x *ReplicationSpec) GetParameters() map[string]string {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
 }
 
 func (x *ReplicationSpec) GetDescription() string {
@@ -3719,7 +3737,7 @@ var File_syncline_applier_v1_applier_proto protoreflect.FileDescriptor
 
 const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\n" +
-	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\"\xd6\x05\n" +
+	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\"\xfd\x06\n" +
 	"\x0fReplicationSpec\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1c\n" +
 	"\tinventory\x18\x02 \x01(\tR\tinventory\x12%\n" +
@@ -3727,7 +3745,11 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x0eexclude_tables\x18\x04 \x03(\tR\rexcludeTables\x12\x18\n" +
 	"\areplace\x18\x05 \x01(\bR\areplace\x12!\n" +
 	"\fcopy_workers\x18\x06 \x01(\x05R\vcopyWorkers\x12B\n" +
-	"\vcompression\x18\a \x01(\x0e2 .syncline.applier.v1.CompressionR\vcompression\x12 \n" +
+	"\vcompression\x18\a \x01(\x0e2 .syncline.applier.v1.CompressionR\vcompression\x12\x10\n" +
+	"\x03set\x18\b \x01(\tR\x03set\x12T\n" +
+	"\n" +
+	"parameters\x18\t \x03(\v24.syncline.applier.v1.ReplicationSpec.ParametersEntryR\n" +
+	"parameters\x12 \n" +
 	"\vdescription\x18\n" +
 	" \x01(\tR\vdescription\x128\n" +
 	"\n" +
@@ -3742,7 +3764,10 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"group_time\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\tgroupTime\x12@\n" +
 	"\vauto_resync\x18\x11 \x01(\x0e2\x1f.syncline.applier.v1.AutoResyncR\n" +
 	"autoResync\x12*\n" +
-	"\x11auto_resync_limit\x18\x12 \x01(\x05R\x0fautoResyncLimit\"\xc2\n" +
+	"\x11auto_resync_limit\x18\x12 \x01(\x05R\x0fautoResyncLimit\x1a=\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc2\n" +
 	"\n" +
 	"\vReplication\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
@@ -4066,7 +4091,7 @@ func file_syncline_applier_v1_applier_proto_rawDescGZIP() []byte {
 }
 
 var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_syncline_applier_v1_applier_proto_goTypes = []any{
 	(AutoResync)(0),                        // 0: syncline.applier.v1.AutoResync
 	(Compression)(0),                       // 1: syncline.applier.v1.Compression
@@ -4115,107 +4140,109 @@ var file_syncline_applier_v1_applier_proto_goTypes = []any{
 	(*ListReplicationEventsResponse)(nil),  // 44: syncline.applier.v1.ListReplicationEventsResponse
 	(*WatchReplicationEventsRequest)(nil),  // 45: syncline.applier.v1.WatchReplicationEventsRequest
 	(*WatchReplicationEventsResponse)(nil), // 46: syncline.applier.v1.WatchReplicationEventsResponse
-	(*durationpb.Duration)(nil),            // 47: google.protobuf.Duration
-	(*v1.Position)(nil),                    // 48: syncline.change.v1.Position
-	(*timestamppb.Timestamp)(nil),          // 49: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),          // 50: google.protobuf.FieldMask
+	nil,                                    // 47: syncline.applier.v1.ReplicationSpec.ParametersEntry
+	(*durationpb.Duration)(nil),            // 48: google.protobuf.Duration
+	(*v1.Position)(nil),                    // 49: syncline.change.v1.Position
+	(*timestamppb.Timestamp)(nil),          // 50: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),          // 51: google.protobuf.FieldMask
 }
 var file_syncline_applier_v1_applier_proto_depIdxs = []int32{
 	1,  // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
-	47, // 1: syncline.applier.v1.ReplicationSpec.retry_base:type_name -> google.protobuf.Duration
-	47, // 2: syncline.applier.v1.ReplicationSpec.retry_cap:type_name -> google.protobuf.Duration
-	47, // 3: syncline.applier.v1.ReplicationSpec.source_timeout:type_name -> google.protobuf.Duration
-	47, // 4: syncline.applier.v1.ReplicationSpec.group_time:type_name -> google.protobuf.Duration
-	0,  // 5: syncline.applier.v1.ReplicationSpec.auto_resync:type_name -> syncline.applier.v1.AutoResync
-	8,  // 6: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	2,  // 7: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
-	48, // 8: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
-	48, // 9: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
-	12, // 10: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
-	49, // 11: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
-	49, // 12: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
-	49, // 13: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
-	49, // 14: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
-	13, // 15: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
-	10, // 16: syncline.applier.v1.Replication.recent_faults:type_name -> syncline.applier.v1.Fault
-	11, // 17: syncline.applier.v1.Replication.history:type_name -> syncline.applier.v1.StateChange
-	49, // 18: syncline.applier.v1.Replication.healthy_since:type_name -> google.protobuf.Timestamp
-	49, // 19: syncline.applier.v1.Fault.time:type_name -> google.protobuf.Timestamp
-	3,  // 20: syncline.applier.v1.Fault.side:type_name -> syncline.applier.v1.FaultSide
-	49, // 21: syncline.applier.v1.StateChange.time:type_name -> google.protobuf.Timestamp
-	2,  // 22: syncline.applier.v1.StateChange.state:type_name -> syncline.applier.v1.State
-	49, // 23: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
-	49, // 24: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
-	8,  // 25: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	9,  // 26: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	36, // 27: syncline.applier.v1.CreateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
-	9,  // 28: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	2,  // 29: syncline.applier.v1.ListReplicationsRequest.states:type_name -> syncline.applier.v1.State
-	9,  // 30: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
-	48, // 31: syncline.applier.v1.StartReplicationRequest.from:type_name -> syncline.change.v1.Position
-	9,  // 32: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	9,  // 33: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	47, // 34: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
-	9,  // 35: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	47, // 36: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
-	48, // 37: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
-	9,  // 38: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	47, // 39: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
-	32, // 40: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
-	33, // 41: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
-	34, // 42: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
-	35, // 43: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
-	4,  // 44: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
-	5,  // 45: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
-	48, // 46: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
-	48, // 47: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
-	37, // 48: syncline.applier.v1.ReplicationPlan.tables:type_name -> syncline.applier.v1.PlannedTable
-	6,  // 49: syncline.applier.v1.PlannedTable.action:type_name -> syncline.applier.v1.TableAction
-	8,  // 50: syncline.applier.v1.UpdateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	50, // 51: syncline.applier.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
-	9,  // 52: syncline.applier.v1.UpdateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	36, // 53: syncline.applier.v1.UpdateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
-	9,  // 54: syncline.applier.v1.ResyncReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	49, // 55: syncline.applier.v1.Event.time:type_name -> google.protobuf.Timestamp
-	7,  // 56: syncline.applier.v1.Event.kind:type_name -> syncline.applier.v1.EventKind
-	2,  // 57: syncline.applier.v1.Event.state:type_name -> syncline.applier.v1.State
-	3,  // 58: syncline.applier.v1.Event.side:type_name -> syncline.applier.v1.FaultSide
-	48, // 59: syncline.applier.v1.Event.position:type_name -> syncline.change.v1.Position
-	49, // 60: syncline.applier.v1.ListReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
-	42, // 61: syncline.applier.v1.ListReplicationEventsResponse.events:type_name -> syncline.applier.v1.Event
-	49, // 62: syncline.applier.v1.WatchReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
-	42, // 63: syncline.applier.v1.WatchReplicationEventsResponse.event:type_name -> syncline.applier.v1.Event
-	14, // 64: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
-	16, // 65: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
-	18, // 66: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
-	20, // 67: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
-	22, // 68: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
-	24, // 69: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
-	26, // 70: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
-	28, // 71: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
-	30, // 72: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
-	38, // 73: syncline.applier.v1.ApplierService.UpdateReplication:input_type -> syncline.applier.v1.UpdateReplicationRequest
-	40, // 74: syncline.applier.v1.ApplierService.ResyncReplication:input_type -> syncline.applier.v1.ResyncReplicationRequest
-	43, // 75: syncline.applier.v1.ApplierService.ListReplicationEvents:input_type -> syncline.applier.v1.ListReplicationEventsRequest
-	45, // 76: syncline.applier.v1.ApplierService.WatchReplicationEvents:input_type -> syncline.applier.v1.WatchReplicationEventsRequest
-	15, // 77: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
-	17, // 78: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
-	19, // 79: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
-	21, // 80: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
-	23, // 81: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
-	25, // 82: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
-	27, // 83: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
-	29, // 84: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
-	31, // 85: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
-	39, // 86: syncline.applier.v1.ApplierService.UpdateReplication:output_type -> syncline.applier.v1.UpdateReplicationResponse
-	41, // 87: syncline.applier.v1.ApplierService.ResyncReplication:output_type -> syncline.applier.v1.ResyncReplicationResponse
-	44, // 88: syncline.applier.v1.ApplierService.ListReplicationEvents:output_type -> syncline.applier.v1.ListReplicationEventsResponse
-	46, // 89: syncline.applier.v1.ApplierService.WatchReplicationEvents:output_type -> syncline.applier.v1.WatchReplicationEventsResponse
-	77, // [77:90] is the sub-list for method output_type
-	64, // [64:77] is the sub-list for method input_type
-	64, // [64:64] is the sub-list for extension type_name
-	64, // [64:64] is the sub-list for extension extendee
-	0,  // [0:64] is the sub-list for field type_name
+	47, // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
+	48, // 2: syncline.applier.v1.ReplicationSpec.retry_base:type_name -> google.protobuf.Duration
+	48, // 3: syncline.applier.v1.ReplicationSpec.retry_cap:type_name -> google.protobuf.Duration
+	48, // 4: syncline.applier.v1.ReplicationSpec.source_timeout:type_name -> google.protobuf.Duration
+	48, // 5: syncline.applier.v1.ReplicationSpec.group_time:type_name -> google.protobuf.Duration
+	0,  // 6: syncline.applier.v1.ReplicationSpec.auto_resync:type_name -> syncline.applier.v1.AutoResync
+	8,  // 7: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	2,  // 8: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
+	49, // 9: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
+	49, // 10: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
+	12, // 11: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
+	50, // 12: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
+	50, // 13: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
+	50, // 14: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
+	50, // 15: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
+	13, // 16: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
+	10, // 17: syncline.applier.v1.Replication.recent_faults:type_name -> syncline.applier.v1.Fault
+	11, // 18: syncline.applier.v1.Replication.history:type_name -> syncline.applier.v1.StateChange
+	50, // 19: syncline.applier.v1.Replication.healthy_since:type_name -> google.protobuf.Timestamp
+	50, // 20: syncline.applier.v1.Fault.time:type_name -> google.protobuf.Timestamp
+	3,  // 21: syncline.applier.v1.Fault.side:type_name -> syncline.applier.v1.FaultSide
+	50, // 22: syncline.applier.v1.StateChange.time:type_name -> google.protobuf.Timestamp
+	2,  // 23: syncline.applier.v1.StateChange.state:type_name -> syncline.applier.v1.State
+	50, // 24: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
+	50, // 25: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
+	8,  // 26: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	9,  // 27: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	36, // 28: syncline.applier.v1.CreateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
+	9,  // 29: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	2,  // 30: syncline.applier.v1.ListReplicationsRequest.states:type_name -> syncline.applier.v1.State
+	9,  // 31: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
+	49, // 32: syncline.applier.v1.StartReplicationRequest.from:type_name -> syncline.change.v1.Position
+	9,  // 33: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	9,  // 34: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	48, // 35: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
+	9,  // 36: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	48, // 37: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
+	49, // 38: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
+	9,  // 39: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	48, // 40: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
+	32, // 41: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
+	33, // 42: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
+	34, // 43: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
+	35, // 44: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
+	4,  // 45: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
+	5,  // 46: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
+	49, // 47: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
+	49, // 48: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
+	37, // 49: syncline.applier.v1.ReplicationPlan.tables:type_name -> syncline.applier.v1.PlannedTable
+	6,  // 50: syncline.applier.v1.PlannedTable.action:type_name -> syncline.applier.v1.TableAction
+	8,  // 51: syncline.applier.v1.UpdateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	51, // 52: syncline.applier.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	9,  // 53: syncline.applier.v1.UpdateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	36, // 54: syncline.applier.v1.UpdateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
+	9,  // 55: syncline.applier.v1.ResyncReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	50, // 56: syncline.applier.v1.Event.time:type_name -> google.protobuf.Timestamp
+	7,  // 57: syncline.applier.v1.Event.kind:type_name -> syncline.applier.v1.EventKind
+	2,  // 58: syncline.applier.v1.Event.state:type_name -> syncline.applier.v1.State
+	3,  // 59: syncline.applier.v1.Event.side:type_name -> syncline.applier.v1.FaultSide
+	49, // 60: syncline.applier.v1.Event.position:type_name -> syncline.change.v1.Position
+	50, // 61: syncline.applier.v1.ListReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
+	42, // 62: syncline.applier.v1.ListReplicationEventsResponse.events:type_name -> syncline.applier.v1.Event
+	50, // 63: syncline.applier.v1.WatchReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
+	42, // 64: syncline.applier.v1.WatchReplicationEventsResponse.event:type_name -> syncline.applier.v1.Event
+	14, // 65: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
+	16, // 66: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
+	18, // 67: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
+	20, // 68: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
+	22, // 69: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
+	24, // 70: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
+	26, // 71: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
+	28, // 72: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
+	30, // 73: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
+	38, // 74: syncline.applier.v1.ApplierService.UpdateReplication:input_type -> syncline.applier.v1.UpdateReplicationRequest
+	40, // 75: syncline.applier.v1.ApplierService.ResyncReplication:input_type -> syncline.applier.v1.ResyncReplicationRequest
+	43, // 76: syncline.applier.v1.ApplierService.ListReplicationEvents:input_type -> syncline.applier.v1.ListReplicationEventsRequest
+	45, // 77: syncline.applier.v1.ApplierService.WatchReplicationEvents:input_type -> syncline.applier.v1.WatchReplicationEventsRequest
+	15, // 78: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
+	17, // 79: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
+	19, // 80: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
+	21, // 81: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
+	23, // 82: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
+	25, // 83: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
+	27, // 84: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
+	29, // 85: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
+	31, // 86: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
+	39, // 87: syncline.applier.v1.ApplierService.UpdateReplication:output_type -> syncline.applier.v1.UpdateReplicationResponse
+	41, // 88: syncline.applier.v1.ApplierService.ResyncReplication:output_type -> syncline.applier.v1.ResyncReplicationResponse
+	44, // 89: syncline.applier.v1.ApplierService.ListReplicationEvents:output_type -> syncline.applier.v1.ListReplicationEventsResponse
+	46, // 90: syncline.applier.v1.ApplierService.WatchReplicationEvents:output_type -> syncline.applier.v1.WatchReplicationEventsResponse
+	78, // [78:91] is the sub-list for method output_type
+	65, // [65:78] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_syncline_applier_v1_applier_proto_init() }
@@ -4236,7 +4263,7 @@ func file_syncline_applier_v1_applier_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_applier_v1_applier_proto_rawDesc), len(file_syncline_applier_v1_applier_proto_rawDesc)),
 			NumEnums:      8,
-			NumMessages:   39,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
