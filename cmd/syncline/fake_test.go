@@ -66,6 +66,7 @@ type fakeApplier struct {
 	watch       []func() (*applierv1.Replication, error) // what each watch answers; then it ends
 	verified    []*applierv1.VerifyReplicationResponse   // what a verification answers
 	asked       *applierv1.VerifyReplicationRequest
+	fakeControl
 }
 
 func (f *fakeApplier) Register(r grpc.ServiceRegistrar) { applierv1.RegisterApplierServiceServer(r, f) }
@@ -82,6 +83,9 @@ func (f *fakeApplier) CreateReplication(_ context.Context, in *applierv1.CreateR
 	if f.refusal != nil {
 		return nil, f.refusal
 	}
+	if in.GetValidateOnly() {
+		return &applierv1.CreateReplicationResponse{Plan: f.plan}, nil
+	}
 	if f.replication != nil {
 		return nil, rpc.Errorf(codes.AlreadyExists, "REPLICATION_EXISTS", "there is a replication %q already", in.GetName())
 	}
@@ -94,15 +98,16 @@ func (f *fakeApplier) GetReplication(_ context.Context, in *applierv1.GetReplica
 	return &applierv1.GetReplicationResponse{Replication: r}, err
 }
 
-func (f *fakeApplier) ListReplications(context.Context, *applierv1.ListReplicationsRequest) (*applierv1.ListReplicationsResponse, error) {
+func (f *fakeApplier) ListReplications(_ context.Context, in *applierv1.ListReplicationsRequest) (*applierv1.ListReplicationsResponse, error) {
 	answer := &applierv1.ListReplicationsResponse{}
 	if f.replication != nil {
-		answer.Replications = append(answer.Replications, f.replication)
+		answer.Replications = matching([]*applierv1.Replication{f.replication}, in)
 	}
 	return answer, nil
 }
 
 func (f *fakeApplier) StartReplication(_ context.Context, in *applierv1.StartReplicationRequest) (*applierv1.StartReplicationResponse, error) {
+	f.started = in
 	r, err := f.find(in.GetName())
 	return &applierv1.StartReplicationResponse{Replication: r}, err
 }

@@ -102,56 +102,6 @@ func why(code, reason string) string {
 	return code + ": " + reason
 }
 
-func renderReplications(out io.Writer, answer *applierv1.ListReplicationsResponse) {
-	if len(answer.GetReplications()) == 0 {
-		fmt.Fprintln(out, "no replications; create one with `syncline replication create NAME --source HOST:PORT`")
-		return
-	}
-	rows := [][]string{{"NAME", "STATE", "SOURCE", "POSITION", "LAG", "LAG TIME", "CHANGES/S", "COPIED", "REASON"}}
-	for _, r := range answer.GetReplications() {
-		rows = append(rows, []string{
-			r.GetName(), stateName(r.GetState()), r.GetSpec().GetSource(), lsn(r.GetPosition().GetLsn()), size(r.GetLagBytes()), lagSeconds(r),
-			count(int64(r.GetChangesPerSecond())), fmt.Sprintf("%.0f %%", 100*r.GetSync().GetFraction()), why(r.GetReasonCode(), r.GetReason()),
-		})
-	}
-	table(out, rows)
-}
-
-func renderReplication(out io.Writer, r *applierv1.Replication) {
-	rows := [][]string{
-		{"name", r.GetName()},
-		{"state", stateName(r.GetState())},
-	}
-	if r.GetReason() != "" {
-		rows = append(rows, []string{"reason", why(r.GetReasonCode(), r.GetReason())})
-	}
-	if r.GetNextRetryTime() != nil {
-		rows = append(rows, []string{"next retry", r.GetNextRetryTime().AsTime().Format("15:04:05 MST")})
-	}
-	rows = append(rows,
-		[]string{"source", r.GetSpec().GetSource() + " (server " + r.GetSourceServerId() + ")"},
-		[]string{"position", lsn(r.GetPosition().GetLsn()) + " of " + lsn(r.GetSourcePosition().GetLsn())},
-		[]string{"lag", size(r.GetLagBytes()) + ", " + lagSeconds(r)},
-		[]string{"applied", count(r.GetTransactions()) + " transactions, " + count(r.GetChanges()) + " changes since the start, " + count(int64(r.GetChangesPerSecond())) + " changes/s now"},
-	)
-	if s := r.GetSync(); s.GetPhase() != "" || s.GetTables() > 0 {
-		rows = append(rows, []string{"first copy", fmt.Sprintf("%.0f %%, %d of %d tables, %s rows, %s %s %s", 100*s.GetFraction(), s.GetTablesDone(), s.GetTables(), count(s.GetRows()), size(s.GetBytes()), s.GetPhase(), s.GetDetail())})
-	}
-	table(out, rows)
-	for _, w := range r.GetWarnings() {
-		fmt.Fprintln(out, "note:", printable(w))
-	}
-	if len(r.GetTables()) == 0 {
-		return
-	}
-	fmt.Fprintln(out)
-	tables := [][]string{{"TABLE", "STATE", "ROWS COPIED", "BYTES", "COPY AS OF"}}
-	for _, t := range r.GetTables() {
-		tables = append(tables, []string{tableText(t.GetSchema(), t.GetName()), t.GetState(), count(t.GetRows()), size(t.GetBytes()), lsn(t.GetCopyLsn())})
-	}
-	table(out, tables)
-}
-
 func renderServer(out io.Writer, s *serverv1.Server) {
 	rows := [][]string{
 		{"server", s.GetServerId()},

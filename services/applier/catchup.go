@@ -34,7 +34,7 @@ func (c *catchUp) reached(ctx context.Context, position change.LSN) error {
 	}
 	c.pending = false
 	r := c.runner
-	created, err := createdTables(ctx, c.session.Conn(), r.stored.name)
+	created, err := createdTables(ctx, c.session.Conn(), r.name)
 	if err != nil {
 		return err
 	}
@@ -66,10 +66,10 @@ func (c *catchUp) reached(ctx context.Context, position change.LSN) error {
 		}
 	}
 	err = pgx.BeginFunc(ctx, c.session.Conn(), func(tx pgx.Tx) error {
-		if err := setCreatedTables(ctx, tx, r.stored.name, nil); err != nil {
+		if err := setCreatedTables(ctx, tx, r.name, nil); err != nil {
 			return err
 		}
-		return setPhase(ctx, tx, r.stored.name, phaseRunning)
+		return setPhase(ctx, tx, r.name, phaseRunning)
 	})
 	if err != nil {
 		return err

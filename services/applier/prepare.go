@@ -29,6 +29,8 @@ type plan struct {
 	create         []schema.Name  // those to create
 	statements     schema.Plan
 	warnings       []string
+	all            bool          // nothing that is copied counts any more, nor does the position
+	gone           []schema.Name // tables that were to be copied and that the source has no longer
 	set            usedSet
 	left           []*storedTable // those that are in the set no longer
 }
@@ -42,6 +44,7 @@ type planOptions struct {
 	known       map[schema.Name]*storedTable
 	// again are tables, or partitioned tables above some, whose copies from before an LSN do not count; nil for none.
 	again *apply.NewTableError
+	all   bool // no copy counts: all tables are copied again
 	// streamed says that again has come in the stream.
 	streamed bool
 }
@@ -49,7 +52,7 @@ type planOptions struct {
 // makePlan compares source and target and returns what is to be done for the tables that are not known yet, or have to be
 // copied again. It touches nothing. Every reason to refuse is an error that names the table.
 func makePlan(ctx context.Context, conn *pgx.Conn, src *source, o planOptions) (*plan, error) {
-	p := &plan{}
+	p := &plan{all: o.all}
 	captured, err := p.read(ctx, conn, src, o.selection)
 	if err != nil {
 		return nil, err
@@ -73,7 +76,8 @@ func makePlan(ctx context.Context, conn *pgx.Conn, src *source, o planOptions) (
 	for _, m := range mismatches {
 		p.warnings = append(p.warnings, m.String())
 	}
-	p.create = slices.DeleteFunc(schema.Missing(p.source, p.target), func(n schema.Name) bool { return o.known[n] != nil })
+	// A table of ours that somebody has dropped is created again only when all are copied again.
+	p.create = slices.DeleteFunc(schema.Missing(p.source, p.target), func(n schema.Name) bool { return o.known[n] != nil && !o.all })
 	if p.statements, err = schema.CreateStatements(p.source, p.target, nonNil(p.create)); err != nil {
 		return nil, err
 	}
@@ -83,7 +87,26 @@ func makePlan(ctx context.Context, conn *pgx.Conn, src *source, o planOptions) (
 	if err := p.checkPrivileges(ctx, conn, o.unguarded); err != nil {
 		return nil, err
 	}
+	p.findGone(o)
 	return p, p.chooseTables(ctx, conn, o)
+}
+
+// findGone finds tables that wait for a copy that the source cannot give any more. Their rows on the replica stay.
+func (p *plan) findGone(o planOptions) {
+	for name, t := range o.known {
+		if _, there := p.source.Table(name); there || t.state == tableCopied && !o.all {
+			continue
+		}
+		if p.set.name != "" && o.all {
+			p.left = append(p.left, t) // the set decides which rows are here
+			continue
+		}
+		p.gone = append(p.gone, name)
+	}
+	slices.SortFunc(p.gone, func(a, b schema.Name) int { return compareText(a.String(), b.String()) })
+	for _, name := range p.gone {
+		p.warnings = append(p.warnings, fmt.Sprintf("table %s is not at the source any more, or not captured there: its rows here stand still", name))
+	}
 }
 
 // read describes both sides, and finds out what the logger captures, all at the same time.
@@ -241,7 +264,7 @@ func (p *plan) chooseTables(ctx context.Context, conn *pgx.Conn, o planOptions) 
 	for _, t := range p.source.Tables {
 		name := t.FullName()
 		before := o.known[name]
-		if !t.HasRows() || before != nil && before.oid == t.OID && !p.copiedAgain(t, before, o.again) {
+		if !t.HasRows() || before != nil && before.oid == t.OID && !o.all && !p.copiedAgain(t, before, o.again) {
 			continue
 		}
 		target, exists := schema.Route(p.source, p.target, name)
@@ -311,6 +334,16 @@ func (p *plan) carryOut(ctx context.Context, conn *pgx.Conn, replication string)
 		}
 		if err := setCreatedTables(ctx, tx, replication, append(before, p.create...)); err != nil {
 			return err
+		}
+		for _, name := range p.gone {
+			if err := removeTable(ctx, tx, replication, name); err != nil {
+				return err
+			}
+		}
+		if p.all {
+			if err := forgetPosition(ctx, tx, replication); err != nil {
+				return err
+			}
 		}
 		for _, t := range p.tables {
 			if err := addTable(ctx, tx, replication, t); err != nil {

@@ -98,7 +98,7 @@ func (r *runner) adoptSet(ctx context.Context, session *apply.Session, src *sour
 		}
 	}
 	r.log.Info("the set has changed", "set", src.set.name, "version", src.set.version, "copied_anew", again.Tables, "left", len(left))
-	p, err := r.plan(ctx, session, src, held.spec, again, false)
+	p, err := r.plan(ctx, session, src, held.spec, planOptions{again: again})
 	if err != nil {
 		return err
 	}
@@ -110,11 +110,8 @@ func (r *runner) adoptSet(ctx context.Context, session *apply.Session, src *sour
 // until those are copied anew.
 func (p *plan) leave(ctx context.Context, tx pgx.Tx, replication string) error {
 	for _, t := range p.left {
-		for _, table := range []string{"chunks", "tables"} {
-			if _, err := tx.Exec(ctx, "DELETE FROM syncline."+table+" WHERE replication = $1 AND schema_name = $2 AND table_name = $3",
-				replication, t.name.Schema, t.name.Name); err != nil {
-				return fmt.Errorf("forget table %s of replication %s: %w", t.name, replication, err)
-			}
+		if err := removeTable(ctx, tx, replication, t.name); err != nil {
+			return err
 		}
 		if slices.ContainsFunc(p.tables, func(other *storedTable) bool { return other.target == t.target }) {
 			continue

@@ -404,6 +404,27 @@ func walkApplier(t *testing.T, replica *web, source string) {
 	replica.good(call{id: "ApplierService_StartReplication", path: shop, body: `{}`})
 	replica.node.waitState("shop", time.Minute, applierv1.State_STATE_RUNNING)
 
+	updated := replica.good(call{id: "ApplierService_UpdateReplication", path: shop, body: `{"spec":{"copyWorkers":2,"retryCap":"5s"},"updateMask":"copyWorkers,retryCap"}`})[0]
+	if plan := updated["plan"].(map[string]any); len(plan["changedFields"].([]any)) != 2 {
+		t.Errorf("updated: %v", updated)
+	}
+	replica.bad("PATCH", "/v1/replications/shop", `{"spec":{"copyWorkers":65},"updateMask":"copyWorkers"}`, http.StatusBadRequest, "INVALID_FIELD")
+	replica.bad("PATCH", "/v1/replications/shop", `{"spec":{"copyWorkers":3},"updateMask":"copyWorkers","etag":"x-1"}`, http.StatusConflict, "ETAG_MISMATCH")
+	replica.bad("DELETE", "/v1/replications/shop?etag=x-1", "", http.StatusConflict, "ETAG_MISMATCH")
+	replica.bad("GET", "/v1/replications?pageSize=-1", "", http.StatusBadRequest, "INVALID_FIELD")
+	replica.bad("GET", "/v1/replications?pageToken=x", "", http.StatusBadRequest, "INVALID_FIELD")
+	replica.bad("POST", "/v1/replications/shop:start", `{"from":{"logId":"x","lsn":"1"}}`, http.StatusBadRequest, "INVALID_FIELD")
+	replica.good(call{id: "ApplierService_ResyncReplication", path: shop, body: `{"includeTables":["public.orders"]}`})
+	replica.bad("POST", "/v1/replications/shop:resync", `{"includeTables":["orders"]}`, http.StatusBadRequest, "INVALID_FIELD")
+	replica.node.waitState("shop", time.Minute, applierv1.State_STATE_RUNNING)
+	events := replica.good(call{id: "ApplierService_ListReplicationEvents", query: url.Values{"replication": {"shop"}, "newestFirst": {"true"}, "pageSize": {"2"}}})[0]
+	if list := events["events"].([]any); len(list) != 2 || events["nextPageToken"] == "" {
+		t.Errorf("events %v", events)
+	}
+	replica.bad("GET", "/v1/events?replication=sop", "", http.StatusNotFound, "REPLICATION_NOT_FOUND")
+	replica.bad("GET", "/v1/events?pageSize=5000", "", http.StatusBadRequest, "INVALID_FIELD")
+	walkEvents(t, replica)
+
 	// A watch tells each change, and at last why it ends.
 	replica.called["ApplierService_WatchReplication"] = true
 	_, _, op := replica.operation("ApplierService_WatchReplication")
@@ -434,13 +455,34 @@ func walkApplier(t *testing.T, replica *web, source string) {
 		t.Errorf("the watch ended with %v", last)
 	}
 	for _, one := range []struct{ method, path string }{
-		{"GET", ""}, {"DELETE", ""}, {"POST", ":start"}, {"POST", ":stop"}, {"POST", ":wait"}, {"POST", ":verify"}, {"GET", ":watch"},
+		{"GET", ""}, {"DELETE", ""}, {"POST", ":start"}, {"POST", ":stop"}, {"POST", ":wait"}, {"POST", ":verify"}, {"GET", ":watch"}, {"PATCH", ""}, {"POST", ":resync"},
 	} {
 		replica.bad(one.method, "/v1/replications/shop"+one.path, "", http.StatusNotFound, "REPLICATION_NOT_FOUND")
 	}
 	for _, id := range slices.Sorted(maps.Keys(replica.called)) {
 		replica.refuses(call{id: id, path: shop})
 	}
+}
+
+// walkEvents reads the beginning of the run log as a stream.
+func walkEvents(t *testing.T, replica *web) {
+	t.Helper()
+	replica.called["ApplierService_WatchReplicationEvents"] = true
+	_, path, op := replica.operation("ApplierService_WatchReplicationEvents")
+	answer := replica.open("GET", path+"?replication=shop", "")
+	defer answer.Body.Close()
+	lines := bufio.NewScanner(answer.Body)
+	for n := range 3 {
+		var object map[string]any
+		if !lines.Scan() || json.Unmarshal(lines.Bytes(), &object) != nil {
+			t.Fatalf("the stream ended: %s %v", lines.Text(), lines.Err())
+		}
+		replica.document.check(t, "watch events", op.Responses["200"].Schema, object)
+		if kind := object["event"].(map[string]any)["kind"]; n == 0 && kind != "EVENT_KIND_CREATED" {
+			t.Errorf("the first event is %v", object)
+		}
+	}
+	replica.bad("GET", path+"?afterId=-1", "", http.StatusBadRequest, "INVALID_FIELD")
 }
 
 // TestRESTStreamsEndWithTheServer follows a primary until it stops: the last line says why.
