@@ -100,6 +100,8 @@ func validate(name string, spec *applierv1.ReplicationSpec) error {
 		return rpc.Invalid("spec.source", "the address (HOST:PORT) of a primary is needed")
 	case spec.GetCopyWorkers() < 0 || spec.GetCopyWorkers() > maxCopyWorkers:
 		return rpc.Invalid("spec.copy_workers", "%d is not from 0 to %d", spec.GetCopyWorkers(), maxCopyWorkers)
+	case spec.GetFromRestore() && spec.GetReplace():
+		return rpc.Invalid("spec.replace", "restored rows cannot be followed on and be removed: leave out one of replace and from_restore")
 	case len(spec.GetIncludeTables()) > maxPatternCount:
 		return rpc.Invalid("spec.include_tables", "more than %d patterns; use schema.*", maxPatternCount)
 	case len(spec.GetExcludeTables()) > maxPatternCount:
@@ -151,8 +153,15 @@ func (s *Service) check(ctx context.Context, in *applierv1.CreateReplicationRequ
 		return err
 	}
 	defer session.Close()
-	_, err = makePlan(ctx, session.Conn(), src, planOptions{replication: in.GetName(), selection: selection, replace: in.GetSpec().GetReplace(), unguarded: session.Unguarded})
-	return err
+	o := planOptions{replication: in.GetName(), selection: selection, replace: in.GetSpec().GetReplace(), unguarded: session.Unguarded}
+	if o.restored, err = findRestored(ctx, session.Conn(), src, in.GetSpec()); err != nil {
+		return err
+	}
+	p, err := makePlan(ctx, session.Conn(), src, o)
+	if err != nil {
+		return err
+	}
+	return p.restored.unchanged(ctx, session.Conn())
 }
 
 // GetReplication returns one replication.

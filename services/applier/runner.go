@@ -235,7 +235,13 @@ func (r *runner) plan(ctx context.Context, session *apply.Session, src *source, 
 	for _, t := range tables {
 		known[t.name] = t
 	}
-	return makePlan(ctx, session.Conn(), src, planOptions{r.stored.name, selection, spec.GetReplace(), session.Unguarded, known, again})
+	o := planOptions{replication: r.stored.name, selection: selection, replace: spec.GetReplace(), unguarded: session.Unguarded, known: known, again: again}
+	if len(known) == 0 && again == nil {
+		if o.restored, err = findRestored(ctx, session.Conn(), src, spec); err != nil {
+			return nil, err
+		}
+	}
+	return makePlan(ctx, session.Conn(), src, o)
 }
 
 func (r *runner) carryOut(ctx context.Context, session *apply.Session, p *plan) error {

@@ -287,7 +287,10 @@ type ReplicationSpec struct {
 	// Sessions that copy tables and build indexes at the same time; 4 when 0.
 	CopyWorkers int32 `protobuf:"varint,6,opt,name=copy_workers,json=copyWorkers,proto3" json:"copy_workers,omitempty"`
 	// How what comes from the source is compressed on the wire; not at all when not set.
-	Compression   Compression `protobuf:"varint,7,opt,name=compression,proto3,enum=syncline.applier.v1.Compression" json:"compression,omitempty"`
+	Compression Compression `protobuf:"varint,7,opt,name=compression,proto3,enum=syncline.applier.v1.Compression" json:"compression,omitempty"`
+	// Begin with the tables that a backup of this source was restored into: they are not copied, and changes are followed from the
+	// backup's position on. Selected tables that no backup was restored into are copied. Not together with replace.
+	FromRestore   bool `protobuf:"varint,30,opt,name=from_restore,json=fromRestore,proto3" json:"from_restore,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -369,6 +372,13 @@ func (x *ReplicationSpec) GetCompression() Compression {
 		return x.Compression
 	}
 	return Compression_COMPRESSION_UNSPECIFIED
+}
+
+func (x *ReplicationSpec) GetFromRestore() bool {
+	if x != nil {
+		return x.FromRestore
+	}
+	return false
 }
 
 // Replication is a replication with its state.
@@ -2212,7 +2222,7 @@ var File_syncline_applier_v1_applier_proto protoreflect.FileDescriptor
 
 const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\n" +
-	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\"\x96\x02\n" +
+	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\"\xb9\x02\n" +
 	"\x0fReplicationSpec\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1c\n" +
 	"\tinventory\x18\x02 \x01(\tR\tinventory\x12%\n" +
@@ -2220,7 +2230,8 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x0eexclude_tables\x18\x04 \x03(\tR\rexcludeTables\x12\x18\n" +
 	"\areplace\x18\x05 \x01(\bR\areplace\x12!\n" +
 	"\fcopy_workers\x18\x06 \x01(\x05R\vcopyWorkers\x12B\n" +
-	"\vcompression\x18\a \x01(\x0e2 .syncline.applier.v1.CompressionR\vcompression\"\xef\a\n" +
+	"\vcompression\x18\a \x01(\x0e2 .syncline.applier.v1.CompressionR\vcompression\x12!\n" +
+	"\ffrom_restore\x18\x1e \x01(\bR\vfromRestore\"\xef\a\n" +
 	"\vReplication\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationSpecR\x04spec\x120\n" +
