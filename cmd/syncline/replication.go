@@ -50,7 +50,7 @@ func oneName(cmd *cobra.Command, args []string) error {
 // specFlags are the flags that set what the API calls otherwise.
 var specFlags = map[string]string{
 	"spec.source": "--source", "spec.inventory": "--inventory", "spec.copy_workers": "--copy-workers",
-	"spec.include_tables": "--table", "spec.exclude_tables": "--exclude-table", "name": "NAME",
+	"spec.include_tables": "--table", "spec.replace": "--replace", "spec.exclude_tables": "--exclude-table", "name": "NAME",
 }
 
 // inFlags makes an error about a field of the API one about the flag that sets it.
@@ -77,7 +77,8 @@ func newCreateCommand() *cobra.Command {
 		Long: `Checks source and replica, creates the tables that the replica lacks, copies the rows, and follows the changes from there.
 An existing table is compared first, and a difference that matters is named; one that holds rows is refused without --replace.`,
 		Example: `  syncline replication create shop --source db1:7400 --wait
-  syncline replication create orders --source db1:7400 --table 'public.orders' --table 'sales.*'`,
+  syncline replication create orders --source db1:7400 --table 'public.orders' --table 'sales.*'
+  syncline replication create shop --source db1:7400 --from-restore`,
 		Args: oneName,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if spec.GetSource() == "" {
@@ -98,6 +99,7 @@ An existing table is compared first, and a difference that matters is named; one
 	patternsFlag(flags, &spec.IncludeTables, "table", "take only these tables: schema.table, schema.*; may be repeated")
 	patternsFlag(flags, &spec.ExcludeTables, "exclude-table", "leave these tables out")
 	flags.BoolVar(&spec.Replace, "replace", false, "remove the rows that the replica's tables hold before the copy")
+	flags.BoolVar(&spec.FromRestore, "from-restore", false, "begin with the tables that a backup of the source was restored into, and follow on from there; others are copied")
 	flags.Int32Var(&spec.CopyWorkers, "copy-workers", 0, "sessions that copy and build indexes at the same time; 0 for the default of 4")
 	flags.StringVar(&compression, "compress", "none", "how changes and rows are compressed on their way from the source: none, or zstd for a slow network")
 	flags.BoolVar(&ifMissing, "if-missing", false, "leave a replication alone that is there already under this name, with this source and these tables")
@@ -119,6 +121,10 @@ func setCompression(spec *applierv1.ReplicationSpec, name string) error {
 
 func create(ctx context.Context, cmd *cobra.Command, f *clientFlags, client applierv1.ApplierServiceClient, name string, spec *applierv1.ReplicationSpec, wait, ifMissing bool) error {
 	calling, cancel := context.WithTimeout(ctx, 2*callTimeout)
+	if spec.GetFromRestore() {
+		cancel()
+		calling, cancel = context.WithCancel(ctx) // every restored row is looked at before the answer
+	}
 	defer cancel()
 	answer, err := client.CreateReplication(calling, &applierv1.CreateReplicationRequest{Name: name, Spec: spec})
 	replication, done := answer.GetReplication(), "is created"
