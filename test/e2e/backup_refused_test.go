@@ -167,11 +167,11 @@ func TestBackupRefused(t *testing.T) {
 
 	// Rows that are not those of the backup.
 	for statement, mend := range map[string][2]string{
-		"UPDATE items SET name = name WHERE id = 1":                            {"items has 1 rows that were written since", ""},
-		"INSERT INTO items VALUES (2000)":                                      {"items has 1 rows that were written since", ""},
-		"DELETE FROM sales.orders WHERE id = 1":                                {"sales.orders has 49 rows instead of 50", ""},
-		"TRUNCATE sales.orders":                                                {"sales.orders has 0 rows instead of 50", ""},
-		"ALTER TABLE items RENAME TO things; CREATE TABLE items (LIKE things)": {"items is another one", "DROP TABLE items; ALTER TABLE things RENAME TO items"},
+		"UPDATE items SET name = name WHERE id = 1": {"items has 1 rows that were written since", ""},
+		"INSERT INTO items VALUES (2000)":           {"items has 1 rows that were written since", ""},
+		"DELETE FROM sales.orders WHERE id = 1":     {"sales.orders has 49 rows instead of 50", ""},
+		"TRUNCATE sales.orders":                     {"sales.orders has 0 rows instead of 50", ""},
+		"ALTER TABLE items RENAME TO things; CREATE TABLE items (LIKE things INCLUDING INDEXES)": {"items is another one", "DROP TABLE items; ALTER TABLE things RENAME TO items"},
 	} {
 		pgtest.Exec(t, restored, statement)
 		pgtest.Exec(t, restored, "VACUUM (FREEZE) items, sales.orders")
@@ -182,9 +182,18 @@ func TestBackupRefused(t *testing.T) {
 		must(t, into(second, "--replace")...)
 	}
 
-	// The change log does not reach back to the backup, or is another one.
+	// The change log does not reach back to the backup, or not so far, or is another one.
+	for lsn, words := range map[string]string{"0/1": "change log begins at", "FF/0": "change log ends at"} {
+		was := pgtest.QueryRow[string](t, restored, "SELECT lsn::text FROM syncline.restores ORDER BY started_at DESC LIMIT 1")
+		pgtest.Exec(t, restored, "UPDATE syncline.restores SET lsn = $1::text::pg_lsn", lsn)
+		refused(primary.grpc, "RESTORE_TOO_OLD", words)
+		pgtest.Exec(t, restored, "UPDATE syncline.restores SET lsn = $1::text::pg_lsn", was)
+	}
 	primary.terminate(patience)
-	pgtest.Exec(t, conn, "SELECT pg_drop_replication_slot('syncline')")
+	pgtest.Eventually(t, patience, func() error { // the slot's session may outlive the program a little
+		_, err := conn.Exec(t.Context(), "SELECT pg_drop_replication_slot('syncline')")
+		return err
+	})
 	primary.start()
 	primary.waitHealthy(patience)
 	primary.waitCapturing(patience)
