@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -31,7 +32,7 @@ const (
 	// filePages is how much of a table is in one file: 256 MiB of its main storage.
 	filePages = 32768
 	// maxRounds bounds how often a dump begins anew because the source changed its tables meanwhile.
-	maxRounds = 3
+	maxRounds = 5
 )
 
 // Options say what is dumped, and where to.
@@ -62,7 +63,7 @@ func Dump(ctx context.Context, client inventoryv1.InventoryServiceClient, o Opti
 	if dir.begunAnew {
 		o.Say("a dump of this name broke off; it begins anew")
 	}
-	d := &dumper{client: client, options: o, dir: dir}
+	d := &dumper{client: client, options: o, dir: dir, restless: map[schema.Name]bool{}}
 	m, err := d.rounds(ctx)
 	if err == nil {
 		err = dir.finish(m)
@@ -95,6 +96,10 @@ type dumper struct {
 	client  inventoryv1.InventoryServiceClient
 	options Options
 	dir     *directory
+
+	mu sync.Mutex
+	// restless are tables that were rewritten under the dump: in the next round they come first, while the snapshot is young.
+	restless map[schema.Name]bool
 }
 
 func (d *dumper) rounds(ctx context.Context) (m *Manifest, err error) {
@@ -129,21 +134,26 @@ func (d *dumper) round(ctx context.Context) (*Manifest, error) {
 	defer renewing.Wait()
 	defer lost(nil)
 
-	// What is the same before and after the snapshot was taken is that in it. The sequences' values are those from after it: they
-	// cover every number that a row of the snapshot has.
-	after, err := d.describe(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if !bytesEqual(before.shape(), after.shape()) || before.server != after.server {
-		return nil, errChanged
-	}
 	m := &Manifest{
-		Format: Format, Version: Version, ID: newID(), CreateTime: time.Now().UTC().Truncate(time.Second), SourceServerID: after.server,
-		PostgresVersion: after.database.ServerVersion, LogID: snapshot.GetPosition().GetLogId(), LSN: change.LSN(snapshot.GetPosition().GetLsn()).String(),
+		Format: Format, Version: Version, ID: newID(), CreateTime: time.Now().UTC().Truncate(time.Second), SourceServerID: before.server,
+		PostgresVersion: before.database.ServerVersion, LogID: snapshot.GetPosition().GetLogId(), LSN: change.LSN(snapshot.GetPosition().GetLsn()).String(),
 		Include: d.options.Include, Exclude: d.options.Exclude, Compression: d.options.Compression,
 	}
-	if err := d.tables(ctx, m, after.database, snapshot.GetSnapshotId()); err != nil {
+	var after description
+	group, dumping := errgroup.WithContext(ctx)
+	group.Go(func() error { return d.tables(dumping, m, before.database, snapshot.GetSnapshotId()) })
+	// What is the same before and after the snapshot was taken is that in it. The sequences' values are those from after it: they
+	// cover every number that a row of the snapshot has.
+	group.Go(func() (err error) {
+		if after, err = d.describe(dumping); err != nil {
+			return err
+		}
+		if !bytes.Equal(before.shape(), after.shape()) || before.server != after.server {
+			return errChanged
+		}
+		return nil
+	})
+	if err := group.Wait(); err != nil {
 		if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 			return nil, cause
 		}
@@ -195,7 +205,7 @@ func (d description) shape() []byte {
 	shape.Tables = slices.Clone(shape.Tables)
 	for i := range shape.Tables {
 		t := &shape.Tables[i]
-		t.EstimatedRows, t.EstimatedBytes, t.Pages = 0, 0, 0
+		t.EstimatedRows, t.EstimatedBytes, t.Pages, t.Filenode = 0, 0, 0, 0 // a table that is rewritten is noticed when it is dumped
 	}
 	shape.Sequences = slices.Clone(shape.Sequences)
 	for i := range shape.Sequences {
@@ -207,8 +217,6 @@ func (d description) shape() []byte {
 	}
 	return text
 }
-
-func bytesEqual(a, b []byte) bool { return string(a) == string(b) }
 
 func (d *dumper) writeSchema(m *Manifest, database schema.Database) error {
 	text, err := json.MarshalIndent(database, "", " ")
@@ -243,8 +251,8 @@ func (d *dumper) tables(ctx context.Context, m *Manifest, database schema.Databa
 		m.Tables = append(m.Tables, Table{Schema: t.Schema, Name: t.Name, OID: t.OID, Columns: written(t), Files: []File{}})
 	}
 	slices.SortStableFunc(parts, func(a, b []part) int { return cmp.Compare(len(b), len(a)) })
+	slices.SortStableFunc(parts, func(a, b []part) int { return d.calm(m, a) - d.calm(m, b) })
 	d.options.Progress.Begin("dumping", total)
-	var mu sync.Mutex
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(max(d.options.Workers, 1))
 	for _, p := range slices.Concat(parts...) {
@@ -253,15 +261,16 @@ func (d *dumper) tables(ctx context.Context, m *Manifest, database schema.Databa
 				return ctx.Err()
 			}
 			file, err := d.part(ctx, p)
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			t := &m.Tables[p.table]
 			if err != nil {
-				return fmt.Errorf("dump table %s: %w", m.Tables[p.table].FullName(), err)
+				d.restless[t.FullName()] = again(err)
+				return fmt.Errorf("dump table %s: %w", t.FullName(), err)
 			}
 			if file.Rows == 0 {
 				return nil
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			t := &m.Tables[p.table]
 			t.Rows += file.Rows
 			t.Bytes += file.Bytes
 			t.Files = append(t.Files, file)
@@ -275,6 +284,14 @@ func (d *dumper) tables(ctx context.Context, m *Manifest, database schema.Databa
 		slices.SortFunc(m.Tables[i].Files, func(a, b File) int { return cmp.Compare(a.Name, b.Name) })
 	}
 	return nil
+}
+
+// calm is 0 for the parts of a restless table, else 1.
+func (d *dumper) calm(m *Manifest, parts []part) int {
+	if d.restless[m.Tables[parts[0].table].FullName()] {
+		return 0
+	}
+	return 1
 }
 
 // written are the columns whose values are in a backup: the others are computed.

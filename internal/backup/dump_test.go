@@ -228,7 +228,7 @@ func TestDumpFails(t *testing.T) {
 		dump func(int) error
 		want string
 	}{
-		"always rewritten": {func(int) error { return rewritten() }, "during each of 3 dumps"},
+		"always rewritten": {func(int) error { return rewritten() }, "during each of 5 dumps"},
 		"broken off":       {func(int) error { return errBreakOff }, "dump table public.one: the dump broke off"},
 		"refused":          {func(int) error { return rpc.Errorf(codes.PermissionDenied, "PERMISSION_DENIED", "no SELECT") }, "no SELECT"},
 	} {

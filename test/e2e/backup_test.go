@@ -47,6 +47,11 @@ func TestBackup(t *testing.T) {
 	sourceURL, targetURL := source.Database(t), target.Database(t)
 	conn := pgtest.Connect(t, sourceURL)
 	pgtest.LoadAllKinds(t, conn)
+	var flags, except []string
+	if source.Major() >= 18 { // it refuses UPDATE and DELETE on such a table if it is published
+		except = []string{"kinds.keyless_generated"}
+		flags = []string{"--exclude-table", "kinds.keyless_generated"}
+	}
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 1))
@@ -62,7 +67,7 @@ func TestBackup(t *testing.T) {
 	bank := pgtest.NewBank(t, sourceURL, pgtest.BankOptions{Accounts: 50, Pause: 20 * time.Millisecond})
 	changes := newLoad(t, sourceURL)
 	kinds()
-	primary := startPrimary(t, sourceURL)
+	primary := startPrimary(t, sourceURL, flags...)
 	bank.Start(t, sourceURL, 2, seed)
 	changes.start(t, seed, 400*time.Millisecond)
 
@@ -84,7 +89,7 @@ func TestBackup(t *testing.T) {
 	bank.Stop(t)
 	changes.stop(t)
 	replica.waitApplied("all", patience)
-	pgtest.RequireEqual(t, sourceURL, targetURL)
+	pgtest.RequireEqualWith(t, sourceURL, targetURL, pgtest.CompareOptions{Except: except})
 	if err := bank.Check(t.Context(), restored); err != nil {
 		t.Error(err)
 	}
