@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"time"
@@ -97,9 +96,7 @@ func printBackup(out io.Writer, asJSON bool, dir string, m *backup.Manifest, nex
 		fmt.Fprintf(out, "backup %s of server %s: %s rows in %d tables, %s as of %s\n%s\n", m.ID, m.SourceServerID, count(rows), len(m.Tables), size(bytes), position, next)
 		return nil
 	}
-	encoder := json.NewEncoder(out)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(backupSummary{dir, m.ID, m.CreateTime, m.SourceServerID, m.PostgresVersion, position, len(m.Tables), rows, bytes})
+	return printValue(out, backupSummary{dir, m.ID, m.CreateTime, m.SourceServerID, m.PostgresVersion, position, len(m.Tables), rows, bytes})
 }
 
 func newBackupCommand() *cobra.Command {

@@ -84,7 +84,13 @@ func newRoot(environment []string) *cobra.Command {
 
 Beside the primary runs ` + "`syncline primary`" + `, beside each replica ` + "`syncline replica`" + `;
 ` + "`syncline replication create`" + ` on the replica makes the first copy and follows from there.
-Every flag can be set by a variable too: --max-row-bytes by SYNCLINE_MAX_ROW_BYTES.`,
+Every flag can be set by a variable too: --max-row-bytes by SYNCLINE_MAX_ROW_BYTES.
+
+Exit codes: 0 done, 1 failed, 2 wrong use, 3 not reached in time (` + "`replication wait`" + `).`,
+		Example: `  syncline primary --postgres postgres://db1/shop --data /var/lib/syncline
+  syncline replica --postgres postgres://db2/shop
+  syncline replication create shop --source db1:7400 --wait
+  source <(syncline completion bash)`,
 		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -103,6 +109,7 @@ Every flag can be set by a variable too: --max-row-bytes by SYNCLINE_MAX_ROW_BYT
 	root.AddCommand(serverCommands()...)
 	root.AddCommand(newReplicationCommand(), newStatusCommand(), newVerifyCommand(), newDumpCommand(), newRestoreCommand(), newBackupCommand(), newFollowCommand(), newServerGroup(), newHealthCommand(),
 		newGatewayCommand(), newDemoCommand())
+	complete(root, environment)
 	return root
 }
 

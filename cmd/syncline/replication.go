@@ -159,6 +159,7 @@ func newListCommand() *cobra.Command {
 	var f clientFlags
 	cmd := &cobra.Command{
 		Use: "list", Short: "List the replications", Args: wrongUse(cobra.NoArgs),
+		Example: "  syncline replication list --addr db2:7500",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return applierCall(cmd.Context(), &f, func(ctx context.Context, client applierv1.ApplierServiceClient) error {
 				ctx, cancel := short(ctx)
@@ -179,7 +180,7 @@ func newListCommand() *cobra.Command {
 func newNamedCommand(use, about string, run func(ctx context.Context, client applierv1.ApplierServiceClient, name string) (*applierv1.Replication, error)) *cobra.Command {
 	var f clientFlags
 	cmd := &cobra.Command{
-		Use: use + " NAME", Short: about, Args: oneName,
+		Use: use + " NAME", Short: about, Args: oneName, Example: "  syncline replication " + use + " shop",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return applierCall(cmd.Context(), &f, func(ctx context.Context, client applierv1.ApplierServiceClient) error {
 				ctx, cancel := short(ctx)
@@ -221,6 +222,7 @@ func newDeleteCommand() *cobra.Command {
 	var f clientFlags
 	cmd := &cobra.Command{
 		Use: "delete NAME", Short: "Stop and forget a replication; the tables and their rows stay", Args: oneName,
+		Example: "  syncline replication delete shop",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return applierCall(cmd.Context(), &f, func(ctx context.Context, client applierv1.ApplierServiceClient) error {
 				ctx, cancel := short(ctx)
@@ -248,7 +250,9 @@ func newWaitCommand() *cobra.Command {
 		Use:   "wait NAME",
 		Short: "Return once everything committed on the source before this call is applied here",
 		Long:  "Has the source commit a message and returns when that is applied. Exit code 3 when it is not within --timeout.",
-		Args:  oneName,
+		Example: `  syncline replication wait shop
+  syncline replication wait shop --timeout 10s || echo "exit code $?"`,
+		Args: oneName,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return applierCall(cmd.Context(), &f, func(ctx context.Context, client applierv1.ApplierServiceClient) error {
 				answer, err := client.WaitReplication(ctx, &applierv1.WaitReplicationRequest{Name: args[0], Timeout: durationpb.New(timeout)})
