@@ -12,6 +12,7 @@ import (
 
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	"github.com/seed0419d559/syncline/internal/pgtest"
+	"github.com/seed0419d559/syncline/internal/postgres"
 	"github.com/seed0419d559/syncline/internal/schema"
 )
 
@@ -125,12 +126,15 @@ func TestBackupOfSomeTables(t *testing.T) {
 		t.Errorf("got %+v, %v", summary, err)
 	}
 	must(t, "backup", "check", dir)
-	must(t, "restore", dir, "--postgres", targetURL, "--check")
 	restored := pgtest.Connect(t, targetURL)
+	newRole(t, restored, "restorer")
+	pgtest.Exec(t, restored, "GRANT CREATE ON DATABASE "+postgres.Ident(databaseOf(t, targetURL))+" TO restorer; GRANT CREATE ON SCHEMA public TO restorer")
+	roleURL := asRole(t, targetURL, "restorer")
+	must(t, "restore", dir, "--postgres", roleURL, "--check")
 	if n := pgtest.QueryRow[int](t, restored, "SELECT count(*) FROM pg_class WHERE relname IN ('items', 'restores')"); n != 0 {
 		t.Errorf("--check made %d tables", n)
 	}
-	must(t, "restore", dir, "--postgres", targetURL)
+	must(t, "restore", dir, "--postgres", roleURL)
 	if n := pgtest.QueryRow[int](t, restored, "INSERT INTO numbers DEFAULT VALUES RETURNING id"); n != 8 {
 		t.Errorf("the sequence gives %d after 7", n)
 	}
