@@ -19,7 +19,7 @@ const completionTimeout = 2 * time.Second
 
 // words are the values of flags that take one of a few.
 var words = map[string][]string{
-	"format": {"copy", "csv", "json"}, "compress": {"none", "zstd"},
+	"format": {"binary", "copy", "csv", "json"}, "compress": {"none", "zstd"},
 	"log-level": {"debug", "info", "warn", "error"}, "log-format": {"text", "json"},
 }
 

@@ -23,6 +23,8 @@ var dumpFormats = map[string]inventoryv1.DumpFormat{
 	"copy": inventoryv1.DumpFormat_DUMP_FORMAT_COPY_TEXT,
 	"csv":  inventoryv1.DumpFormat_DUMP_FORMAT_CSV,
 	"json": inventoryv1.DumpFormat_DUMP_FORMAT_JSON_LINES,
+	// Only of tables whose columns have types with the same bytes everywhere.
+	"binary": inventoryv1.DumpFormat_DUMP_FORMAT_COPY_BINARY,
 }
 
 // dumpFlags are those of `syncline dump`.
@@ -57,7 +59,7 @@ there gives every change since.`,
 	flags.Lookup("json").Usage = "with --out print what was written as JSON, else the same as --format json"
 	patternsFlag(flags, &f.tables, "table", "the table, as schema.table or \"quoted\".\"names\"; with --out also schema.*, and may be repeated")
 	patternsFlag(flags, &f.excluded, "exclude-table", "with --out: leave these tables out")
-	flags.StringVar(&f.format, "format", "copy", "without --out: copy, csv or json (a line for each row)")
+	flags.StringVar(&f.format, "format", "copy", "without --out: copy, binary (COPY's), csv or json (a line for each row)")
 	flags.StringVar(&f.file, "file", "", "without --out: file to write; standard output when empty")
 	f.backup.register(flags)
 	return cmd
@@ -87,7 +89,7 @@ func (f *dumpFlags) run(cmd *cobra.Command) error {
 	}
 	kind, ok := dumpFormats[f.format]
 	if !ok {
-		return usageError{fmt.Errorf("--format %q: expected copy, csv or json", f.format)}
+		return usageError{fmt.Errorf("--format %q: expected copy, binary, csv or json", f.format)}
 	}
 	return f.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
 		return dump(ctx, cmd, conn, name, kind, f.file)

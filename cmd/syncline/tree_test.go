@@ -124,7 +124,7 @@ func TestCompletion(t *testing.T) {
 		{nil, []string{"verify", "--addr", replica, ""}, []string{"shop"}},
 		{nil, []string{"dump", "--addr", primary, "--table", "public.or"}, []string{"public.orders"}},
 		{nil, []string{"inventory", "--addr", primary, "--table", ""}, []string{"public.orders", `public."My ""Table"""`}},
-		{nil, []string{"dump", "--format", ""}, []string{"copy", "csv", "json"}},
+		{nil, []string{"dump", "--format", ""}, []string{"binary", "copy", "csv", "json"}},
 		{nil, []string{"dump", "--compress", ""}, []string{"none", "zstd"}},
 		{nil, []string{"replica", "--log-level", ""}, []string{"debug", "info", "warn", "error"}},
 		{nil, []string{"replication", "st"}, []string{"start", "stop"}},

@@ -222,6 +222,28 @@ func TestDumpBeginsAnew(t *testing.T) {
 	}
 }
 
+// TestDumpReconnects has a connection break: the file is begun anew, from the same snapshot.
+func TestDumpReconnects(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "backup")
+	source := &fakeSource{dump: func(call int) error {
+		if call == 1 {
+			return rpc.Errorf(codes.Unavailable, "POSTGRES_UNAVAILABLE", "the connection broke")
+		}
+		return nil
+	}}
+	_, said, err := source.run(t, dir, CompressionZstd)
+	if err != nil || source.snapshots != 1 || len(said) != 1 || !strings.Contains(said[0], "data/00001.000.copy.zst is begun anew") {
+		t.Errorf("%d snapshots, said %q, %v", source.snapshots, said, err)
+	}
+	b, err := check(t, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rows, _, _ := b.Manifest.Totals(); rows != 2 {
+		t.Errorf("%d rows", rows)
+	}
+}
+
 // TestDumpFails leaves nothing behind.
 func TestDumpFails(t *testing.T) {
 	for name, test := range map[string]struct {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -23,8 +24,38 @@ const (
 	closeTimeout = 10 * time.Second
 )
 
-// part writes one file. It is durable on return. Without rows there is none.
-func (d *dumper) part(ctx context.Context, p part) (File, error) {
+// attempts and retryPause bound how often one file is begun anew when the source cannot be reached, while its snapshot lives.
+const (
+	attempts   = 6
+	retryPause = 2 * time.Second
+)
+
+// part writes one file. It is durable on return. Without rows there is none. A connection that breaks costs what the file has so far.
+func (d *dumper) part(ctx context.Context, p part) (file File, err error) {
+	for range attempts {
+		if file, err = d.partOnce(ctx, p); err == nil || !rpc.IsTransient(err) || ctx.Err() != nil {
+			return file, err
+		}
+		d.say(fmt.Sprintf("file %s is begun anew: %s", p.name, rpc.Message(err)))
+		if err := os.Remove(filepath.Join(d.dir.partial, filepath.FromSlash(p.name))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return File{}, err //nolint:wrapcheck // it names the file
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(retryPause):
+		}
+	}
+	return file, err
+}
+
+// say tells people something from any goroutine.
+func (d *dumper) say(line string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.options.Say(line)
+}
+
+func (d *dumper) partOnce(ctx context.Context, p part) (File, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := d.client.Dump(ctx, p.request)
