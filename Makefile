@@ -59,7 +59,7 @@ lint: ## go vet and golangci-lint, buf lint
 	$(BUF) lint
 
 .PHONY: generate
-generate: ## generate gen/ from proto/
+generate: ## generate gen/, the OpenAPI document and docs/api from proto/
 	$(BUF) generate
 
 .PHONY: fuzz
