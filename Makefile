@@ -13,7 +13,7 @@ BASE ?= HEAD~1
 COUNT ?= 6
 SEAMS := ./internal/pgoutput ./internal/changelog/... ./services/applier/apply
 VERSION_PAIRS ?= 15:15 16:16 17:17 18:18 18:15 15:18 16:17 17:16
-VERSION_TESTS ?= TestEveryKind|TestReadmePrivileges|TestBadInput
+VERSION_TESTS ?= TestEveryKind|TestReadmePrivileges|TestBadInput|TestBackup
 
 .PHONY: help
 help: ## list the targets

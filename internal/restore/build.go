@@ -68,8 +68,8 @@ func (r *restorer) buildAll(ctx context.Context, statements []schema.Statement) 
 	return group.Wait()
 }
 
-// complete compares the number of rows of every table with the backup's, and records in the same transaction that the restore is
-// done. Nobody writes to the tables meanwhile.
+// complete makes sure that every row of every table was written by the restore and that none is missing, and records in the same
+// transaction that the restore is done. Nobody writes to the tables meanwhile.
 func (r *restorer) complete(ctx context.Context) error {
 	r.options.Progress.Begin("comparing row counts", 0)
 	if err := r.setSequences(ctx); err != nil {
@@ -85,11 +85,16 @@ func (r *restorer) complete(ctx context.Context) error {
 			if _, err := tx.Exec(ctx, "LOCK TABLE "+r.plan.only(name)+" IN SHARE MODE"); err != nil {
 				return fmt.Errorf("lock table %s: %w", name, err)
 			}
-			var rows int64
-			if err := tx.QueryRow(ctx, "SELECT count(*) FROM "+r.plan.only(name)).Scan(&rows); err != nil {
+			var rows, foreign int64
+			err := tx.QueryRow(ctx, "SELECT count(*), count(*) FILTER (WHERE xmin NOT IN (SELECT xid::xid FROM syncline.restored_files WHERE restore_id = $1)) FROM "+
+				r.plan.only(name), r.id).Scan(&rows, &foreign)
+			if err != nil {
 				return fmt.Errorf("count the rows of table %s: %w", name, err)
 			}
-			if rows != want[name] {
+			switch {
+			case foreign > 0:
+				wrong = append(wrong, fmt.Sprintf("%s has %d rows that the restore did not write", name, foreign))
+			case rows != want[name]:
 				wrong = append(wrong, fmt.Sprintf("%s has %d rows and the backup %d", name, rows, want[name]))
 			}
 		}

@@ -33,6 +33,8 @@ CREATE TABLE syncline.restored_tables (
 CREATE TABLE syncline.restored_files (
     restore_id uuid NOT NULL REFERENCES syncline.restores,
     file text NOT NULL,
+    -- The transaction that loaded it: every row has to be of one of these when the restore ends.
+    xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
     PRIMARY KEY (restore_id, file)
 );
 

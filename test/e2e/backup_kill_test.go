@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"google.golang.org/grpc/codes"
 
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
@@ -84,6 +85,7 @@ func TestBackupKilled(t *testing.T) {
 				continue
 			}
 			killed(t, p.name, count, "restore", dir, "--postgres", targetURL)
+			meddle(t, pgtest.Connect(t, targetURL), p.name, count, "restore", dir, "--postgres", targetURL)
 			if p.name != restore.FaultDone {
 				_, err := replica.create("all", primary.grpc, fromRestore)
 				requireRefused(t, err, codes.FailedPrecondition, "NO_RESTORE")
@@ -109,5 +111,19 @@ func TestBackupKilled(t *testing.T) {
 	leftover, err := filepath.Glob(filepath.Dir(dir) + "/*")
 	if err != nil || len(leftover) != 1 {
 		t.Errorf("left beside the backup: %s", strings.Join(leftover, " "))
+	}
+}
+
+// meddle does to a restore that was killed what its next run has to notice.
+func meddle(t testing.TB, conn *pgx.Conn, point string, count int, args ...string) {
+	t.Helper()
+	switch {
+	case point == restore.FaultFileLoaded && count == 5: // what is loaded is not all there: the next run begins anew
+		pgtest.Exec(t, conn, "DROP TABLE bank.small_1; CREATE TABLE bank.small_1 (id integer, note text)")
+		pgtest.Exec(t, conn, "DROP TABLE bank.small_2")
+	case point == restore.FaultBuilt: // a row too many
+		pgtest.Exec(t, conn, "INSERT INTO bank.small_3 VALUES (1000)")
+		wontRun(t, []string{"bank.small_3 has 1 rows that the restore did not write", "--replace"}, args...)
+		pgtest.Exec(t, conn, "DELETE FROM bank.small_3 WHERE id = 1000")
 	}
 }

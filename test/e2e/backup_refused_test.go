@@ -143,9 +143,18 @@ func TestBackupRefused(t *testing.T) {
 		t.Errorf("the row is %d", n)
 	}
 
+	pgtest.Exec(t, restored, "SELECT pg_advisory_lock($1::int, 0)", 0x73796e63+2) // as a restore does
+	wontRun(t, []string{"another restore runs in this database"}, into(first, "--replace")...)
+	pgtest.Exec(t, restored, "SELECT pg_advisory_unlock_all()")
+
 	// A restore that broke off is not mixed with another backup, unless it is told to be replaced.
 	killed(t, "restore/file-done", 1, into(first, "--replace")...)
 	wontRun(t, []string{"the restore of another backup broke off", "--replace"}, into(second)...)
+	killed(t, "restore/built", 1, into(second, "--replace")...)
+	pgtest.Exec(t, restored, "UPDATE items SET name = 'meddled' WHERE id = 1")
+	wontRun(t, []string{"public.items has 1 rows that the restore did not write", "--replace"}, into(second)...)
+	pgtest.Exec(t, restored, "DELETE FROM sales.orders WHERE item = 1; DELETE FROM items WHERE id = 1")
+	wontRun(t, []string{"public.items has 99 rows and the backup 100", "sales.orders has 49 rows and the backup 50"}, into(second)...)
 	must(t, into(second, "--replace")...)
 	pgtest.RequireEqual(t, sourceURL, targetURL)
 
