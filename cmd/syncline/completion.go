@@ -11,6 +11,7 @@ import (
 
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
+	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
 	"github.com/seed0419d559/syncline/internal/rpc"
 )
 
@@ -34,6 +35,8 @@ func complete(cmd *cobra.Command, environment []string) {
 	switch {
 	case cmd.Name() == "create", client == nil && !strings.HasPrefix(arguments, "DIRECTORY"):
 		cmd.ValidArgsFunction = cobra.NoFileCompletions
+	case strings.HasPrefix(arguments, "NAME") && cmd.Parent().Name() == "set":
+		cmd.ValidArgsFunction = names(cmd, environment, true, setNames)
 	case strings.HasPrefix(arguments, "NAME"):
 		cmd.ValidArgsFunction = names(cmd, environment, true, replicationNames)
 	case strings.HasPrefix(arguments, "DIRECTORY"):
@@ -96,6 +99,15 @@ func replicationNames(ctx context.Context, conn *grpc.ClientConn) ([]string, err
 	var found []string
 	for _, r := range answer.GetReplications() {
 		found = append(found, r.GetName())
+	}
+	return found, err
+}
+
+func setNames(ctx context.Context, conn *grpc.ClientConn) ([]string, error) {
+	answer, err := loggerv1.NewLoggerServiceClient(conn).ListSets(ctx, &loggerv1.ListSetsRequest{})
+	var found []string
+	for _, s := range answer.GetSets() {
+		found = append(found, s.GetName())
 	}
 	return found, err
 }

@@ -33,6 +33,7 @@ type dumpFlags struct {
 
 	tables, excluded []string
 	format, file     string
+	only             usedSetFlags
 	backup           backupFlags
 }
 
@@ -61,6 +62,7 @@ there gives every change since.`,
 	patternsFlag(flags, &f.excluded, "exclude-table", "with --out: leave these tables out")
 	flags.StringVar(&f.format, "format", "copy", "without --out: copy, binary (COPY's), csv or json (a line for each row)")
 	flags.StringVar(&f.file, "file", "", "without --out: file to write; standard output when empty")
+	f.only.register(flags)
 	f.backup.register(flags)
 	return cmd
 }
@@ -68,7 +70,7 @@ there gives every change since.`,
 func (f *dumpFlags) run(cmd *cobra.Command) error {
 	flags := cmd.Flags()
 	if f.backup.out != "" {
-		for _, name := range []string{"format", "file"} {
+		for _, name := range []string{"format", "file", "set", "param"} {
 			if flags.Changed(name) {
 				return usageError{fmt.Errorf("--%s is for the rows of one table; leave out --%s or --out", name, name)}
 			}
@@ -92,7 +94,9 @@ func (f *dumpFlags) run(cmd *cobra.Command) error {
 		return usageError{fmt.Errorf("--format %q: expected copy, binary, csv or json", f.format)}
 	}
 	return f.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
-		return dump(ctx, cmd, conn, name, kind, f.file)
+		return dump(ctx, cmd, conn, &inventoryv1.DumpRequest{
+			Schema: name.Schema, Table: name.Name, Format: kind, Set: f.only.set, Parameters: f.only.parameters,
+		}, f.file)
 	})
 }
 
@@ -111,7 +115,7 @@ func tableName(tables []string) (schema.Name, error) {
 	return name, nil
 }
 
-func dump(ctx context.Context, cmd *cobra.Command, conn *grpc.ClientConn, name schema.Name, format inventoryv1.DumpFormat, path string) error {
+func dump(ctx context.Context, cmd *cobra.Command, conn *grpc.ClientConn, request *inventoryv1.DumpRequest, path string) error {
 	client := inventoryv1.NewInventoryServiceClient(conn)
 	snapshot, err := backup.OpenSnapshot(ctx, client, sayOn(cmd.ErrOrStderr()))
 	if err != nil {
@@ -124,7 +128,7 @@ func dump(ctx context.Context, cmd *cobra.Command, conn *grpc.ClientConn, name s
 	renewing.Go(func() { backup.RenewSnapshot(leasing, client, snapshot.GetSnapshotId(), func(error) {}) })
 	defer renewing.Wait()
 	defer stop()
-	request := &inventoryv1.DumpRequest{SnapshotId: snapshot.GetSnapshotId(), Schema: name.Schema, Table: name.Name, Format: format}
+	request.SnapshotId = snapshot.GetSnapshotId()
 	var end *inventoryv1.DumpEnd
 	err = writeOut(path, cmd.OutOrStdout(), func(out io.Writer) (err error) {
 		end, err = writeDump(ctx, client, request, out)

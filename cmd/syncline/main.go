@@ -107,7 +107,7 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 3 not reached in time (` + "`replicat
 		return usageError{fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())}
 	})
 	root.AddCommand(serverCommands()...)
-	root.AddCommand(newReplicationCommand(), newStatusCommand(), newVerifyCommand(), newDumpCommand(), newRestoreCommand(), newBackupCommand(), newFollowCommand(), newServerGroup(), newHealthCommand(),
+	root.AddCommand(newReplicationCommand(), newStatusCommand(), newVerifyCommand(), newSetCommand(), newDumpCommand(), newRestoreCommand(), newBackupCommand(), newFollowCommand(), newServerGroup(), newHealthCommand(),
 		newGatewayCommand(), newDemoCommand())
 	complete(root, environment)
 	return root

@@ -51,6 +51,7 @@ func oneName(cmd *cobra.Command, args []string) error {
 var specFlags = map[string]string{
 	"spec.source": "--source", "spec.inventory": "--inventory", "spec.copy_workers": "--copy-workers",
 	"spec.include_tables": "--table", "spec.replace": "--replace", "spec.exclude_tables": "--exclude-table", "name": "NAME",
+	"spec.set": "--set", "spec.parameters": "--param", "spec.from_restore": "--from-restore",
 }
 
 // inFlags makes an error about a field of the API one about the flag that sets it.
@@ -70,6 +71,7 @@ func newCreateCommand() *cobra.Command {
 	var f clientFlags
 	var wait, ifMissing bool
 	var compression string
+	var only usedSetFlags
 	spec := &applierv1.ReplicationSpec{}
 	cmd := &cobra.Command{
 		Use:   "create NAME --source HOST:PORT",
@@ -78,12 +80,14 @@ func newCreateCommand() *cobra.Command {
 An existing table is compared first, and a difference that matters is named; one that holds rows is refused without --replace.`,
 		Example: `  syncline replication create shop --source db1:7400 --wait
   syncline replication create orders --source db1:7400 --table 'public.orders' --table 'sales.*'
+  syncline replication create acme --source db1:7400 --set by-org --param org=acme
   syncline replication create shop --source db1:7400 --from-restore`,
 		Args: oneName,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if spec.GetSource() == "" {
 				return usageError{errors.New("--source (SYNCLINE_SOURCE) is needed: the gRPC address of a primary, such as db1:7400")}
 			}
+			spec.Set, spec.Parameters = only.set, only.parameters
 			if err := setCompression(spec, compression); err != nil {
 				return err
 			}
@@ -98,6 +102,7 @@ An existing table is compared first, and a difference that matters is named; one
 	flags.StringVar(&spec.Inventory, "inventory", "", "HOST:PORT of the primary's inventory; asked of the source when empty")
 	patternsFlag(flags, &spec.IncludeTables, "table", "take only these tables: schema.table, schema.*; may be repeated")
 	patternsFlag(flags, &spec.ExcludeTables, "exclude-table", "leave these tables out")
+	only.register(flags)
 	flags.BoolVar(&spec.Replace, "replace", false, "remove the rows that the replica's tables hold before the copy")
 	flags.BoolVar(&spec.FromRestore, "from-restore", false, "begin with the tables that a backup of the source was restored into, and follow on from there; others are copied")
 	flags.Int32Var(&spec.CopyWorkers, "copy-workers", 0, "sessions that copy and build indexes at the same time; 0 for the default of 4")

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
 )
 
 // leaves are the commands that do something, by their path. What cobra brings itself is not among them.
@@ -79,7 +81,7 @@ func TestEveryCommandHasExitCodes(t *testing.T) {
 	}
 	nobody := listener.Addr().String()
 	listener.Close()
-	needed := map[string][]string{"replication create": {"--source", nobody}, "dump": {"--table", "a.b"}}
+	needed := map[string][]string{"replication create": {"--source", nobody}, "dump": {"--table", "a.b"}, "set create": {"--table", "a.b"}, "set update": {"--table", "a.b"}}
 	for path, cmd := range leaves(t) {
 		words := append(strings.Fields(path), arguments(cmd)...)
 		for name, args := range map[string][]string{
@@ -112,6 +114,7 @@ func TestEveryCommandHasExitCodes(t *testing.T) {
 func TestCompletion(t *testing.T) {
 	replica := serveFake(t, identify("applier"), &fakeApplier{replication: replication()})
 	primary := serveFake(t, identify("logger", "inventory"), &fakeLogger{}, &fakeInventory{})
+	sets := serveFake(t, identify("logger"), &fakeSets{sets: []*loggerv1.Set{{Name: "by-org"}}})
 	for _, test := range []struct {
 		environment []string
 		words       []string
@@ -127,6 +130,7 @@ func TestCompletion(t *testing.T) {
 		{nil, []string{"dump", "--format", ""}, []string{"binary", "copy", "csv", "json"}},
 		{nil, []string{"dump", "--compress", ""}, []string{"none", "zstd"}},
 		{nil, []string{"replica", "--log-level", ""}, []string{"debug", "info", "warn", "error"}},
+		{nil, []string{"set", "show", "--addr", sets, ""}, []string{"by-org"}},
 		{nil, []string{"replication", "st"}, []string{"start", "stop"}},
 		{nil, []string{"replication", "show", "--addr", "127.0.0.1:1", ""}, nil}, // nobody is there
 	} {

@@ -53,6 +53,7 @@ const (
 	reasonTableLocked    = "TABLE_LOCKED"
 	reasonNoTable        = "TABLE_NOT_FOUND"
 	reasonNotReady       = "NOT_READY"
+	reasonSetChanged     = "SET_CHANGED"
 	reasonNoFollower     = "FOLLOWER_UNKNOWN"
 	reasonFollows        = "FOLLOWER_CONNECTED"
 )
@@ -121,8 +122,8 @@ func classify(err error) failure {
 			return failure{reasonTarget, true}
 		}
 		return failure{reasonInternal, true}
-	case reasonSnapshotGone:
-		return failure{reasonSnapshotGone, true}
+	case reasonSnapshotGone, reasonSetChanged:
+		return failure{rpc.Reason(err), true}
 	}
 	return failure{rpc.Reason(err), rpc.IsTransient(err)}
 }

@@ -2,6 +2,7 @@ package applier
 
 import (
 	"context"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -100,12 +101,17 @@ func validate(name string, spec *applierv1.ReplicationSpec) error {
 		return rpc.Invalid("spec.source", "the address (HOST:PORT) of a primary is needed")
 	case spec.GetCopyWorkers() < 0 || spec.GetCopyWorkers() > maxCopyWorkers:
 		return rpc.Invalid("spec.copy_workers", "%d is not from 0 to %d", spec.GetCopyWorkers(), maxCopyWorkers)
+	case spec.GetFromRestore() && spec.GetSet() != "":
+		return rpc.Invalid("spec.from_restore", "a backup has all rows of its tables, and set %s is to have some of them: leave out one of set and from_restore", spec.GetSet())
 	case spec.GetFromRestore() && spec.GetReplace():
 		return rpc.Invalid("spec.replace", "restored rows cannot be followed on and be removed: leave out one of replace and from_restore")
 	case len(spec.GetIncludeTables()) > maxPatternCount:
 		return rpc.Invalid("spec.include_tables", "more than %d patterns; use schema.*", maxPatternCount)
 	case len(spec.GetExcludeTables()) > maxPatternCount:
 		return rpc.Invalid("spec.exclude_tables", "more than %d patterns; use schema.*", maxPatternCount)
+	}
+	if err := validateSet(spec); err != nil {
+		return err
 	}
 	if _, err := rpc.CheckAddress(spec.GetSource()); err != nil {
 		return rpc.Invalid("spec.source", "%v", err)
@@ -143,7 +149,8 @@ func (s *Service) notTwice(in *applierv1.CreateReplicationRequest, sourceID stri
 
 func sameTables(a, b *applierv1.ReplicationSpec) bool {
 	sorted := func(list []string) []string { return slices.Sorted(slices.Values(list)) }
-	return slices.Equal(sorted(a.GetIncludeTables()), sorted(b.GetIncludeTables())) && slices.Equal(sorted(a.GetExcludeTables()), sorted(b.GetExcludeTables()))
+	return a.GetSet() == b.GetSet() && maps.Equal(a.GetParameters(), b.GetParameters()) &&
+		slices.Equal(sorted(a.GetIncludeTables()), sorted(b.GetIncludeTables())) && slices.Equal(sorted(a.GetExcludeTables()), sorted(b.GetExcludeTables()))
 }
 
 // check finds every reason to refuse before anything is stored or touched, and tables that another replication carries.

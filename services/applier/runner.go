@@ -41,6 +41,7 @@ type runner struct {
 	ignored       map[schema.Name]change.LSN // tables that appeared and were gone again; belongs to the running goroutine
 	looked        change.LSN                 // position after which the target was looked at twice; it belongs to the running goroutine too
 	planned       *plan                      // what this attempt has carried out and not copied yet, nil for nothing; of the running goroutine
+	setChanged    bool                       // the source serves another version of the set than the target holds; of the running goroutine
 	noForeignKeys bool                       // this attempt has seen that no foreign keys are to be added; of the running goroutine
 }
 
@@ -110,6 +111,7 @@ func (r *runner) run(ctx context.Context) {
 			attempt = 0
 		}
 		f := classify(err)
+		r.setChanged = r.setChanged || f.code == reasonSetChanged
 		if f.mayBeStale() && r.lookTwice() {
 			f.passes = true
 		}
@@ -185,10 +187,16 @@ func (r *runner) once(ctx context.Context) error {
 	if err := r.showTables(ctx, session.Conn()); err != nil {
 		return err
 	}
+	src.set.version = fresh.setVersion
 	if fresh.phase == phaseNew {
 		if err := r.prepare(ctx, session, src, fresh.spec); err != nil {
 			return err
 		}
+	} else if r.setChanged {
+		if err := r.adoptSet(ctx, session, src, fresh); err != nil {
+			return err
+		}
+		r.setChanged = false
 	}
 	for {
 		if err := r.copyTables(ctx, session, src); err != nil {
@@ -215,14 +223,14 @@ func (r *runner) once(ctx context.Context) error {
 
 // prepare checks both sides and creates what is missing, before the first copy.
 func (r *runner) prepare(ctx context.Context, session *apply.Session, src *source, spec *applierv1.ReplicationSpec) error {
-	p, err := r.plan(ctx, session, src, spec, nil)
+	p, err := r.plan(ctx, session, src, spec, nil, false)
 	if err != nil {
 		return err
 	}
 	return r.carryOut(ctx, session, p)
 }
 
-func (r *runner) plan(ctx context.Context, session *apply.Session, src *source, spec *applierv1.ReplicationSpec, again *apply.NewTableError) (*plan, error) {
+func (r *runner) plan(ctx context.Context, session *apply.Session, src *source, spec *applierv1.ReplicationSpec, again *apply.NewTableError, streamed bool) (*plan, error) {
 	selection, err := schema.ParseSelection(spec.GetIncludeTables(), spec.GetExcludeTables())
 	if err != nil {
 		return nil, err
@@ -235,7 +243,7 @@ func (r *runner) plan(ctx context.Context, session *apply.Session, src *source, 
 	for _, t := range tables {
 		known[t.name] = t
 	}
-	o := planOptions{replication: r.stored.name, selection: selection, replace: spec.GetReplace(), unguarded: session.Unguarded, known: known, again: again}
+	o := planOptions{replication: r.stored.name, selection: selection, replace: spec.GetReplace(), unguarded: session.Unguarded, known: known, again: again, streamed: streamed}
 	if len(known) == 0 && again == nil {
 		if o.restored, err = findRestored(ctx, session.Conn(), src, spec); err != nil {
 			return nil, err
@@ -266,7 +274,7 @@ func (r *runner) carryOut(ctx context.Context, session *apply.Session, p *plan) 
 
 // addTables makes tables that appeared in the stream part of the replication, or ignores those that are gone again.
 func (r *runner) addTables(ctx context.Context, session *apply.Session, src *source, appeared *apply.NewTableError) error {
-	p, err := r.plan(ctx, session, src, r.snapshot().spec, appeared)
+	p, err := r.plan(ctx, session, src, r.snapshot().spec, appeared, true)
 	if err != nil {
 		return err
 	}
@@ -381,6 +389,7 @@ func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *s
 		return err
 	}
 	routes := newRoutes(tables, selection, r.ignored)
+	routes.everything = src.set.selects()
 	catchUp := &catchUp{runner: r, session: session, source: src, until: routes.lastCopy, pending: spec.phase == phaseCatchingUp}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -409,7 +418,7 @@ func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *s
 	reporting.Go(func() { r.report(ctx, src) })
 	defer reporting.Wait()
 	defer cancel()
-	return engine.Run(ctx, follow(ctx, src.logger, r.followerName(), position, r.status.heard))
+	return engine.Run(ctx, follow(ctx, src.logger, src.set, r.followerName(), position, r.status.heard))
 }
 
 func (r *runner) setHolds(holds *apply.Holds) {

@@ -288,8 +288,13 @@ type ReplicationSpec struct {
 	CopyWorkers int32 `protobuf:"varint,6,opt,name=copy_workers,json=copyWorkers,proto3" json:"copy_workers,omitempty"`
 	// How what comes from the source is compressed on the wire; not at all when not set.
 	Compression Compression `protobuf:"varint,7,opt,name=compression,proto3,enum=syncline.applier.v1.Compression" json:"compression,omitempty"`
+	// Replication set of the source to take, instead of tables chosen here.
+	Set string `protobuf:"bytes,8,opt,name=set,proto3" json:"set,omitempty"`
+	// Values of the set's parameters, by name.
+	Parameters map[string]string `protobuf:"bytes,9,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Begin with the tables that a backup of this source was restored into: they are not copied, and changes are followed from the
-	// backup's position on. Selected tables that no backup was restored into are copied. Not together with replace.
+	// backup's position on. Selected tables that no backup was restored into are copied. Not together with
+	// replace or set.
 	FromRestore   bool `protobuf:"varint,30,opt,name=from_restore,json=fromRestore,proto3" json:"from_restore,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -372,6 +377,20 @@ func (x *ReplicationSpec) GetCompression() Compression {
 		return x.Compression
 	}
 	return Compression_COMPRESSION_UNSPECIFIED
+}
+
+func (x *ReplicationSpec) GetSet() string {
+	if x != nil {
+		return x.Set
+	}
+	return ""
+}
+
+func (x *ReplicationSpec) GetParameters() map[string]string {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
 }
 
 func (x *ReplicationSpec) GetFromRestore() bool {
@@ -2222,7 +2241,7 @@ var File_syncline_applier_v1_applier_proto protoreflect.FileDescriptor
 
 const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\n" +
-	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\"\xb9\x02\n" +
+	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\"\xe0\x03\n" +
 	"\x0fReplicationSpec\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1c\n" +
 	"\tinventory\x18\x02 \x01(\tR\tinventory\x12%\n" +
@@ -2230,8 +2249,15 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x0eexclude_tables\x18\x04 \x03(\tR\rexcludeTables\x12\x18\n" +
 	"\areplace\x18\x05 \x01(\bR\areplace\x12!\n" +
 	"\fcopy_workers\x18\x06 \x01(\x05R\vcopyWorkers\x12B\n" +
-	"\vcompression\x18\a \x01(\x0e2 .syncline.applier.v1.CompressionR\vcompression\x12!\n" +
-	"\ffrom_restore\x18\x1e \x01(\bR\vfromRestore\"\xef\a\n" +
+	"\vcompression\x18\a \x01(\x0e2 .syncline.applier.v1.CompressionR\vcompression\x12\x10\n" +
+	"\x03set\x18\b \x01(\tR\x03set\x12T\n" +
+	"\n" +
+	"parameters\x18\t \x03(\v24.syncline.applier.v1.ReplicationSpec.ParametersEntryR\n" +
+	"parameters\x12!\n" +
+	"\ffrom_restore\x18\x1e \x01(\bR\vfromRestore\x1a=\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xef\a\n" +
 	"\vReplication\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationSpecR\x04spec\x120\n" +
@@ -2419,7 +2445,7 @@ func file_syncline_applier_v1_applier_proto_rawDescGZIP() []byte {
 }
 
 var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_syncline_applier_v1_applier_proto_goTypes = []any{
 	(Compression)(0),                  // 0: syncline.applier.v1.Compression
 	(State)(0),                        // 1: syncline.applier.v1.State
@@ -2451,67 +2477,69 @@ var file_syncline_applier_v1_applier_proto_goTypes = []any{
 	(*RowDifference)(nil),             // 27: syncline.applier.v1.RowDifference
 	(*TableVerification)(nil),         // 28: syncline.applier.v1.TableVerification
 	(*VerifyResult)(nil),              // 29: syncline.applier.v1.VerifyResult
-	(*v1.Position)(nil),               // 30: syncline.change.v1.Position
-	(*timestamppb.Timestamp)(nil),     // 31: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),       // 32: google.protobuf.Duration
+	nil,                               // 30: syncline.applier.v1.ReplicationSpec.ParametersEntry
+	(*v1.Position)(nil),               // 31: syncline.change.v1.Position
+	(*timestamppb.Timestamp)(nil),     // 32: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 33: google.protobuf.Duration
 }
 var file_syncline_applier_v1_applier_proto_depIdxs = []int32{
 	0,  // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
-	4,  // 1: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	1,  // 2: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
-	30, // 3: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
-	30, // 4: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
-	6,  // 5: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
-	31, // 6: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
-	31, // 7: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
-	31, // 8: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
-	31, // 9: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
-	7,  // 10: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
-	31, // 11: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
-	31, // 12: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
-	4,  // 13: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	5,  // 14: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	5,  // 15: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	5,  // 16: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
-	5,  // 17: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	5,  // 18: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	32, // 19: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
-	5,  // 20: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	32, // 21: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
-	30, // 22: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
-	5,  // 23: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	32, // 24: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
-	26, // 25: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
-	27, // 26: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
-	28, // 27: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
-	29, // 28: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
-	2,  // 29: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
-	3,  // 30: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
-	30, // 31: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
-	30, // 32: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
-	8,  // 33: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
-	10, // 34: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
-	12, // 35: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
-	14, // 36: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
-	16, // 37: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
-	18, // 38: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
-	20, // 39: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
-	22, // 40: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
-	24, // 41: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
-	9,  // 42: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
-	11, // 43: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
-	13, // 44: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
-	15, // 45: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
-	17, // 46: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
-	19, // 47: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
-	21, // 48: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
-	23, // 49: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
-	25, // 50: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
-	42, // [42:51] is the sub-list for method output_type
-	33, // [33:42] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	30, // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
+	4,  // 2: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	1,  // 3: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
+	31, // 4: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
+	31, // 5: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
+	6,  // 6: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
+	32, // 7: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
+	32, // 8: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
+	32, // 9: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
+	32, // 10: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
+	7,  // 11: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
+	32, // 12: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
+	32, // 13: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
+	4,  // 14: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	5,  // 15: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	5,  // 16: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	5,  // 17: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
+	5,  // 18: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	5,  // 19: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	33, // 20: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
+	5,  // 21: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	33, // 22: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
+	31, // 23: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
+	5,  // 24: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	33, // 25: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
+	26, // 26: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
+	27, // 27: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
+	28, // 28: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
+	29, // 29: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
+	2,  // 30: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
+	3,  // 31: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
+	31, // 32: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
+	31, // 33: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
+	8,  // 34: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
+	10, // 35: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
+	12, // 36: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
+	14, // 37: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
+	16, // 38: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
+	18, // 39: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
+	20, // 40: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
+	22, // 41: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
+	24, // 42: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
+	9,  // 43: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
+	11, // 44: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
+	13, // 45: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
+	15, // 46: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
+	17, // 47: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
+	19, // 48: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
+	21, // 49: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
+	23, // 50: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
+	25, // 51: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
+	43, // [43:52] is the sub-list for method output_type
+	34, // [34:43] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_syncline_applier_v1_applier_proto_init() }
@@ -2532,7 +2560,7 @@ func file_syncline_applier_v1_applier_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_applier_v1_applier_proto_rawDesc), len(file_syncline_applier_v1_applier_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
