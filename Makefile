@@ -11,7 +11,7 @@ DURATION ?= 10m
 FUZZTIME ?= 30s
 BASE ?= HEAD~1
 COUNT ?= 6
-SEAMS := ./internal/pgoutput ./internal/changelog/... ./internal/filter ./services/applier/apply
+SEAMS := ./internal/pgoutput ./internal/changelog/... ./internal/filter ./services/applier/apply ./services/logger
 VERSION_PAIRS ?= 15:15 16:16 17:17 18:18 18:15 15:18 16:17 17:16
 VERSION_TESTS ?= TestEveryKind|TestReadmePrivileges|TestBadInput|TestBackup
 

@@ -71,7 +71,7 @@ func (s *Service) Follow(request *loggerv1.FollowRequest, stream grpc.ServerStre
 		known: make(map[change.RelationHash]struct{}),
 	}
 	if one != nil {
-		p.selecting = s.newSelecting(one, request.GetParameters(), from)
+		p.selecting = newSelecting(s.lookup(), one, request.GetParameters(), from)
 	}
 	err = p.run(ctx)
 	switch {
@@ -209,14 +209,15 @@ func (p *pursuit) sendMark(ctx context.Context) error {
 	if p.selecting == nil {
 		return nil
 	}
-	if err := p.selecting.current(ctx); err != nil {
+	if err := p.service.sameSet(ctx, p.selecting.set); err != nil {
 		return err
 	}
 	if !p.selecting.marked() {
 		return nil
 	}
-	if through := p.selecting.through(); time.Since(p.marked) < markWantedInterval && !p.bounds.reached(through) &&
-		!(p.bounds.announced() && p.service.changes.Head().Position.LSN <= through) {
+	through := p.selecting.through()
+	last := p.bounds.reached(through) || p.bounds.announced() && p.service.changes.Head().Position.LSN <= through
+	if time.Since(p.marked) < markWantedInterval && !last {
 		return nil
 	}
 	return p.selecting.mark(func(b *block.Block) error { return p.sendBlock(ctx, b, b.Data(), 0) })

@@ -66,7 +66,7 @@ func (t *selectedTable) name() schema.Name {
 
 // matches tells whether the set selects a row. Values that the row does not repeat are those of the row before.
 func (t *selectedTable) matches(row, before block.Row) (bool, error) {
-	needed := t.rows.Columns()
+	needed := t.needed
 	columns, old := row.Columns(), before.Columns()
 	for i := 0; len(needed) > 0 && columns.More(); i++ {
 		kind, value := columns.Next()

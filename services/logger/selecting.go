@@ -24,7 +24,7 @@ const ReasonSetUndecidable = "SET_UNDECIDABLE"
 // selecting turns the log's blocks into those of a stream that holds only what a set selects. A row that enters the set becomes an
 // insert, one that leaves it a delete. It is one stream's own, and its blocks are numbered for it.
 type selecting struct {
-	service    *Service
+	lookup     lookup
 	set        *set
 	parameters map[string]string
 	assembler  *block.Assembler
@@ -38,6 +38,12 @@ type selecting struct {
 	waiting     bool // the builder holds records
 }
 
+// lookup is what a selecting has to find out about tables.
+type lookup struct {
+	relation func(change.RelationHash) (*change.Relation, error)
+	above    func(ctx context.Context, oid uint32) ([]schema.Name, error) // the partitioned tables above one
+}
+
 // selectedTable is what a set says of a relation version.
 type selectedTable struct {
 	in       bool
@@ -45,12 +51,13 @@ type selectedTable struct {
 	rows     *filter.Predicate // nil when all rows are meant
 	// undecidable says why deletes and updates cannot be judged, nil when they can.
 	undecidable error
+	needed      []int // the columns that decide
 	values      []filter.Value
 }
 
-func (s *Service) newSelecting(one *set, parameters map[string]string, from change.Position) *selecting {
+func newSelecting(find lookup, one *set, parameters map[string]string, from change.Position) *selecting {
 	return &selecting{
-		service: s, set: one, parameters: parameters, assembler: block.NewAssembler(from),
+		lookup: find, set: one, parameters: parameters, assembler: block.NewAssembler(from),
 		builder: block.NewBuilder(block.State{LogID: from.LogID, Through: from.LSN}),
 		tables:  make(map[change.RelationHash]*selectedTable),
 	}
@@ -101,22 +108,6 @@ func (s *selecting) marked() bool { return !s.open && s.builder.Ready() }
 
 // through is how far the log has been read.
 func (s *selecting) through() change.LSN { return s.builder.Through() }
-
-// current makes sure that the set is still what it was.
-func (s *selecting) current(ctx context.Context) error {
-	if s.set.name == "" || s.service.sets.present(s.set.name) == s.set {
-		return nil
-	}
-	now, err := s.service.findSet(ctx, s.set.name)
-	if err != nil {
-		return err
-	}
-	if now.version != s.set.version {
-		return setChanged(s.set.name, s.set.version, now)
-	}
-	s.set = now
-	return nil
-}
 
 func (s *selecting) cutFull(emit func(*block.Block) error) error {
 	for s.builder.Full() {
@@ -248,7 +239,7 @@ func (s *selecting) message(ctx context.Context, m *block.Message) error {
 
 // entry returns what the set says of a table.
 func (s *selecting) entry(ctx context.Context, oid uint32, name schema.Name) (*sets.Entry, bool, error) {
-	above, err := s.service.families.of(ctx, s.service.pool, oid)
+	above, err := s.lookup.above(ctx, oid)
 	if err != nil {
 		return nil, false, unreachable("find out whether table "+name.String()+" belongs to "+s.set.String(), err)
 	}
@@ -261,7 +252,7 @@ func (s *selecting) table(ctx context.Context, hash change.RelationHash) (*selec
 	if t := s.tables[hash]; t != nil {
 		return t, nil
 	}
-	relation, err := s.service.changes.Relation(hash)
+	relation, err := s.lookup.relation(hash)
 	if err != nil {
 		return nil, err //nolint:wrapcheck // it says what failed
 	}
@@ -285,7 +276,7 @@ func (s *selecting) table(ctx context.Context, hash change.RelationHash) (*selec
 		}
 		if t.rows != nil {
 			t.undecidable = sets.Decidable(name, relation.Identity == change.IdentityFull, identity, entry.Columns())
-			t.values = make([]filter.Value, len(columns))
+			t.needed, t.values = t.rows.Columns(), make([]filter.Value, len(columns))
 		}
 	}
 	s.tables[hash] = t

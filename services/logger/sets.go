@@ -220,6 +220,25 @@ func (s *Service) followedSet(ctx context.Context, request *loggerv1.FollowReque
 	return &set{spec: spec, definition: definition}, nil
 }
 
+// lookup is how streams find out about tables.
+func (s *Service) lookup() lookup {
+	return lookup{relation: s.changes.Relation, above: func(ctx context.Context, oid uint32) ([]schema.Name, error) {
+		return s.families.of(ctx, s.pool, oid)
+	}}
+}
+
+// sameSet makes sure that a set is still what it was.
+func (s *Service) sameSet(ctx context.Context, one *set) error {
+	if one.name == "" || s.sets.present(one.name) == one {
+		return nil
+	}
+	now, err := s.findSet(ctx, one.name)
+	if err == nil && now.version != one.version {
+		err = setChanged(one.name, one.version, now)
+	}
+	return err
+}
+
 // setChanged says that a version of a set is no longer the present one, which is nil when the set was deleted.
 func setChanged(name string, version int64, present *set) error {
 	if present == nil {
