@@ -15,21 +15,28 @@ const healthTimeout = 3 * time.Second
 
 func newHealthCommand() *cobra.Command {
 	address := primaryGRPC
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "health",
 		Short: "Tell whether a server serves: exit code 0 or 1",
-		Args:  wrongUse(cobra.NoArgs),
+		Example: `  syncline health
+  syncline health --addr db2:7500 && echo well`,
+		Args: wrongUse(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), healthTimeout)
 			defer cancel()
 			if err := healthy(ctx, address); err != nil {
 				return err
 			}
+			if asJSON {
+				return printValue(cmd.OutOrStdout(), map[string]string{"status": healthv1.HealthCheckResponse_SERVING.String()})
+			}
 			fmt.Fprintln(cmd.OutOrStdout(), "serving")
 			return nil
 		},
 	}
 	cmd.Flags().StringVar(&address, "addr", address, "gRPC address of the server")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 

@@ -574,8 +574,12 @@ type ReplicationSpec struct {
 	// How many times in a row auto_resync may act; 3 when 0, at most 100. A copy after which the replication ran for 120 s without a
 	// fault ends the row.
 	AutoResyncLimit int32 `protobuf:"varint,18,opt,name=auto_resync_limit,json=autoResyncLimit,proto3" json:"auto_resync_limit,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Begin with the tables that a backup of this source was restored into: they are not copied, and changes are followed from the
+	// backup's position on. Selected tables that no backup was restored into are copied. Not together with
+	// replace or set.
+	FromRestore   bool `protobuf:"varint,30,opt,name=from_restore,json=fromRestore,proto3" json:"from_restore,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReplicationSpec) Reset() {
@@ -732,6 +736,13 @@ func (x *ReplicationSpec) GetAutoResyncLimit() int32 {
 		return x.AutoResyncLimit
 	}
 	return 0
+}
+
+func (x *ReplicationSpec) GetFromRestore() bool {
+	if x != nil {
+		return x.FromRestore
+	}
+	return false
 }
 
 // Replication is a replication with its state.
@@ -3737,7 +3748,7 @@ var File_syncline_applier_v1_applier_proto protoreflect.FileDescriptor
 
 const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\n" +
-	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\"\xfd\x06\n" +
+	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\"\xa0\a\n" +
 	"\x0fReplicationSpec\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1c\n" +
 	"\tinventory\x18\x02 \x01(\tR\tinventory\x12%\n" +
@@ -3764,7 +3775,8 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"group_time\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\tgroupTime\x12@\n" +
 	"\vauto_resync\x18\x11 \x01(\x0e2\x1f.syncline.applier.v1.AutoResyncR\n" +
 	"autoResync\x12*\n" +
-	"\x11auto_resync_limit\x18\x12 \x01(\x05R\x0fautoResyncLimit\x1a=\n" +
+	"\x11auto_resync_limit\x18\x12 \x01(\x05R\x0fautoResyncLimit\x12!\n" +
+	"\ffrom_restore\x18\x1e \x01(\bR\vfromRestore\x1a=\n" +
 	"\x0fParametersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc2\n" +
