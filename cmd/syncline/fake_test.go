@@ -65,6 +65,10 @@ type fakeApplier struct {
 	watch       []func() (*applierv1.Replication, error) // what each watch answers; then it ends
 	verified    []*applierv1.VerifyReplicationResponse   // what a verification answers
 	asked       *applierv1.VerifyReplicationRequest
+	repaired    []*applierv1.RepairReplicationResponse // what a repair answers
+	toRepair    *applierv1.RepairReplicationRequest
+	syncs       []*applierv1.Sync // all jobs; the last one is what is begun
+	toSync      *applierv1.SyncReplicationRequest
 }
 
 func (f *fakeApplier) Register(r grpc.ServiceRegistrar) { applierv1.RegisterApplierServiceServer(r, f) }

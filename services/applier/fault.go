@@ -12,3 +12,10 @@ const (
 	FaultPositioned     = "copy/positioned"      // the first position is stored
 	FaultCaughtUp       = "copy/caught-up"       // the replication is running
 )
+
+// The places at which a test may kill the process during a repair.
+const (
+	FaultRepairStanding  = "repair/standing"  // applying stands still at a snapshot of the source, nothing is changed
+	FaultRepairWritten   = "repair/written"   // a batch's rows are changed in the open transaction
+	FaultRepairCommitted = "repair/committed" // it is committed, and applying still stands still
+)

@@ -35,8 +35,11 @@ type runner struct {
 	done   chan struct{}
 	wake   chan struct{} // holds one when the next attempt shall not wait
 	holds  *apply.Holds  // of the engine that runs, nil while none does
+	holder uint32        // the server's process id of that engine's session
 
-	verifying sync.Mutex // held while the replica is compared with its source
+	endStream context.CancelCauseFunc // ends that engine
+
+	verifying sync.Mutex // held while the replica is compared with its source, or mended
 
 	ignored       map[schema.Name]change.LSN // tables that appeared and were gone again; belongs to the running goroutine
 	looked        change.LSN                 // position after which the target was looked at twice; it belongs to the running goroutine too
@@ -105,6 +108,10 @@ func (r *runner) run(ctx context.Context) {
 		r.status.engineEnded()
 		if ctx.Err() != nil {
 			return
+		}
+		if errors.Is(err, errCopyAgain) {
+			attempt = -1
+			continue
 		}
 		if time.Since(began) > r.config.HealthyAfter || r.status.appliedSoFar() > before {
 			attempt = 0
@@ -376,8 +383,8 @@ func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *s
 	}
 	routes := newRoutes(tables, selection, r.ignored)
 	catchUp := &catchUp{runner: r, session: session, source: src, until: routes.lastCopy, pending: spec.phase == phaseCatchingUp}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	if catchUp.pending {
 		r.status.setState(applierv1.State_STATE_CATCHING_UP)
 	} else {
@@ -388,8 +395,8 @@ func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *s
 		return err
 	}
 	holds := apply.NewHolds()
-	r.setHolds(holds)
-	defer r.setHolds(nil)
+	r.setEngine(holds, session.Conn().PgConn().PID(), cancel)
+	defer r.setEngine(nil, 0, nil)
 	engine := apply.NewEngine(apply.Config{
 		Holds: holds, Replication: spec.name, Session: session, SourceID: spec.sourceServerID, Position: position,
 		Table: routes.table, Captured: routes.captured, Removed: r.removed,
@@ -402,14 +409,15 @@ func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *s
 	var reporting sync.WaitGroup
 	reporting.Go(func() { r.report(ctx, src) })
 	defer reporting.Wait()
-	defer cancel()
-	return engine.Run(ctx, follow(ctx, src.logger, r.followerName(), position, r.status.heard))
+	defer cancel(nil)
+	return causeOr(ctx, engine.Run(ctx, follow(ctx, src.logger, r.followerName(), position, r.status.heard)))
 }
 
-func (r *runner) setHolds(holds *apply.Holds) {
+// setEngine notes how the engine that runs is held and ended.
+func (r *runner) setEngine(holds *apply.Holds, holder uint32, end context.CancelCauseFunc) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.holds = holds
+	r.holds, r.holder, r.endStream = holds, holder, end
 }
 
 // followerName is how the source's logger lists this replication.

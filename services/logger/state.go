@@ -100,6 +100,7 @@ func (s *status) describe(answer *loggerv1.GetStateResponse) {
 		answer.Warnings = append(answer.Warnings, refusal.String())
 	}
 	for _, name := range s.tables.InsertOnly {
+		answer.InsertOnlyTables = append(answer.InsertOnlyTables, name.SQL())
 		answer.Warnings = append(answer.Warnings, fmt.Sprintf("table %s: only inserts and truncates are captured, its updates and deletes are not", name))
 	}
 	if contact := s.contact.Load(); contact != 0 {

@@ -2212,7 +2212,7 @@ var File_syncline_applier_v1_applier_proto protoreflect.FileDescriptor
 
 const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\n" +
-	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\"\x96\x02\n" +
+	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a syncline/applier/v1/repair.proto\x1a\x1esyncline/applier/v1/sync.proto\x1a\x1fsyncline/change/v1/change.proto\"\x96\x02\n" +
 	"\x0fReplicationSpec\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1c\n" +
 	"\tinventory\x18\x02 \x01(\tR\tinventory\x12%\n" +
@@ -2383,7 +2383,7 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x13TABLE_OUTCOME_EQUAL\x10\x01\x12\x1b\n" +
 	"\x17TABLE_OUTCOME_DIFFERENT\x10\x02\x12\x19\n" +
 	"\x15TABLE_OUTCOME_MISSING\x10\x03\x12\x1e\n" +
-	"\x1aTABLE_OUTCOME_NOT_COMPARED\x10\x042\x8a\b\n" +
+	"\x1aTABLE_OUTCOME_NOT_COMPARED\x10\x042\xdd\f\n" +
 	"\x0eApplierService\x12r\n" +
 	"\x11CreateReplication\x12-.syncline.applier.v1.CreateReplicationRequest\x1a..syncline.applier.v1.CreateReplicationResponse\x12i\n" +
 	"\x0eGetReplication\x12*.syncline.applier.v1.GetReplicationRequest\x1a+.syncline.applier.v1.GetReplicationResponse\x12o\n" +
@@ -2393,7 +2393,14 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x11DeleteReplication\x12-.syncline.applier.v1.DeleteReplicationRequest\x1a..syncline.applier.v1.DeleteReplicationResponse\x12q\n" +
 	"\x10WatchReplication\x12,.syncline.applier.v1.WatchReplicationRequest\x1a-.syncline.applier.v1.WatchReplicationResponse0\x01\x12l\n" +
 	"\x0fWaitReplication\x12+.syncline.applier.v1.WaitReplicationRequest\x1a,.syncline.applier.v1.WaitReplicationResponse\x12t\n" +
-	"\x11VerifyReplication\x12-.syncline.applier.v1.VerifyReplicationRequest\x1a..syncline.applier.v1.VerifyReplicationResponse0\x01BDZBgithub.com/seed0419d559/syncline/gen/syncline/applier/v1;applierv1b\x06proto3"
+	"\x11VerifyReplication\x12-.syncline.applier.v1.VerifyReplicationRequest\x1a..syncline.applier.v1.VerifyReplicationResponse0\x01\x12t\n" +
+	"\x11RepairReplication\x12-.syncline.applier.v1.RepairReplicationRequest\x1a..syncline.applier.v1.RepairReplicationResponse0\x01\x12l\n" +
+	"\x0fSyncReplication\x12+.syncline.applier.v1.SyncReplicationRequest\x1a,.syncline.applier.v1.SyncReplicationResponse\x12Z\n" +
+	"\tListSyncs\x12%.syncline.applier.v1.ListSyncsRequest\x1a&.syncline.applier.v1.ListSyncsResponse\x12T\n" +
+	"\aGetSync\x12#.syncline.applier.v1.GetSyncRequest\x1a$.syncline.applier.v1.GetSyncResponse\x12\\\n" +
+	"\tWatchSync\x12%.syncline.applier.v1.WatchSyncRequest\x1a&.syncline.applier.v1.WatchSyncResponse0\x01\x12]\n" +
+	"\n" +
+	"CancelSync\x12&.syncline.applier.v1.CancelSyncRequest\x1a'.syncline.applier.v1.CancelSyncResponseBDZBgithub.com/seed0419d559/syncline/gen/syncline/applier/v1;applierv1b\x06proto3"
 
 var (
 	file_syncline_applier_v1_applier_proto_rawDescOnce sync.Once
@@ -2443,6 +2450,18 @@ var file_syncline_applier_v1_applier_proto_goTypes = []any{
 	(*v1.Position)(nil),               // 30: syncline.change.v1.Position
 	(*timestamppb.Timestamp)(nil),     // 31: google.protobuf.Timestamp
 	(*durationpb.Duration)(nil),       // 32: google.protobuf.Duration
+	(*RepairReplicationRequest)(nil),  // 33: syncline.applier.v1.RepairReplicationRequest
+	(*SyncReplicationRequest)(nil),    // 34: syncline.applier.v1.SyncReplicationRequest
+	(*ListSyncsRequest)(nil),          // 35: syncline.applier.v1.ListSyncsRequest
+	(*GetSyncRequest)(nil),            // 36: syncline.applier.v1.GetSyncRequest
+	(*WatchSyncRequest)(nil),          // 37: syncline.applier.v1.WatchSyncRequest
+	(*CancelSyncRequest)(nil),         // 38: syncline.applier.v1.CancelSyncRequest
+	(*RepairReplicationResponse)(nil), // 39: syncline.applier.v1.RepairReplicationResponse
+	(*SyncReplicationResponse)(nil),   // 40: syncline.applier.v1.SyncReplicationResponse
+	(*ListSyncsResponse)(nil),         // 41: syncline.applier.v1.ListSyncsResponse
+	(*GetSyncResponse)(nil),           // 42: syncline.applier.v1.GetSyncResponse
+	(*WatchSyncResponse)(nil),         // 43: syncline.applier.v1.WatchSyncResponse
+	(*CancelSyncResponse)(nil),        // 44: syncline.applier.v1.CancelSyncResponse
 }
 var file_syncline_applier_v1_applier_proto_depIdxs = []int32{
 	0,  // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
@@ -2487,17 +2506,29 @@ var file_syncline_applier_v1_applier_proto_depIdxs = []int32{
 	20, // 39: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
 	22, // 40: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
 	24, // 41: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
-	9,  // 42: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
-	11, // 43: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
-	13, // 44: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
-	15, // 45: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
-	17, // 46: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
-	19, // 47: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
-	21, // 48: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
-	23, // 49: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
-	25, // 50: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
-	42, // [42:51] is the sub-list for method output_type
-	33, // [33:42] is the sub-list for method input_type
+	33, // 42: syncline.applier.v1.ApplierService.RepairReplication:input_type -> syncline.applier.v1.RepairReplicationRequest
+	34, // 43: syncline.applier.v1.ApplierService.SyncReplication:input_type -> syncline.applier.v1.SyncReplicationRequest
+	35, // 44: syncline.applier.v1.ApplierService.ListSyncs:input_type -> syncline.applier.v1.ListSyncsRequest
+	36, // 45: syncline.applier.v1.ApplierService.GetSync:input_type -> syncline.applier.v1.GetSyncRequest
+	37, // 46: syncline.applier.v1.ApplierService.WatchSync:input_type -> syncline.applier.v1.WatchSyncRequest
+	38, // 47: syncline.applier.v1.ApplierService.CancelSync:input_type -> syncline.applier.v1.CancelSyncRequest
+	9,  // 48: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
+	11, // 49: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
+	13, // 50: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
+	15, // 51: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
+	17, // 52: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
+	19, // 53: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
+	21, // 54: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
+	23, // 55: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
+	25, // 56: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
+	39, // 57: syncline.applier.v1.ApplierService.RepairReplication:output_type -> syncline.applier.v1.RepairReplicationResponse
+	40, // 58: syncline.applier.v1.ApplierService.SyncReplication:output_type -> syncline.applier.v1.SyncReplicationResponse
+	41, // 59: syncline.applier.v1.ApplierService.ListSyncs:output_type -> syncline.applier.v1.ListSyncsResponse
+	42, // 60: syncline.applier.v1.ApplierService.GetSync:output_type -> syncline.applier.v1.GetSyncResponse
+	43, // 61: syncline.applier.v1.ApplierService.WatchSync:output_type -> syncline.applier.v1.WatchSyncResponse
+	44, // 62: syncline.applier.v1.ApplierService.CancelSync:output_type -> syncline.applier.v1.CancelSyncResponse
+	48, // [48:63] is the sub-list for method output_type
+	33, // [33:48] is the sub-list for method input_type
 	33, // [33:33] is the sub-list for extension type_name
 	33, // [33:33] is the sub-list for extension extendee
 	0,  // [0:33] is the sub-list for field type_name
@@ -2508,6 +2539,8 @@ func file_syncline_applier_v1_applier_proto_init() {
 	if File_syncline_applier_v1_applier_proto != nil {
 		return
 	}
+	file_syncline_applier_v1_repair_proto_init()
+	file_syncline_applier_v1_sync_proto_init()
 	file_syncline_applier_v1_applier_proto_msgTypes[1].OneofWrappers = []any{}
 	file_syncline_applier_v1_applier_proto_msgTypes[21].OneofWrappers = []any{
 		(*VerifyReplicationResponse_Progress)(nil),

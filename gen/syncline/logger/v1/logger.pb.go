@@ -157,8 +157,10 @@ type GetStateResponse struct {
 	Followers int32 `protobuf:"varint,18,opt,name=followers,proto3" json:"followers,omitempty"`
 	// When the primary was last heard of.
 	LastContactTime *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=last_contact_time,json=lastContactTime,proto3" json:"last_contact_time,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Those of tables of which only inserts and truncates are captured, "schema"."table".
+	InsertOnlyTables []string `protobuf:"bytes,40,rep,name=insert_only_tables,json=insertOnlyTables,proto3" json:"insert_only_tables,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *GetStateResponse) Reset() {
@@ -320,6 +322,13 @@ func (x *GetStateResponse) GetFollowers() int32 {
 func (x *GetStateResponse) GetLastContactTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.LastContactTime
+	}
+	return nil
+}
+
+func (x *GetStateResponse) GetInsertOnlyTables() []string {
+	if x != nil {
+		return x.InsertOnlyTables
 	}
 	return nil
 }
@@ -1345,7 +1354,7 @@ var File_syncline_logger_v1_logger_proto protoreflect.FileDescriptor
 const file_syncline_logger_v1_logger_proto_rawDesc = "" +
 	"\n" +
 	"\x1fsyncline/logger/v1/logger.proto\x12\x12syncline.logger.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\"\x11\n" +
-	"\x0fGetStateRequest\"\xc3\x05\n" +
+	"\x0fGetStateRequest\"\xf1\x05\n" +
 	"\x10GetStateResponse\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1f\n" +
@@ -1367,7 +1376,8 @@ const file_syncline_logger_v1_logger_proto_rawDesc = "" +
 	"\x06tables\x18\x10 \x03(\tR\x06tables\x12\x1a\n" +
 	"\bwarnings\x18\x11 \x03(\tR\bwarnings\x12\x1c\n" +
 	"\tfollowers\x18\x12 \x01(\x05R\tfollowers\x12F\n" +
-	"\x11last_contact_time\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\x0flastContactTime\"\x12\n" +
+	"\x11last_contact_time\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\x0flastContactTime\x12,\n" +
+	"\x12insert_only_tables\x18( \x03(\tR\x10insertOnlyTables\"\x12\n" +
 	"\x10GetRangesRequest\"\xac\x02\n" +
 	"\x11GetRangesResponse\x12\x15\n" +
 	"\x06log_id\x18\x01 \x01(\tR\x05logId\x12\x1b\n" +
