@@ -83,9 +83,9 @@ var faultPoints = []faultPoint{
 	{apply.FaultSetWiseFailed, "applier", whileLoaded, []int{1, 2, 5}},
 	{apply.FaultBeforeCommit, "applier", whileLoaded, []int{1, 2, 5}},
 	{apply.FaultAfterCommit, "applier", whileLoaded, []int{1, 2, 5}},
-	{applier.FaultRepairStanding, "applier", whileRepaired, []int{1, 2}},
-	{applier.FaultRepairWritten, "applier", whileRepaired, []int{1, 2, 3}},
-	{applier.FaultRepairCommitted, "applier", whileRepaired, []int{1, 2, 3}},
+	{applier.FaultRepairStanding, "applier", whileRepaired, []int{1}},
+	{applier.FaultRepairWritten, "applier", whileRepaired, []int{1, 3}},
+	{applier.FaultRepairCommitted, "applier", whileRepaired, []int{1, 2}},
 }
 
 // step is one kill.
