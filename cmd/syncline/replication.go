@@ -49,7 +49,7 @@ func oneName(cmd *cobra.Command, args []string) error {
 
 // specFlags are the flags that set what the API calls otherwise.
 var specFlags = map[string]string{
-	"spec.source": "--source", "spec.inventory": "--inventory", "spec.copy_workers": "--copy-workers",
+	"spec.source": "--source", "spec.inventory": "--inventory", "spec.copy_workers": "--copy-workers", "spec.initial": "--initial",
 	"spec.include_tables": "--table", "spec.exclude_tables": "--exclude-table", "name": "NAME",
 }
 
@@ -69,21 +69,27 @@ func flagError(err error, flags map[string]string) error {
 func newCreateCommand() *cobra.Command {
 	var f clientFlags
 	var wait, ifMissing bool
-	var compression string
+	var compression, initial string
 	spec := &applierv1.ReplicationSpec{}
 	cmd := &cobra.Command{
 		Use:   "create NAME --source HOST:PORT",
 		Short: "Copy a primary's tables to this replica, and follow its changes",
 		Long: `Checks source and replica, creates the tables that the replica lacks, copies the rows, and follows the changes from there.
-An existing table is compared first, and a difference that matters is named; one that holds rows is refused without --replace.`,
+The columns of an existing table are compared first, and a difference that matters is named. One that holds rows is refused, unless
+--replace removes them, or --initial incremental compares them with the source's and ships only what differs: for a replica that was
+restored from a dump, or left by an earlier replication.`,
 		Example: `  syncline replication create shop --source db1:7400 --wait
-  syncline replication create orders --source db1:7400 --table 'public.orders' --table 'sales.*'`,
+  syncline replication create orders --source db1:7400 --table 'public.orders' --table 'sales.*'
+  syncline replication create shop --source db1:7400 --initial incremental --wait`,
 		Args: oneName,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if spec.GetSource() == "" {
 				return usageError{errors.New("--source (SYNCLINE_SOURCE) is needed: the gRPC address of a primary, such as db1:7400")}
 			}
 			if err := setCompression(spec, compression); err != nil {
+				return err
+			}
+			if err := setInitial(spec, initial); err != nil {
 				return err
 			}
 			return applierCall(cmd.Context(), &f, func(ctx context.Context, client applierv1.ApplierServiceClient) error {
@@ -98,11 +104,24 @@ An existing table is compared first, and a difference that matters is named; one
 	patternsFlag(flags, &spec.IncludeTables, "table", "take only these tables: schema.table, schema.*; may be repeated")
 	patternsFlag(flags, &spec.ExcludeTables, "exclude-table", "leave these tables out")
 	flags.BoolVar(&spec.Replace, "replace", false, "remove the rows that the replica's tables hold before the copy")
+	flags.StringVar(&initial, "initial", "copy", "what is done with tables that hold rows: copy refuses or replaces them, incremental mends what differs")
 	flags.Int32Var(&spec.CopyWorkers, "copy-workers", 0, "sessions that copy and build indexes at the same time; 0 for the default of 4")
 	flags.StringVar(&compression, "compress", "none", "how changes and rows are compressed on their way from the source: none, or zstd for a slow network")
 	flags.BoolVar(&ifMissing, "if-missing", false, "leave a replication alone that is there already under this name, with this source and these tables")
 	flags.BoolVar(&wait, "wait", false, "show the progress of the first copy and return when the replica is up to date")
 	return cmd
+}
+
+func setInitial(spec *applierv1.ReplicationSpec, name string) error {
+	switch name {
+	case "copy":
+		spec.Initial = applierv1.Initial_INITIAL_UNSPECIFIED
+	case "incremental":
+		spec.Initial = applierv1.Initial_INITIAL_INCREMENTAL
+	default:
+		return usageError{fmt.Errorf("--initial %q is unknown: use copy or incremental", name)}
+	}
+	return nil
 }
 
 func setCompression(spec *applierv1.ReplicationSpec, name string) error {

@@ -12,6 +12,10 @@ CREATE TABLE syncline.syncs (
 -- One at a time for each replication.
 CREATE UNIQUE INDEX syncs_running ON syncline.syncs (replication) WHERE running;
 
+-- Whether a table's copy mends what the target holds, instead of replacing it.
+ALTER TABLE syncline.tables ADD COLUMN incremental boolean NOT NULL DEFAULT false;
+
 ---- create above / drop below ----
 
+ALTER TABLE syncline.tables DROP COLUMN incremental;
 DROP TABLE syncline.syncs;

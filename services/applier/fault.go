@@ -11,6 +11,7 @@ const (
 	FaultBuilt          = "copy/built"           // indexes are built, the position is not stored
 	FaultPositioned     = "copy/positioned"      // the first position is stored
 	FaultCaughtUp       = "copy/caught-up"       // the replication is running
+	FaultMending        = "copy/mending"         // rows of a table that held some are about to be mended
 )
 
 // The places at which a test may kill the process during a repair.

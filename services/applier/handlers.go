@@ -100,6 +100,8 @@ func validate(name string, spec *applierv1.ReplicationSpec) error {
 		return rpc.Invalid("spec.source", "the address (HOST:PORT) of a primary is needed")
 	case spec.GetCopyWorkers() < 0 || spec.GetCopyWorkers() > maxCopyWorkers:
 		return rpc.Invalid("spec.copy_workers", "%d is not from 0 to %d", spec.GetCopyWorkers(), maxCopyWorkers)
+	case spec.GetReplace() && spec.GetInitial() == applierv1.Initial_INITIAL_INCREMENTAL:
+		return rpc.Invalid("spec.initial", "rows cannot be replaced and mended at once: choose one")
 	case len(spec.GetIncludeTables()) > maxPatternCount:
 		return rpc.Invalid("spec.include_tables", "more than %d patterns; use schema.*", maxPatternCount)
 	case len(spec.GetExcludeTables()) > maxPatternCount:
@@ -151,7 +153,7 @@ func (s *Service) check(ctx context.Context, in *applierv1.CreateReplicationRequ
 		return err
 	}
 	defer session.Close()
-	_, err = makePlan(ctx, session.Conn(), src, planOptions{replication: in.GetName(), selection: selection, replace: in.GetSpec().GetReplace(), unguarded: session.Unguarded})
+	_, err = makePlan(ctx, session.Conn(), src, planOptions{replication: in.GetName(), selection: selection, replace: in.GetSpec().GetReplace(), incremental: in.GetSpec().GetInitial() == applierv1.Initial_INITIAL_INCREMENTAL, unguarded: session.Unguarded})
 	return err
 }
 

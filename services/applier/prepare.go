@@ -35,6 +35,7 @@ type planOptions struct {
 	replication string
 	selection   schema.Selection
 	replace     bool // rows in the target's tables may be removed
+	incremental bool // rows in the target's tables are mended
 	unguarded   bool // the role may not set session_replication_role
 	known       map[schema.Name]*storedTable
 	// again are tables, or partitioned tables above some, whose copies from before an LSN do not count; nil for none.
@@ -231,9 +232,10 @@ func (p *plan) chooseTables(ctx context.Context, conn *pgx.Conn, o planOptions) 
 		if !exists {
 			target = name
 		}
-		p.tables = append(p.tables, &storedTable{
+		table := &storedTable{
 			name: name, target: target, oid: t.OID, state: tableWaiting, estimatedRows: t.EstimatedRows, bytesExpected: t.EstimatedBytes, pages: t.Pages,
-		})
+		}
+		p.tables = append(p.tables, table)
 		if !exists || o.replace || before != nil {
 			continue
 		}
@@ -241,12 +243,15 @@ func (p *plan) chooseTables(ctx context.Context, conn *pgx.Conn, o planOptions) 
 		if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+target.SQL()+")").Scan(&rows); err != nil {
 			return fmt.Errorf("look into table %s of the replica: %w", target, err)
 		}
+		if table.incremental = rows && o.incremental; table.incremental {
+			continue
+		}
 		if rows && !slices.Contains(filled, target.String()) {
 			filled = append(filled, target.String())
 		}
 	}
 	if len(filled) > 0 {
-		return failed(reasonNotEmpty, "tables of the replica already hold rows: %s; empty them, leave them out with --exclude-table, or let --replace remove their rows before the copy", strings.Join(filled, ", "))
+		return failed(reasonNotEmpty, "tables of the replica already hold rows: %s; empty them, leave them out with --exclude-table, let --replace remove their rows before the copy, or have --initial incremental mend what differs in them", strings.Join(filled, ", "))
 	}
 	return nil
 }

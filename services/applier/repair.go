@@ -55,6 +55,7 @@ type repair struct {
 	request   *applierv1.RepairReplicationRequest
 	named     int
 	maxHold   time.Duration
+	copying   bool // nothing is applied: the tables are in their first copy, from the snapshot of that
 
 	insertOnly map[string]bool // tables of the source of which only inserts come, by their SQL names
 	tables     map[schema.Name]*repairedTable

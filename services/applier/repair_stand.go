@@ -129,13 +129,15 @@ func (p *repair) connect(ctx context.Context) (*pgx.Conn, error) {
 		return nil, err
 	}
 	// What was told as mended stays so, whatever crashes.
-	_, err = conn.Exec(ctx, fmt.Sprintf("SET synchronous_commit = on; SET jit = off; SET lock_timeout = %d", verifyLockTimeout.Milliseconds()))
-	if err != nil {
+	if _, err = conn.Exec(ctx, "SET synchronous_commit = on; "+mendingSettings); err != nil {
 		closeQuietly(conn)
 		return nil, fmt.Errorf("set up repair session: %w", err)
 	}
 	return conn, nil
 }
+
+// mendingSettings are those of sessions that mend rows: somebody else may have locked them.
+var mendingSettings = fmt.Sprintf("SET jit = off; SET lock_timeout = %d", verifyLockTimeout.Milliseconds())
 
 func closeQuietly(conn *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)

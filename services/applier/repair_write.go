@@ -123,6 +123,30 @@ func (m *mending) run(ctx context.Context, there map[string]*rowThere) error {
 // enter makes sure that the target holds exactly the source transactions up to the snapshot's position, in the unit's tables too,
 // and keeps it so until the transaction ends: whatever is applied or copied has to update these rows.
 func (m *mending) enter(ctx context.Context, tx pgx.Tx) (commitTime change.Timestamp, err error) {
+	if m.repair.copying {
+		commitTime, err = m.enterCopy(ctx, tx)
+	} else {
+		commitTime, err = m.enterPosition(ctx, tx)
+	}
+	if err != nil {
+		return 0, err
+	}
+	if m.target, err = apply.ReadTarget(ctx, tx, m.unit.target); err != nil {
+		return 0, err
+	}
+	if m.target == nil || m.target.OID != m.unit.oid {
+		return 0, &cannotCompareError{err: fmt.Errorf("table %s of the replica was replaced meanwhile", m.unit.target), passes: true}
+	}
+	for _, c := range m.target.Columns {
+		if !c.Generated && !slices.Contains(m.unit.columns, c.Name) {
+			m.more = append(m.more, c.Name)
+		}
+	}
+	return commitTime, nil
+}
+
+// enterPosition does so for a replication that applies.
+func (m *mending) enterPosition(ctx context.Context, tx pgx.Tx) (commitTime change.Timestamp, err error) {
 	name, at := m.repair.request.GetName(), m.snapshot.position
 	var log, lsn string
 	var stored *int64
@@ -146,17 +170,6 @@ func (m *mending) enter(ctx context.Context, tx pgx.Tx) (commitTime change.Times
 		}
 		if err != nil {
 			return 0, fmt.Errorf("read tables of replication %s: %w", name, err)
-		}
-	}
-	if m.target, err = apply.ReadTarget(ctx, tx, m.unit.target); err != nil {
-		return 0, err
-	}
-	if m.target == nil || m.target.OID != m.unit.oid {
-		return 0, &cannotCompareError{err: fmt.Errorf("table %s of the replica was replaced meanwhile", m.unit.target), passes: true}
-	}
-	for _, c := range m.target.Columns {
-		if !c.Generated && !slices.Contains(m.unit.columns, c.Name) {
-			m.more = append(m.more, c.Name)
 		}
 	}
 	if stored == nil {

@@ -242,7 +242,10 @@ func (r *runner) plan(ctx context.Context, session *apply.Session, src *source, 
 	for _, t := range tables {
 		known[t.name] = t
 	}
-	return makePlan(ctx, session.Conn(), src, planOptions{r.stored.name, selection, spec.GetReplace(), session.Unguarded, known, again})
+	return makePlan(ctx, session.Conn(), src, planOptions{
+		replication: r.stored.name, selection: selection, replace: spec.GetReplace(), incremental: spec.GetInitial() == applierv1.Initial_INITIAL_INCREMENTAL,
+		unguarded: session.Unguarded, known: known, again: again,
+	})
 }
 
 func (r *runner) carryOut(ctx context.Context, session *apply.Session, p *plan) error {
@@ -335,7 +338,7 @@ func (r *runner) copyTables(ctx context.Context, session *apply.Session, src *so
 	}
 	r.status.setState(applierv1.State_STATE_SYNCING)
 	c := &copier{
-		replication: spec.name, url: r.config.PostgresURL, workers: copyWorkers(spec.spec), conn: session.Conn(),
+		runner: r, replication: spec.name, url: r.config.PostgresURL, workers: copyWorkers(spec.spec), conn: session.Conn(),
 		source: src, targets: session.Catalog, replace: spec.spec.GetReplace(), status: r.status,
 	}
 	if p := r.planned; p != nil {

@@ -37,8 +37,14 @@ func (j *syncJob) copy(ctx context.Context) error {
 	for i, t := range tables {
 		names[i], before[t.name] = t.name, t.position.LSN
 	}
-	if err := j.runner.recopy(ctx, names); err != nil {
+	failed := j.runner.hasFailed()
+	if err := j.runner.recopy(ctx, names, j.request.GetMode() == applierv1.SyncMode_SYNC_MODE_INCREMENTAL); err != nil {
 		return err
+	}
+	if failed {
+		if _, err := j.service.StartReplication(ctx, &applierv1.StartReplicationRequest{Name: j.request.GetName()}); err != nil {
+			return err
+		}
 	}
 	return j.watchCopy(ctx, before, estimated)
 }

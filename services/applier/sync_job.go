@@ -96,7 +96,8 @@ func (j *syncJob) run(ctx context.Context) {
 
 // work makes the tables equal, and begins anew after faults that pass.
 func (j *syncJob) work(ctx context.Context) error {
-	if j.request.GetMode() == applierv1.SyncMode_SYNC_MODE_COPY {
+	// One that has failed is mended in the way of a copy: nothing is applied that could stand still.
+	if j.request.GetMode() == applierv1.SyncMode_SYNC_MODE_COPY || j.runner.hasFailed() {
 		return j.copy(ctx)
 	}
 	p, err := newRepair(j.runner, &applierv1.RepairReplicationRequest{

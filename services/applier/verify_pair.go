@@ -137,5 +137,9 @@ func (r *runner) notApplying() error {
 	if now.GetReason() != "" {
 		why += ": " + now.GetReasonCode() + ": " + now.GetReason()
 	}
-	return rpc.Errorf(codes.FailedPrecondition, reasonNotRunning, "replication %s is %s; it can be compared and mended while it follows its source, when every table has its first copy", stored.name, why)
+	refused := rpc.Errorf(codes.FailedPrecondition, reasonNotRunning, "replication %s is %s; it can be compared and mended while it follows its source, when every table has its first copy", stored.name, why)
+	if r.hasFailed() {
+		refused.Message += fmt.Sprintf(". `syncline sync %s --mode incremental` makes its tables equal to the source's and starts it again", stored.name)
+	}
+	return refused
 }

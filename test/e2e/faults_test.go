@@ -28,6 +28,7 @@ const (
 	whileLoaded                // while changes come in
 	whilePurged                // when the change log is larger than it may be
 	whileRepaired              // while rows of the replica are mended
+	whileMended                // during a first copy that mends what the replica holds
 )
 
 // faultPoint is a named point between two durable steps, and how often it is passed before the process is killed there.
@@ -83,6 +84,7 @@ var faultPoints = []faultPoint{
 	{apply.FaultSetWiseFailed, "applier", whileLoaded, []int{1, 2, 5}},
 	{apply.FaultBeforeCommit, "applier", whileLoaded, []int{1, 2, 5}},
 	{apply.FaultAfterCommit, "applier", whileLoaded, []int{1, 2, 5}},
+	{applier.FaultMending, "applier", whileMended, []int{1, 2}},
 	{applier.FaultRepairStanding, "applier", whileRepaired, []int{1}},
 	{applier.FaultRepairWritten, "applier", whileRepaired, []int{1, 3}},
 	{applier.FaultRepairCommitted, "applier", whileRepaired, []int{1, 2}},

@@ -57,6 +57,17 @@ func killApplierRepair(c *cluster, log string) {
 	c.applier.waitState(replicationName, patience, applierv1.State_STATE_RUNNING)
 	pgtest.Exec(c.t, here, spoilt)
 	c.applier.mustRepair(replicationName, func(r *applierv1.RepairReplicationRequest) { r.ExcludeTables = []string{"bank.today"} }).requireEqual(c.t)
+
+	// The same rows, found by a replication that begins with them.
+	if _, err := c.applier.applier().DeleteReplication(c.t.Context(), &applierv1.DeleteReplicationRequest{Name: replicationName}); err != nil {
+		c.t.Fatal(err)
+	}
+	pgtest.Exec(c.t, here, spoilt)
+	c.applier.kill9()
+	c.killAt(c.applier, log, stepsOf("applier", whileMended), func() error {
+		_, _ = c.applier.create(replicationName, c.logger.grpc, initialIncremental) // there may be one, or the applier is being killed
+		return nil
+	})
 }
 
 // TestRepairUnderLoad mends rows again and again that the source updates at the same time, while connections are cut on either

@@ -26,6 +26,60 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Initial is what the first copy does with a table of the target that holds rows.
+type Initial int32
+
+const (
+	// As COPY.
+	Initial_INITIAL_UNSPECIFIED Initial = 0
+	// The table is refused, or emptied and filled if rows may be replaced.
+	Initial_INITIAL_COPY Initial = 1
+	// The table is compared with the source's, and only what differs is shipped: for a target that was restored from a dump, or left by
+	// an earlier replication.
+	Initial_INITIAL_INCREMENTAL Initial = 2
+)
+
+// Enum value maps for Initial.
+var (
+	Initial_name = map[int32]string{
+		0: "INITIAL_UNSPECIFIED",
+		1: "INITIAL_COPY",
+		2: "INITIAL_INCREMENTAL",
+	}
+	Initial_value = map[string]int32{
+		"INITIAL_UNSPECIFIED": 0,
+		"INITIAL_COPY":        1,
+		"INITIAL_INCREMENTAL": 2,
+	}
+)
+
+func (x Initial) Enum() *Initial {
+	p := new(Initial)
+	*p = x
+	return p
+}
+
+func (x Initial) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Initial) Descriptor() protoreflect.EnumDescriptor {
+	return file_syncline_applier_v1_applier_proto_enumTypes[0].Descriptor()
+}
+
+func (Initial) Type() protoreflect.EnumType {
+	return &file_syncline_applier_v1_applier_proto_enumTypes[0]
+}
+
+func (x Initial) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Initial.Descriptor instead.
+func (Initial) EnumDescriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{0}
+}
+
 // Compression of what travels between two services.
 type Compression int32
 
@@ -63,11 +117,11 @@ func (x Compression) String() string {
 }
 
 func (Compression) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[0].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[1].Descriptor()
 }
 
 func (Compression) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[0]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[1]
 }
 
 func (x Compression) Number() protoreflect.EnumNumber {
@@ -76,7 +130,7 @@ func (x Compression) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Compression.Descriptor instead.
 func (Compression) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{0}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{1}
 }
 
 // State is what a replication is doing.
@@ -136,11 +190,11 @@ func (x State) String() string {
 }
 
 func (State) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[1].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[2].Descriptor()
 }
 
 func (State) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[1]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[2]
 }
 
 func (x State) Number() protoreflect.EnumNumber {
@@ -149,7 +203,7 @@ func (x State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use State.Descriptor instead.
 func (State) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{1}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{2}
 }
 
 // DifferenceKind is how a row differs.
@@ -193,11 +247,11 @@ func (x DifferenceKind) String() string {
 }
 
 func (DifferenceKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[2].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[3].Descriptor()
 }
 
 func (DifferenceKind) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[2]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[3]
 }
 
 func (x DifferenceKind) Number() protoreflect.EnumNumber {
@@ -206,7 +260,7 @@ func (x DifferenceKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use DifferenceKind.Descriptor instead.
 func (DifferenceKind) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{2}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{3}
 }
 
 // TableOutcome is how a comparison of one table ended.
@@ -254,11 +308,11 @@ func (x TableOutcome) String() string {
 }
 
 func (TableOutcome) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[3].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[4].Descriptor()
 }
 
 func (TableOutcome) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[3]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[4]
 }
 
 func (x TableOutcome) Number() protoreflect.EnumNumber {
@@ -267,7 +321,7 @@ func (x TableOutcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TableOutcome.Descriptor instead.
 func (TableOutcome) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{3}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{4}
 }
 
 // ReplicationSpec is what a user decides about a replication.
@@ -287,7 +341,9 @@ type ReplicationSpec struct {
 	// Sessions that copy tables and build indexes at the same time; 4 when 0.
 	CopyWorkers int32 `protobuf:"varint,6,opt,name=copy_workers,json=copyWorkers,proto3" json:"copy_workers,omitempty"`
 	// How what comes from the source is compressed on the wire; not at all when not set.
-	Compression   Compression `protobuf:"varint,7,opt,name=compression,proto3,enum=syncline.applier.v1.Compression" json:"compression,omitempty"`
+	Compression Compression `protobuf:"varint,7,opt,name=compression,proto3,enum=syncline.applier.v1.Compression" json:"compression,omitempty"`
+	// What the first copy does with a table that holds rows already. Not together with replace.
+	Initial       Initial `protobuf:"varint,40,opt,name=initial,proto3,enum=syncline.applier.v1.Initial" json:"initial,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -369,6 +425,13 @@ func (x *ReplicationSpec) GetCompression() Compression {
 		return x.Compression
 	}
 	return Compression_COMPRESSION_UNSPECIFIED
+}
+
+func (x *ReplicationSpec) GetInitial() Initial {
+	if x != nil {
+		return x.Initial
+	}
+	return Initial_INITIAL_UNSPECIFIED
 }
 
 // Replication is a replication with its state.
@@ -2212,7 +2275,7 @@ var File_syncline_applier_v1_applier_proto protoreflect.FileDescriptor
 
 const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\n" +
-	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a syncline/applier/v1/repair.proto\x1a\x1esyncline/applier/v1/sync.proto\x1a\x1fsyncline/change/v1/change.proto\"\x96\x02\n" +
+	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a syncline/applier/v1/repair.proto\x1a\x1esyncline/applier/v1/sync.proto\x1a\x1fsyncline/change/v1/change.proto\"\xce\x02\n" +
 	"\x0fReplicationSpec\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1c\n" +
 	"\tinventory\x18\x02 \x01(\tR\tinventory\x12%\n" +
@@ -2220,7 +2283,8 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x0eexclude_tables\x18\x04 \x03(\tR\rexcludeTables\x12\x18\n" +
 	"\areplace\x18\x05 \x01(\bR\areplace\x12!\n" +
 	"\fcopy_workers\x18\x06 \x01(\x05R\vcopyWorkers\x12B\n" +
-	"\vcompression\x18\a \x01(\x0e2 .syncline.applier.v1.CompressionR\vcompression\"\xef\a\n" +
+	"\vcompression\x18\a \x01(\x0e2 .syncline.applier.v1.CompressionR\vcompression\x126\n" +
+	"\ainitial\x18( \x01(\x0e2\x1c.syncline.applier.v1.InitialR\ainitial\"\xef\a\n" +
 	"\vReplication\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationSpecR\x04spec\x120\n" +
@@ -2359,7 +2423,11 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x13tables_not_compared\x18\x04 \x01(\x05R\x11tablesNotCompared\x12\x12\n" +
 	"\x04rows\x18\x05 \x01(\x03R\x04rows\x12 \n" +
 	"\vdifferences\x18\x06 \x01(\x03R\vdifferences\x128\n" +
-	"\bposition\x18\a \x01(\v2\x1c.syncline.change.v1.PositionR\bposition*V\n" +
+	"\bposition\x18\a \x01(\v2\x1c.syncline.change.v1.PositionR\bposition*M\n" +
+	"\aInitial\x12\x17\n" +
+	"\x13INITIAL_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fINITIAL_COPY\x10\x01\x12\x17\n" +
+	"\x13INITIAL_INCREMENTAL\x10\x02*V\n" +
 	"\vCompression\x12\x1b\n" +
 	"\x17COMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10COMPRESSION_NONE\x10\x01\x12\x14\n" +
@@ -2414,124 +2482,126 @@ func file_syncline_applier_v1_applier_proto_rawDescGZIP() []byte {
 	return file_syncline_applier_v1_applier_proto_rawDescData
 }
 
-var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
 var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_syncline_applier_v1_applier_proto_goTypes = []any{
-	(Compression)(0),                  // 0: syncline.applier.v1.Compression
-	(State)(0),                        // 1: syncline.applier.v1.State
-	(DifferenceKind)(0),               // 2: syncline.applier.v1.DifferenceKind
-	(TableOutcome)(0),                 // 3: syncline.applier.v1.TableOutcome
-	(*ReplicationSpec)(nil),           // 4: syncline.applier.v1.ReplicationSpec
-	(*Replication)(nil),               // 5: syncline.applier.v1.Replication
-	(*SyncProgress)(nil),              // 6: syncline.applier.v1.SyncProgress
-	(*TableProgress)(nil),             // 7: syncline.applier.v1.TableProgress
-	(*CreateReplicationRequest)(nil),  // 8: syncline.applier.v1.CreateReplicationRequest
-	(*CreateReplicationResponse)(nil), // 9: syncline.applier.v1.CreateReplicationResponse
-	(*GetReplicationRequest)(nil),     // 10: syncline.applier.v1.GetReplicationRequest
-	(*GetReplicationResponse)(nil),    // 11: syncline.applier.v1.GetReplicationResponse
-	(*ListReplicationsRequest)(nil),   // 12: syncline.applier.v1.ListReplicationsRequest
-	(*ListReplicationsResponse)(nil),  // 13: syncline.applier.v1.ListReplicationsResponse
-	(*StartReplicationRequest)(nil),   // 14: syncline.applier.v1.StartReplicationRequest
-	(*StartReplicationResponse)(nil),  // 15: syncline.applier.v1.StartReplicationResponse
-	(*StopReplicationRequest)(nil),    // 16: syncline.applier.v1.StopReplicationRequest
-	(*StopReplicationResponse)(nil),   // 17: syncline.applier.v1.StopReplicationResponse
-	(*DeleteReplicationRequest)(nil),  // 18: syncline.applier.v1.DeleteReplicationRequest
-	(*DeleteReplicationResponse)(nil), // 19: syncline.applier.v1.DeleteReplicationResponse
-	(*WatchReplicationRequest)(nil),   // 20: syncline.applier.v1.WatchReplicationRequest
-	(*WatchReplicationResponse)(nil),  // 21: syncline.applier.v1.WatchReplicationResponse
-	(*WaitReplicationRequest)(nil),    // 22: syncline.applier.v1.WaitReplicationRequest
-	(*WaitReplicationResponse)(nil),   // 23: syncline.applier.v1.WaitReplicationResponse
-	(*VerifyReplicationRequest)(nil),  // 24: syncline.applier.v1.VerifyReplicationRequest
-	(*VerifyReplicationResponse)(nil), // 25: syncline.applier.v1.VerifyReplicationResponse
-	(*VerifyProgress)(nil),            // 26: syncline.applier.v1.VerifyProgress
-	(*RowDifference)(nil),             // 27: syncline.applier.v1.RowDifference
-	(*TableVerification)(nil),         // 28: syncline.applier.v1.TableVerification
-	(*VerifyResult)(nil),              // 29: syncline.applier.v1.VerifyResult
-	(*v1.Position)(nil),               // 30: syncline.change.v1.Position
-	(*timestamppb.Timestamp)(nil),     // 31: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),       // 32: google.protobuf.Duration
-	(*RepairReplicationRequest)(nil),  // 33: syncline.applier.v1.RepairReplicationRequest
-	(*SyncReplicationRequest)(nil),    // 34: syncline.applier.v1.SyncReplicationRequest
-	(*ListSyncsRequest)(nil),          // 35: syncline.applier.v1.ListSyncsRequest
-	(*GetSyncRequest)(nil),            // 36: syncline.applier.v1.GetSyncRequest
-	(*WatchSyncRequest)(nil),          // 37: syncline.applier.v1.WatchSyncRequest
-	(*CancelSyncRequest)(nil),         // 38: syncline.applier.v1.CancelSyncRequest
-	(*RepairReplicationResponse)(nil), // 39: syncline.applier.v1.RepairReplicationResponse
-	(*SyncReplicationResponse)(nil),   // 40: syncline.applier.v1.SyncReplicationResponse
-	(*ListSyncsResponse)(nil),         // 41: syncline.applier.v1.ListSyncsResponse
-	(*GetSyncResponse)(nil),           // 42: syncline.applier.v1.GetSyncResponse
-	(*WatchSyncResponse)(nil),         // 43: syncline.applier.v1.WatchSyncResponse
-	(*CancelSyncResponse)(nil),        // 44: syncline.applier.v1.CancelSyncResponse
+	(Initial)(0),                      // 0: syncline.applier.v1.Initial
+	(Compression)(0),                  // 1: syncline.applier.v1.Compression
+	(State)(0),                        // 2: syncline.applier.v1.State
+	(DifferenceKind)(0),               // 3: syncline.applier.v1.DifferenceKind
+	(TableOutcome)(0),                 // 4: syncline.applier.v1.TableOutcome
+	(*ReplicationSpec)(nil),           // 5: syncline.applier.v1.ReplicationSpec
+	(*Replication)(nil),               // 6: syncline.applier.v1.Replication
+	(*SyncProgress)(nil),              // 7: syncline.applier.v1.SyncProgress
+	(*TableProgress)(nil),             // 8: syncline.applier.v1.TableProgress
+	(*CreateReplicationRequest)(nil),  // 9: syncline.applier.v1.CreateReplicationRequest
+	(*CreateReplicationResponse)(nil), // 10: syncline.applier.v1.CreateReplicationResponse
+	(*GetReplicationRequest)(nil),     // 11: syncline.applier.v1.GetReplicationRequest
+	(*GetReplicationResponse)(nil),    // 12: syncline.applier.v1.GetReplicationResponse
+	(*ListReplicationsRequest)(nil),   // 13: syncline.applier.v1.ListReplicationsRequest
+	(*ListReplicationsResponse)(nil),  // 14: syncline.applier.v1.ListReplicationsResponse
+	(*StartReplicationRequest)(nil),   // 15: syncline.applier.v1.StartReplicationRequest
+	(*StartReplicationResponse)(nil),  // 16: syncline.applier.v1.StartReplicationResponse
+	(*StopReplicationRequest)(nil),    // 17: syncline.applier.v1.StopReplicationRequest
+	(*StopReplicationResponse)(nil),   // 18: syncline.applier.v1.StopReplicationResponse
+	(*DeleteReplicationRequest)(nil),  // 19: syncline.applier.v1.DeleteReplicationRequest
+	(*DeleteReplicationResponse)(nil), // 20: syncline.applier.v1.DeleteReplicationResponse
+	(*WatchReplicationRequest)(nil),   // 21: syncline.applier.v1.WatchReplicationRequest
+	(*WatchReplicationResponse)(nil),  // 22: syncline.applier.v1.WatchReplicationResponse
+	(*WaitReplicationRequest)(nil),    // 23: syncline.applier.v1.WaitReplicationRequest
+	(*WaitReplicationResponse)(nil),   // 24: syncline.applier.v1.WaitReplicationResponse
+	(*VerifyReplicationRequest)(nil),  // 25: syncline.applier.v1.VerifyReplicationRequest
+	(*VerifyReplicationResponse)(nil), // 26: syncline.applier.v1.VerifyReplicationResponse
+	(*VerifyProgress)(nil),            // 27: syncline.applier.v1.VerifyProgress
+	(*RowDifference)(nil),             // 28: syncline.applier.v1.RowDifference
+	(*TableVerification)(nil),         // 29: syncline.applier.v1.TableVerification
+	(*VerifyResult)(nil),              // 30: syncline.applier.v1.VerifyResult
+	(*v1.Position)(nil),               // 31: syncline.change.v1.Position
+	(*timestamppb.Timestamp)(nil),     // 32: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 33: google.protobuf.Duration
+	(*RepairReplicationRequest)(nil),  // 34: syncline.applier.v1.RepairReplicationRequest
+	(*SyncReplicationRequest)(nil),    // 35: syncline.applier.v1.SyncReplicationRequest
+	(*ListSyncsRequest)(nil),          // 36: syncline.applier.v1.ListSyncsRequest
+	(*GetSyncRequest)(nil),            // 37: syncline.applier.v1.GetSyncRequest
+	(*WatchSyncRequest)(nil),          // 38: syncline.applier.v1.WatchSyncRequest
+	(*CancelSyncRequest)(nil),         // 39: syncline.applier.v1.CancelSyncRequest
+	(*RepairReplicationResponse)(nil), // 40: syncline.applier.v1.RepairReplicationResponse
+	(*SyncReplicationResponse)(nil),   // 41: syncline.applier.v1.SyncReplicationResponse
+	(*ListSyncsResponse)(nil),         // 42: syncline.applier.v1.ListSyncsResponse
+	(*GetSyncResponse)(nil),           // 43: syncline.applier.v1.GetSyncResponse
+	(*WatchSyncResponse)(nil),         // 44: syncline.applier.v1.WatchSyncResponse
+	(*CancelSyncResponse)(nil),        // 45: syncline.applier.v1.CancelSyncResponse
 }
 var file_syncline_applier_v1_applier_proto_depIdxs = []int32{
-	0,  // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
-	4,  // 1: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	1,  // 2: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
-	30, // 3: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
-	30, // 4: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
-	6,  // 5: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
-	31, // 6: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
-	31, // 7: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
-	31, // 8: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
-	31, // 9: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
-	7,  // 10: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
-	31, // 11: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
-	31, // 12: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
-	4,  // 13: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	5,  // 14: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	5,  // 15: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	5,  // 16: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
-	5,  // 17: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	5,  // 18: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	32, // 19: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
-	5,  // 20: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	32, // 21: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
-	30, // 22: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
-	5,  // 23: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	32, // 24: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
-	26, // 25: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
-	27, // 26: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
-	28, // 27: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
-	29, // 28: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
-	2,  // 29: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
-	3,  // 30: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
-	30, // 31: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
-	30, // 32: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
-	8,  // 33: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
-	10, // 34: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
-	12, // 35: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
-	14, // 36: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
-	16, // 37: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
-	18, // 38: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
-	20, // 39: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
-	22, // 40: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
-	24, // 41: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
-	33, // 42: syncline.applier.v1.ApplierService.RepairReplication:input_type -> syncline.applier.v1.RepairReplicationRequest
-	34, // 43: syncline.applier.v1.ApplierService.SyncReplication:input_type -> syncline.applier.v1.SyncReplicationRequest
-	35, // 44: syncline.applier.v1.ApplierService.ListSyncs:input_type -> syncline.applier.v1.ListSyncsRequest
-	36, // 45: syncline.applier.v1.ApplierService.GetSync:input_type -> syncline.applier.v1.GetSyncRequest
-	37, // 46: syncline.applier.v1.ApplierService.WatchSync:input_type -> syncline.applier.v1.WatchSyncRequest
-	38, // 47: syncline.applier.v1.ApplierService.CancelSync:input_type -> syncline.applier.v1.CancelSyncRequest
-	9,  // 48: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
-	11, // 49: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
-	13, // 50: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
-	15, // 51: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
-	17, // 52: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
-	19, // 53: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
-	21, // 54: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
-	23, // 55: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
-	25, // 56: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
-	39, // 57: syncline.applier.v1.ApplierService.RepairReplication:output_type -> syncline.applier.v1.RepairReplicationResponse
-	40, // 58: syncline.applier.v1.ApplierService.SyncReplication:output_type -> syncline.applier.v1.SyncReplicationResponse
-	41, // 59: syncline.applier.v1.ApplierService.ListSyncs:output_type -> syncline.applier.v1.ListSyncsResponse
-	42, // 60: syncline.applier.v1.ApplierService.GetSync:output_type -> syncline.applier.v1.GetSyncResponse
-	43, // 61: syncline.applier.v1.ApplierService.WatchSync:output_type -> syncline.applier.v1.WatchSyncResponse
-	44, // 62: syncline.applier.v1.ApplierService.CancelSync:output_type -> syncline.applier.v1.CancelSyncResponse
-	48, // [48:63] is the sub-list for method output_type
-	33, // [33:48] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	1,  // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
+	0,  // 1: syncline.applier.v1.ReplicationSpec.initial:type_name -> syncline.applier.v1.Initial
+	5,  // 2: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	2,  // 3: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
+	31, // 4: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
+	31, // 5: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
+	7,  // 6: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
+	32, // 7: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
+	32, // 8: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
+	32, // 9: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
+	32, // 10: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
+	8,  // 11: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
+	32, // 12: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
+	32, // 13: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
+	5,  // 14: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	6,  // 15: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	6,  // 16: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	6,  // 17: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
+	6,  // 18: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	6,  // 19: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	33, // 20: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
+	6,  // 21: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	33, // 22: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
+	31, // 23: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
+	6,  // 24: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	33, // 25: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
+	27, // 26: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
+	28, // 27: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
+	29, // 28: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
+	30, // 29: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
+	3,  // 30: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
+	4,  // 31: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
+	31, // 32: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
+	31, // 33: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
+	9,  // 34: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
+	11, // 35: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
+	13, // 36: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
+	15, // 37: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
+	17, // 38: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
+	19, // 39: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
+	21, // 40: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
+	23, // 41: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
+	25, // 42: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
+	34, // 43: syncline.applier.v1.ApplierService.RepairReplication:input_type -> syncline.applier.v1.RepairReplicationRequest
+	35, // 44: syncline.applier.v1.ApplierService.SyncReplication:input_type -> syncline.applier.v1.SyncReplicationRequest
+	36, // 45: syncline.applier.v1.ApplierService.ListSyncs:input_type -> syncline.applier.v1.ListSyncsRequest
+	37, // 46: syncline.applier.v1.ApplierService.GetSync:input_type -> syncline.applier.v1.GetSyncRequest
+	38, // 47: syncline.applier.v1.ApplierService.WatchSync:input_type -> syncline.applier.v1.WatchSyncRequest
+	39, // 48: syncline.applier.v1.ApplierService.CancelSync:input_type -> syncline.applier.v1.CancelSyncRequest
+	10, // 49: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
+	12, // 50: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
+	14, // 51: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
+	16, // 52: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
+	18, // 53: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
+	20, // 54: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
+	22, // 55: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
+	24, // 56: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
+	26, // 57: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
+	40, // 58: syncline.applier.v1.ApplierService.RepairReplication:output_type -> syncline.applier.v1.RepairReplicationResponse
+	41, // 59: syncline.applier.v1.ApplierService.SyncReplication:output_type -> syncline.applier.v1.SyncReplicationResponse
+	42, // 60: syncline.applier.v1.ApplierService.ListSyncs:output_type -> syncline.applier.v1.ListSyncsResponse
+	43, // 61: syncline.applier.v1.ApplierService.GetSync:output_type -> syncline.applier.v1.GetSyncResponse
+	44, // 62: syncline.applier.v1.ApplierService.WatchSync:output_type -> syncline.applier.v1.WatchSyncResponse
+	45, // 63: syncline.applier.v1.ApplierService.CancelSync:output_type -> syncline.applier.v1.CancelSyncResponse
+	49, // [49:64] is the sub-list for method output_type
+	34, // [34:49] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_syncline_applier_v1_applier_proto_init() }
@@ -2553,7 +2623,7 @@ func file_syncline_applier_v1_applier_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_applier_v1_applier_proto_rawDesc), len(file_syncline_applier_v1_applier_proto_rawDesc)),
-			NumEnums:      4,
+			NumEnums:      5,
 			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
