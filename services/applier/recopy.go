@@ -46,6 +46,9 @@ func (r *runner) recopy(ctx context.Context, tables []schema.Name, incremental b
 		}
 		return decide()
 	}
+	if r.snapshot().phase != phaseRunning {
+		return r.notApplying() // it is about to store that it runs, when it has caught up
+	}
 	err := holds.At(ctx, func(standing change.Position) (change.Position, error) { return standing, nil }, func() error {
 		if err := decide(); err != nil {
 			return err

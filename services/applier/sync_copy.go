@@ -37,6 +37,9 @@ func (j *syncJob) copy(ctx context.Context) error {
 	for i, t := range tables {
 		names[i], before[t.name] = t.name, t.position.LSN
 	}
+	if err := j.waitSettled(ctx); err != nil {
+		return err
+	}
 	failed := j.runner.hasFailed()
 	if err := j.runner.recopy(ctx, names, j.request.GetMode() == applierv1.SyncMode_SYNC_MODE_INCREMENTAL); err != nil {
 		return err
@@ -47,6 +50,29 @@ func (j *syncJob) copy(ctx context.Context) error {
 		}
 	}
 	return j.watchCopy(ctx, before, estimated)
+}
+
+// waitSettled waits until the replication runs or has failed: one that catches up is about to say that all of its tables are copied.
+func (j *syncJob) waitSettled(ctx context.Context) error {
+	tick := time.NewTicker(syncPoll)
+	defer tick.Stop()
+	for {
+		switch now := j.runner.status.proto(j.runner.snapshot(), false); now.GetState() {
+		case applierv1.State_STATE_RUNNING, applierv1.State_STATE_FAILED:
+			return nil
+		case applierv1.State_STATE_STOPPED:
+			return j.runner.notApplying()
+		default:
+			j.update(func(s *applierv1.Sync) {
+				s.Progress.Detail = "the replication is " + stateName(now.GetState()) + "; it is waited for"
+			})
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
 }
 
 // selected are the tables of the replication that are to be copied, as they are stored.
