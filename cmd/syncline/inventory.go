@@ -14,12 +14,14 @@ import (
 func addInventoryClient(cmd *cobra.Command, postgres *string) {
 	var f clientFlags
 	var tables inventoryv1.TableSelection
+	var only usedSetFlags
 	cmd.Short = "List a primary's tables; with --postgres serve the inventory alone"
 	cmd.Long = "Without --postgres: lists the tables of the primary at --addr, and what is not replicated and why.\nWith --postgres: runs the inventory service, which gives a primary's tables, snapshots and dumps."
 	cmd.Flags().StringVar(&f.address, "addr", primaryGRPC, "gRPC address of the primary whose tables are listed")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print JSON")
 	patternsFlag(cmd.Flags(), &tables.Include, "table", "list only these tables: schema.table, schema.*; may be repeated")
 	patternsFlag(cmd.Flags(), &tables.Exclude, "exclude-table", "leave these tables out")
+	only.register(cmd.Flags())
 	run := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if *postgres != "" {
@@ -30,15 +32,15 @@ func addInventoryClient(cmd *cobra.Command, postgres *string) {
 			return err
 		}
 		f.plaintext = plaintext
-		return listTables(cmd.Context(), &f, cmd, &tables)
+		return listTables(cmd.Context(), &f, cmd, &inventoryv1.GetInventoryRequest{Tables: &tables, Set: only.set, Parameters: only.parameters})
 	}
 }
 
-func listTables(ctx context.Context, f *clientFlags, cmd *cobra.Command, selection *inventoryv1.TableSelection) error {
+func listTables(ctx context.Context, f *clientFlags, cmd *cobra.Command, request *inventoryv1.GetInventoryRequest) error {
 	return f.call(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
 		ctx, cancel := short(ctx)
 		defer cancel()
-		answer, err := inventoryv1.NewInventoryServiceClient(conn).GetInventory(ctx, &inventoryv1.GetInventoryRequest{Tables: selection}, rpc.LargeAnswer())
+		answer, err := inventoryv1.NewInventoryServiceClient(conn).GetInventory(ctx, request, rpc.LargeAnswer())
 		if err != nil {
 			return err
 		}

@@ -101,7 +101,8 @@ Every flag can be set by a variable too: --max-row-bytes by SYNCLINE_MAX_ROW_BYT
 		return usageError{fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())}
 	})
 	root.AddCommand(serverCommands()...)
-	root.AddCommand(newReplicationCommand(), newStatusCommand(), newVerifyCommand(), newRepairCommand(), newSyncCommand(), newDumpCommand(), newFollowCommand(), newServerGroup(), newHealthCommand(),
+	root.AddCommand(newReplicationCommand(), newStatusCommand(), newVerifyCommand(), newRepairCommand(), newSyncCommand(), newSetCommand(), newDumpCommand(), newFollowCommand(), newServerGroup(),
+		newHealthCommand(),
 		newGatewayCommand(), newDemoCommand())
 	return root
 }

@@ -51,6 +51,7 @@ func oneName(cmd *cobra.Command, args []string) error {
 var specFlags = map[string]string{
 	"spec.source": "--source", "spec.inventory": "--inventory", "spec.copy_workers": "--copy-workers", "spec.initial": "--initial",
 	"spec.include_tables": "--table", "spec.exclude_tables": "--exclude-table", "name": "NAME",
+	"spec.set": "--set", "spec.parameters": "--param",
 }
 
 // inFlags makes an error about a field of the API one about the flag that sets it.
@@ -70,6 +71,7 @@ func newCreateCommand() *cobra.Command {
 	var f clientFlags
 	var wait, ifMissing bool
 	var compression, initial string
+	var only usedSetFlags
 	spec := &applierv1.ReplicationSpec{}
 	cmd := &cobra.Command{
 		Use:   "create NAME --source HOST:PORT",
@@ -80,12 +82,14 @@ The columns of an existing table are compared first, and a difference that matte
 restored from a dump, or left by an earlier replication.`,
 		Example: `  syncline replication create shop --source db1:7400 --wait
   syncline replication create orders --source db1:7400 --table 'public.orders' --table 'sales.*'
+  syncline replication create acme --source db1:7400 --set by-org --param org=acme
   syncline replication create shop --source db1:7400 --initial incremental --wait`,
 		Args: oneName,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if spec.GetSource() == "" {
 				return usageError{errors.New("--source (SYNCLINE_SOURCE) is needed: the gRPC address of a primary, such as db1:7400")}
 			}
+			spec.Set, spec.Parameters = only.set, only.parameters
 			if err := setCompression(spec, compression); err != nil {
 				return err
 			}
@@ -103,6 +107,7 @@ restored from a dump, or left by an earlier replication.`,
 	flags.StringVar(&spec.Inventory, "inventory", "", "HOST:PORT of the primary's inventory; asked of the source when empty")
 	patternsFlag(flags, &spec.IncludeTables, "table", "take only these tables: schema.table, schema.*; may be repeated")
 	patternsFlag(flags, &spec.ExcludeTables, "exclude-table", "leave these tables out")
+	only.register(flags)
 	flags.BoolVar(&spec.Replace, "replace", false, "remove the rows that the replica's tables hold before the copy")
 	flags.StringVar(&initial, "initial", "copy", "what is done with tables that hold rows: copy refuses or replaces them, incremental mends what differs")
 	flags.Int32Var(&spec.CopyWorkers, "copy-workers", 0, "sessions that copy and build indexes at the same time; 0 for the default of 4")

@@ -40,12 +40,17 @@ type Picked struct {
 // Pick gives the rows that are asked for, in no certain order.
 func (t Table) Pick(ctx context.Context, conn *pgconn.PgConn, p Pick, give func(Picked) error) error {
 	condition, params := "", [][]byte(nil)
+	joint := " WHERE "
+	if t.where != "" {
+		condition, joint = joint+t.where, " AND "
+	}
 	asked := map[string]bool{}
 	if t.key > 0 {
-		var err error
-		if condition, params, err = t.keyCondition(ctx, conn, p.Keys, p.AsText); err != nil {
+		keys, values, err := t.keyCondition(ctx, conn, p.Keys, p.AsText)
+		if err != nil {
 			return err
 		}
+		condition, params = condition+joint+keys, values
 		for _, key := range p.Keys {
 			asked[keyText(key)] = true
 		}
@@ -136,7 +141,7 @@ func (t Table) keyCondition(ctx context.Context, conn *pgconn.PgConn, keys [][]s
 		}
 		params[i] = textArray(column)
 	}
-	return fmt.Sprintf(" WHERE (%s) IN (SELECT %s FROM unnest(%s) AS k(%s))",
+	return fmt.Sprintf("(%s) IN (SELECT %s FROM unnest(%s) AS k(%s))",
 		strings.Join(left, ", "), strings.Join(right, ", "), strings.Join(arrays, ", "), strings.Join(names, ", ")), params, nil
 }
 

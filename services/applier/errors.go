@@ -56,6 +56,7 @@ const (
 	reasonNoTable        = "TABLE_NOT_FOUND"
 	reasonInvalidRange   = "INVALID_RANGE"
 	reasonNotReady       = "NOT_READY"
+	reasonSetChanged     = "SET_CHANGED"
 	reasonNoFollower     = "FOLLOWER_UNKNOWN"
 	reasonFollows        = "FOLLOWER_CONNECTED"
 )
@@ -124,8 +125,8 @@ func classify(err error) failure {
 			return failure{reasonTarget, true}
 		}
 		return failure{reasonInternal, true}
-	case reasonSnapshotGone:
-		return failure{reasonSnapshotGone, true}
+	case reasonSnapshotGone, reasonSetChanged:
+		return failure{rpc.Reason(err), true}
 	}
 	return failure{rpc.Reason(err), rpc.IsTransient(err)}
 }

@@ -2,6 +2,7 @@ package applier
 
 import (
 	"context"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -107,6 +108,9 @@ func validate(name string, spec *applierv1.ReplicationSpec) error {
 	case len(spec.GetExcludeTables()) > maxPatternCount:
 		return rpc.Invalid("spec.exclude_tables", "more than %d patterns; use schema.*", maxPatternCount)
 	}
+	if err := validateSet(spec); err != nil {
+		return err
+	}
 	if _, err := rpc.CheckAddress(spec.GetSource()); err != nil {
 		return rpc.Invalid("spec.source", "%v", err)
 	}
@@ -143,7 +147,8 @@ func (s *Service) notTwice(in *applierv1.CreateReplicationRequest, sourceID stri
 
 func sameTables(a, b *applierv1.ReplicationSpec) bool {
 	sorted := func(list []string) []string { return slices.Sorted(slices.Values(list)) }
-	return slices.Equal(sorted(a.GetIncludeTables()), sorted(b.GetIncludeTables())) && slices.Equal(sorted(a.GetExcludeTables()), sorted(b.GetExcludeTables()))
+	return a.GetSet() == b.GetSet() && maps.Equal(a.GetParameters(), b.GetParameters()) &&
+		slices.Equal(sorted(a.GetIncludeTables()), sorted(b.GetIncludeTables())) && slices.Equal(sorted(a.GetExcludeTables()), sorted(b.GetExcludeTables()))
 }
 
 // check finds every reason to refuse before anything is stored or touched, and tables that another replication carries.

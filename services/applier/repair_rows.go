@@ -111,6 +111,7 @@ func (p *repair) readSource(ctx context.Context, s copySnapshot, b *batch, name 
 	u := b.table.unit
 	request := &inventoryv1.ReadRowsRequest{
 		SnapshotId: s.id, Schema: name.Schema, Table: name.Name, Columns: readingOf(u).Columns(), Key: u.key, KeysAsText: b.asText,
+		Set: p.source.set.name, Parameters: p.source.set.parameters, SetVersion: p.source.set.version,
 	}
 	for _, key := range b.keys {
 		request.Keys = append(request.Keys, &inventoryv1.RowKey{Values: key})

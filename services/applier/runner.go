@@ -44,6 +44,7 @@ type runner struct {
 	ignored       map[schema.Name]change.LSN // tables that appeared and were gone again; belongs to the running goroutine
 	looked        change.LSN                 // position after which the target was looked at twice; it belongs to the running goroutine too
 	planned       *plan                      // what this attempt has carried out and not copied yet, nil for nothing; of the running goroutine
+	setChanged    bool                       // the source serves another version of the set than the target holds; of the running goroutine
 	noForeignKeys bool                       // this attempt has seen that no foreign keys are to be added; of the running goroutine
 }
 
@@ -117,6 +118,7 @@ func (r *runner) run(ctx context.Context) {
 			attempt = 0
 		}
 		f := classify(err)
+		r.setChanged = r.setChanged || f.code == reasonSetChanged
 		if f.mayBeStale() && r.lookTwice() {
 			f.passes = true
 		}
@@ -192,10 +194,16 @@ func (r *runner) once(ctx context.Context) error {
 	if err := r.showTables(ctx, session.Conn()); err != nil {
 		return err
 	}
+	src.set.version = fresh.setVersion
 	if fresh.phase == phaseNew {
 		if err := r.prepare(ctx, session, src, fresh.spec); err != nil {
 			return err
 		}
+	} else if r.setChanged {
+		if err := r.adoptSet(ctx, session, src, fresh); err != nil {
+			return err
+		}
+		r.setChanged = false
 	}
 	for {
 		if err := r.copyTables(ctx, session, src); err != nil {
@@ -222,14 +230,14 @@ func (r *runner) once(ctx context.Context) error {
 
 // prepare checks both sides and creates what is missing, before the first copy.
 func (r *runner) prepare(ctx context.Context, session *apply.Session, src *source, spec *applierv1.ReplicationSpec) error {
-	p, err := r.plan(ctx, session, src, spec, nil)
+	p, err := r.plan(ctx, session, src, spec, nil, false)
 	if err != nil {
 		return err
 	}
 	return r.carryOut(ctx, session, p)
 }
 
-func (r *runner) plan(ctx context.Context, session *apply.Session, src *source, spec *applierv1.ReplicationSpec, again *apply.NewTableError) (*plan, error) {
+func (r *runner) plan(ctx context.Context, session *apply.Session, src *source, spec *applierv1.ReplicationSpec, again *apply.NewTableError, streamed bool) (*plan, error) {
 	selection, err := schema.ParseSelection(spec.GetIncludeTables(), spec.GetExcludeTables())
 	if err != nil {
 		return nil, err
@@ -244,7 +252,7 @@ func (r *runner) plan(ctx context.Context, session *apply.Session, src *source, 
 	}
 	return makePlan(ctx, session.Conn(), src, planOptions{
 		replication: r.stored.name, selection: selection, replace: spec.GetReplace(), incremental: spec.GetInitial() == applierv1.Initial_INITIAL_INCREMENTAL,
-		unguarded: session.Unguarded, known: known, again: again,
+		unguarded: session.Unguarded, known: known, again: again, streamed: streamed,
 	})
 }
 
@@ -270,7 +278,7 @@ func (r *runner) carryOut(ctx context.Context, session *apply.Session, p *plan) 
 
 // addTables makes tables that appeared in the stream part of the replication, or ignores those that are gone again.
 func (r *runner) addTables(ctx context.Context, session *apply.Session, src *source, appeared *apply.NewTableError) error {
-	p, err := r.plan(ctx, session, src, r.snapshot().spec, appeared)
+	p, err := r.plan(ctx, session, src, r.snapshot().spec, appeared, true)
 	if err != nil {
 		return err
 	}
@@ -385,6 +393,7 @@ func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *s
 		return err
 	}
 	routes := newRoutes(tables, selection, r.ignored)
+	routes.everything = src.set.selects()
 	catchUp := &catchUp{runner: r, session: session, source: src, until: routes.lastCopy, pending: spec.phase == phaseCatchingUp}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -413,7 +422,7 @@ func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *s
 	reporting.Go(func() { r.report(ctx, src) })
 	defer reporting.Wait()
 	defer cancel(nil)
-	return causeOr(ctx, engine.Run(ctx, follow(ctx, src.logger, r.followerName(), position, r.status.heard)))
+	return causeOr(ctx, engine.Run(ctx, follow(ctx, src.logger, src.set, r.followerName(), position, r.status.heard)))
 }
 
 // setEngine notes how the engine that runs is held and ended.

@@ -49,6 +49,8 @@ type stored struct {
 	createdAt      time.Time
 	syncStarted    *time.Time
 	syncEnded      *time.Time
+	// setVersion is the version of the set that the target holds; 0 without a set, and before the plan of the first copy is carried out.
+	setVersion int64
 }
 
 // storedTable is one table's copy. position is set from the moment the copy begins.
@@ -62,8 +64,9 @@ type storedTable struct {
 	estimatedRows int64
 	bytesExpected int64
 	pages         int64
-	rows, bytes   int64 // of the finished chunks
-	incremental   bool  // the copy mends what the target holds, instead of replacing it
+	selector      string // by which the set chooses its rows, "" for all
+	rows, bytes   int64  // of the finished chunks
+	incremental   bool   // the copy mends what the target holds, instead of replacing it
 }
 
 // store reads and writes the replications in the target database.
@@ -76,12 +79,12 @@ type querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-const replicationColumns = "name, spec, wanted, phase, source_server_id, created_at, sync_started_at, sync_ended_at"
+const replicationColumns = "name, spec, wanted, phase, source_server_id, created_at, sync_started_at, sync_ended_at, set_version"
 
 func scanReplication(row pgx.CollectableRow) (*stored, error) {
 	var s stored
 	var spec []byte
-	if err := row.Scan(&s.name, &spec, &s.wanted, &s.phase, &s.sourceServerID, &s.createdAt, &s.syncStarted, &s.syncEnded); err != nil {
+	if err := row.Scan(&s.name, &spec, &s.wanted, &s.phase, &s.sourceServerID, &s.createdAt, &s.syncStarted, &s.syncEnded, &s.setVersion); err != nil {
 		return nil, err
 	}
 	s.spec = &applierv1.ReplicationSpec{}
@@ -197,7 +200,7 @@ func setCreatedTables(ctx context.Context, q querier, replication string, names 
 
 func listTables(ctx context.Context, q querier, replication string) ([]*storedTable, error) {
 	rows, err := q.Query(ctx, `SELECT t.schema_name, t.table_name, t.state, coalesce(t.log_id, ''), coalesce(t.copy_lsn::text, ''),
-		coalesce(t.snapshot_id, ''), t.estimated_rows, t.bytes_expected, t.pages, t.target_schema, t.target_table, t.source_oid, t.incremental, coalesce(sum(c.rows), 0)::bigint, coalesce(sum(c.bytes), 0)::bigint
+		coalesce(t.snapshot_id, ''), t.estimated_rows, t.bytes_expected, t.pages, t.target_schema, t.target_table, t.source_oid, t.selector, t.incremental, coalesce(sum(c.rows), 0)::bigint, coalesce(sum(c.bytes), 0)::bigint
 		FROM syncline.tables t LEFT JOIN syncline.chunks c USING (replication, schema_name, table_name)
 		WHERE t.replication = $1
 		GROUP BY t.replication, t.schema_name, t.table_name ORDER BY t.schema_name, t.table_name`, replication)
@@ -208,7 +211,7 @@ func listTables(ctx context.Context, q querier, replication string) ([]*storedTa
 		var t storedTable
 		var log, lsn string
 		if err := row.Scan(&t.name.Schema, &t.name.Name, &t.state, &log, &lsn, &t.snapshotID, &t.estimatedRows, &t.bytesExpected, &t.pages,
-			&t.target.Schema, &t.target.Name, &t.oid, &t.incremental, &t.rows, &t.bytes); err != nil {
+			&t.target.Schema, &t.target.Name, &t.oid, &t.selector, &t.incremental, &t.rows, &t.bytes); err != nil {
 			return nil, err
 		}
 		if lsn == "" {
@@ -226,11 +229,12 @@ func listTables(ctx context.Context, q querier, replication string) ([]*storedTa
 
 // addTable makes a table part of a replication, waiting for its copy; one that is part already is copied anew.
 func addTable(ctx context.Context, q querier, replication string, t *storedTable) error {
-	_, err := q.Exec(ctx, `INSERT INTO syncline.tables (replication, schema_name, table_name, state, estimated_rows, bytes_expected, pages, target_schema, target_table, source_oid, incremental)
-		VALUES ($1, $2, $3, 'waiting', $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (replication, schema_name, table_name) DO UPDATE
+	_, err := q.Exec(ctx, `INSERT INTO syncline.tables (replication, schema_name, table_name, state, estimated_rows, bytes_expected, pages, target_schema, target_table, source_oid, selector, incremental)
+		VALUES ($1, $2, $3, 'waiting', $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (replication, schema_name, table_name) DO UPDATE
 		SET state = 'waiting', estimated_rows = excluded.estimated_rows, bytes_expected = excluded.bytes_expected, pages = excluded.pages,
-			target_schema = excluded.target_schema, target_table = excluded.target_table, source_oid = excluded.source_oid, incremental = excluded.incremental`,
-		replication, t.name.Schema, t.name.Name, t.estimatedRows, t.bytesExpected, t.pages, t.target.Schema, t.target.Name, t.oid, t.incremental)
+			target_schema = excluded.target_schema, target_table = excluded.target_table, source_oid = excluded.source_oid, selector = excluded.selector,
+			incremental = excluded.incremental`,
+		replication, t.name.Schema, t.name.Name, t.estimatedRows, t.bytesExpected, t.pages, t.target.Schema, t.target.Name, t.oid, t.selector, t.incremental)
 	if err != nil {
 		return fmt.Errorf("store table %s of replication %s: %w", t.name, replication, err)
 	}

@@ -41,11 +41,11 @@ var errSilent = errors.New("the source sent no heartbeat")
 
 // follow opens the stream after a position and gives its events until it ends. Heartbeats go to heard instead. The channel's
 // last event holds the error that ended the stream.
-func follow(ctx context.Context, conn grpc.ClientConnInterface, follower string, after change.Position, heard func(*loggerv1.Heartbeat)) <-chan apply.Event {
+func follow(ctx context.Context, conn grpc.ClientConnInterface, selected usedSet, follower string, after change.Position, heard func(*loggerv1.Heartbeat)) <-chan apply.Event {
 	events := make(chan apply.Event, eventsAhead)
 	go func() {
 		defer close(events)
-		err := receive(ctx, conn, follower, after, heard, events)
+		err := receive(ctx, conn, selected, follower, after, heard, events)
 		select {
 		case events <- apply.Event{Err: err}:
 		case <-ctx.Done():
@@ -54,13 +54,14 @@ func follow(ctx context.Context, conn grpc.ClientConnInterface, follower string,
 	return events
 }
 
-func receive(ctx context.Context, conn grpc.ClientConnInterface, follower string, after change.Position, heard func(*loggerv1.Heartbeat), events chan<- apply.Event) error {
+func receive(ctx context.Context, conn grpc.ClientConnInterface, selected usedSet, follower string, after change.Position, heard func(*loggerv1.Heartbeat), events chan<- apply.Event) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	watchdog := time.AfterFunc(silenceLimit, func() { cancel(errSilent) })
 	defer watchdog.Stop()
 	stream, err := rpc.OpenFrames(ctx, conn, loggerv1.LoggerService_Follow_FullMethodName, &loggerv1.FollowRequest{
 		Position: positionProto(after), Follower: follower, Heartbeat: durationpb.New(heartbeat),
+		Set: selected.name, Parameters: selected.parameters, SetVersion: selected.version, Selection: selected.own,
 	})
 	if err != nil {
 		return streamError(ctx, err)

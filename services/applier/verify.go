@@ -72,6 +72,7 @@ func (r *runner) beginComparing(ctx context.Context, dial []rpc.DialOption) (src
 		done()
 		return nil, nil, failed(reasonSourceChanged, "the source at %s is now another server (%s instead of %s), to which this replica cannot be compared", stored.spec.GetSource(), id, stored.sourceServerID)
 	}
+	src.set.version = stored.setVersion
 	return src, done, nil
 }
 

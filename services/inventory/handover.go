@@ -16,6 +16,7 @@ import (
 type loggerClient interface {
 	GetState(ctx context.Context, in *loggerv1.GetStateRequest, opts ...grpc.CallOption) (*loggerv1.GetStateResponse, error)
 	GetRanges(ctx context.Context, in *loggerv1.GetRangesRequest, opts ...grpc.CallOption) (*loggerv1.GetRangesResponse, error)
+	GetSet(ctx context.Context, in *loggerv1.GetSetRequest, opts ...grpc.CallOption) (*loggerv1.GetSetResponse, error)
 	EmitBarrier(ctx context.Context, in *loggerv1.EmitBarrierRequest, opts ...grpc.CallOption) (*loggerv1.EmitBarrierResponse, error)
 }
 

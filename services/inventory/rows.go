@@ -29,6 +29,7 @@ type rowsPlan struct {
 	columns []string // empty for all
 	key     []string
 	pick    checksum.Pick
+	where   string // a condition for the rows, "" for all
 }
 
 // planRows checks a request as far as that can be done without the database.
@@ -98,7 +99,11 @@ func (s *Service) ReadRows(request *inventoryv1.ReadRowsRequest, stream grpc.Ser
 	}
 	ctx, end := span(stream.Context(), "read rows", attribute.String("db.collection.name", plan.name.String()))
 	defer end(&err)
-	err = s.reading(ctx, request.GetSnapshotId(), func(ctx context.Context, l *lease) error { return s.readRows(ctx, l, plan, stream.Send) })
+	only, err := s.usedSet(ctx, request.GetSet(), request.GetParameters(), request.GetSetVersion())
+	if err != nil {
+		return err
+	}
+	err = s.reading(ctx, request.GetSnapshotId(), func(ctx context.Context, l *lease) error { return s.readRows(ctx, l, plan, only, stream.Send) })
 	if err != nil {
 		return fmt.Errorf("read rows of table %s: %w", plan.name, err)
 	}
@@ -106,12 +111,15 @@ func (s *Service) ReadRows(request *inventoryv1.ReadRowsRequest, stream grpc.Ser
 }
 
 // readRows sends the rows and then the end.
-func (s *Service) readRows(ctx context.Context, l *lease, plan rowsPlan, send func(*inventoryv1.ReadRowsResponse) error) error {
+func (s *Service) readRows(ctx context.Context, l *lease, plan rowsPlan, only *set, send func(*inventoryv1.ReadRowsResponse) error) error {
 	conn, t, err := s.openTable(ctx, l, plan.name)
 	if err != nil {
 		return err
 	}
 	defer closeSession(conn.PgConn())
+	if plan.where, err = only.rows(ctx, conn, t); err != nil {
+		return err
+	}
 	columns, err := t.choose(plan.columns)
 	if err != nil {
 		return err
@@ -138,7 +146,7 @@ func (s *Service) readRows(ctx context.Context, l *lease, plan rowsPlan, send fu
 }
 
 func (p rowsPlan) run(ctx context.Context, conn *pgx.Conn, out *chunks) error {
-	reading := checksum.NewTable(p.name, false, p.key, p.columns, checksum.ByDigest)
+	reading := checksum.NewTable(p.name, false, p.key, p.columns, checksum.ByDigest).Where(p.where)
 	order := make([]int, len(p.columns)) // where each column that was asked for is among those that are read
 	for i, name := range p.columns {
 		order[i] = slices.Index(reading.Columns(), name)

@@ -40,6 +40,8 @@ type Service struct {
 	pooled    *pgxpool.Config
 	status    status
 	followers *followers
+	sets      setList
+	families  families
 	meters    *meters
 
 	opened  atomic.Bool   // pool and changes are set

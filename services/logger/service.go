@@ -23,11 +23,15 @@ func Errors() rpc.Table {
 }
 
 // GetState tells how capture and the change log are. It asks nothing of the primary.
-func (s *Service) GetState(context.Context, *loggerv1.GetStateRequest) (*loggerv1.GetStateResponse, error) {
+func (s *Service) GetState(ctx context.Context, request *loggerv1.GetStateRequest) (*loggerv1.GetStateResponse, error) {
+	one, err := s.usedSet(ctx, request.GetSet(), request.GetParameters(), 0)
+	if err != nil {
+		return nil, err
+	}
 	answer := &loggerv1.GetStateResponse{
 		ServerId: s.cfg.ServerID, Slot: s.cfg.Slot, Publications: s.pub.Names(), Followers: int32(s.followers.connected()),
 	}
-	s.status.describe(answer)
+	s.status.describe(answer, one)
 	if s.ready() != nil {
 		return answer, nil //nolint:nilerr // the state says why
 	}

@@ -11,6 +11,7 @@ import (
 
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
 	"github.com/seed0419d559/syncline/internal/change"
+	"github.com/seed0419d559/syncline/internal/schema"
 	"github.com/seed0419d559/syncline/services/logger/publish"
 )
 
@@ -59,6 +60,13 @@ func (s *status) setTables(tables publish.State) {
 	s.tables = tables
 }
 
+// insertOnlyTables are the tables of which no updates and deletes are captured.
+func (s *status) insertOnlyTables() []schema.Name {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tables.InsertOnly
+}
+
 // warn adds a warning that stays.
 func (s *status) warn(text string) {
 	s.mu.Lock()
@@ -83,8 +91,8 @@ func (s *status) walLSN() change.LSN {
 // heard notes that the primary has just been heard of.
 func (s *status) heard() { s.contact.Store(time.Now().UnixNano()) }
 
-// describe fills in what the status knows.
-func (s *status) describe(answer *loggerv1.GetStateResponse) {
+// describe fills in what the status knows, of the tables of a set only if there is one.
+func (s *status) describe(answer *loggerv1.GetStateResponse, only *set) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	answer.State, answer.Reason, answer.ReasonCode = s.phase, s.reason, s.code
@@ -92,14 +100,31 @@ func (s *status) describe(answer *loggerv1.GetStateResponse) {
 	answer.CurrentWalLsn = uint64(s.server.walLSN)
 	answer.RetainedWalBytes = s.server.retained
 	answer.Transactions, answer.Changes, answer.LogBytes = s.transactions.Load(), s.changes.Load(), s.logBytes.Load()
-	for _, name := range s.tables.Captured {
-		answer.Tables = append(answer.Tables, name.SQL())
+	in := func(name schema.Name) bool {
+		if only == nil {
+			return true
+		}
+		_, in := only.definition.Entry(name, s.tables.Above[name])
+		return in
 	}
-	answer.Warnings = slices.Concat(s.standing, s.limits, s.tables.Pending)
+	for _, name := range s.tables.Captured {
+		if in(name) {
+			answer.Tables = append(answer.Tables, name.SQL())
+		}
+	}
+	answer.Warnings = slices.Concat(s.standing, s.limits)
+	if only == nil {
+		answer.Warnings = append(answer.Warnings, s.tables.Pending...)
+	}
 	for _, refusal := range s.tables.Refused {
-		answer.Warnings = append(answer.Warnings, refusal.String())
+		if in(refusal.Table) {
+			answer.Warnings = append(answer.Warnings, refusal.String())
+		}
 	}
 	for _, name := range s.tables.InsertOnly {
+		if !in(name) {
+			continue
+		}
 		answer.InsertOnlyTables = append(answer.InsertOnlyTables, name.SQL())
 		answer.Warnings = append(answer.Warnings, fmt.Sprintf("table %s: only inserts and truncates are captured, its updates and deletes are not", name))
 	}

@@ -68,6 +68,9 @@ func (s *Service) look(ctx context.Context, conn *pgx.Conn) {
 		s.log.Warn("table is no longer captured", "table", name.String())
 	}
 	s.status.setTables(tables)
+	if err := s.families.look(ctx, conn, tables.Above); err != nil {
+		s.log.Debug("look at the partitions", "error", err)
+	}
 }
 
 // watchServer reads once a second what GetState and heartbeats tell about the primary.

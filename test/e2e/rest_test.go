@@ -160,7 +160,7 @@ func (w *web) refuses(c call) {
 	plain := call{path: c.path}
 	at := plain.url(path)
 	w.bad(method, at+"?no_such_parameter=1", "", http.StatusBadRequest, "UNKNOWN_FIELD")
-	w.bad("PATCH", at, "", http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED")
+	w.bad("PUT", at, "", http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED")
 	w.bad(method, at+":no_such_action", "", http.StatusNotFound, "UNKNOWN_PATH")
 	if !op.hasBody() {
 		w.bad(method, at, "{}", http.StatusBadRequest, "UNEXPECTED_BODY")
@@ -342,9 +342,42 @@ func walkLogger(t *testing.T, primary *web, conn *pgx.Conn) {
 			t.Errorf("%s is %v over HTTP and %s over gRPC", key, got, value)
 		}
 	}
+	walkSets(primary)
+	for _, id := range []string{"CreateSet", "GetSet", "ListSets", "UpdateSet", "DeleteSet"} {
+		primary.refuses(call{id: "LoggerService_" + id, path: map[string]string{"name": "mine"}})
+	}
 	for _, id := range []string{"GetState", "GetRanges", "EmitBarrier", "Follow", "ListFollowers", "ReportApplied", "DeleteFollower"} {
 		primary.refuses(call{id: "LoggerService_" + id, path: name})
 	}
+}
+
+func walkSets(primary *web) {
+	name := map[string]string{"name": "mine"}
+	primary.good(call{id: "LoggerService_CreateSet", body: `{"name":"mine","spec":{"tables":[{"pattern":"public.orders","rows":"{\"id\": {\"$lte\": {\"$param\": \"top\"}}}"}]}}`})
+	primary.bad("POST", "/v1/sets", `{"name":"mine","spec":{}}`, http.StatusConflict, "SET_EXISTS")
+	primary.bad("POST", "/v1/sets", `{"name":"other","spec":{"tables":[{"pattern":"public.orders","rows":"{\"note\": 1}"}]}}`, http.StatusBadRequest, "INVALID_FIELD")
+	if set := primary.good(call{id: "LoggerService_GetSet", path: name})[0]["set"].(map[string]any); fmt.Sprint(set["parameters"]) != "[top]" {
+		primary.t.Errorf("set %v", set)
+	}
+	if list := primary.good(call{id: "LoggerService_ListSets"})[0]["sets"].([]any); len(list) != 1 {
+		primary.t.Errorf("sets %v", list)
+	}
+	query := url.Values{"start": {"START_EARLIEST"}, "set": {"mine"}, "parameters[top]": {"2"}, "wait": {"0s"}}
+	inserted := 0
+	for _, line := range primary.good(call{id: "LoggerService_Follow", query: query}) {
+		if record, _ := line["record"].(map[string]any); record["kind"] == "update" {
+			inserted++
+		} else if record["kind"] == "delete" {
+			primary.t.Errorf("the set does not have %v", record)
+		}
+	}
+	if inserted != 2 {
+		primary.t.Errorf("%d updates of the set", inserted)
+	}
+	primary.good(call{id: "LoggerService_UpdateSet", path: name, body: `{"spec":{"tables":[{"pattern":"public.*"}]}}`})
+	primary.bad("GET", "/v1/logger:follow?start=START_NOW&set=mine&parameters[top]=2", "", http.StatusBadRequest, "INVALID_FIELD")
+	primary.good(call{id: "LoggerService_DeleteSet", path: name})
+	primary.bad("GET", "/v1/sets/mine", "", http.StatusNotFound, "SET_UNKNOWN")
 }
 
 func walkApplier(t *testing.T, replica *web, source string) {

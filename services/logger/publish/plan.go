@@ -63,6 +63,26 @@ func (c catalog) root(t *Table) *Table {
 	}
 }
 
+// above are the names of the partitioned tables above t, from its parent up.
+func (c catalog) above(t *Table) (names []schema.Name) {
+	for parent, ok := c.tables[t.Parent]; ok; parent, ok = c.tables[parent.Parent] {
+		names = append(names, parent.Name)
+	}
+	return names
+}
+
+// leaves are the partitions with rows below t, none if t has rows itself.
+func (c catalog) leaves(t *Table) (list []*Table) {
+	for _, child := range c.children[t.OID] {
+		if child.Partitioned {
+			list = append(list, c.leaves(child)...)
+		} else {
+			list = append(list, child)
+		}
+	}
+	return list
+}
+
 // plan decides where each table is listed, by the configuration alone.
 func (c catalog) plan(cfg Config) plan {
 	p := plan{listed: make(map[uint32]target), tables: c.tables}

@@ -64,6 +64,8 @@ type State struct {
 	Captured, InsertOnly []schema.Name
 	// Refused are selected tables that are not captured.
 	Refused []Refusal
+	// Above are the partitioned tables above each partition.
+	Above map[schema.Name][]schema.Name
 	// Pending are changes of the publications that wait, with their reason. They are tried again with the next call.
 	Pending []string
 	// Listed and Removed tell what this call changed.
@@ -152,6 +154,12 @@ func (s *State) describe(c catalog, p plan, failed map[uint32]bool) {
 	}
 	s.Captured, s.InsertOnly, s.Refused = list(p.captured), list(p.inserts), p.refused
 	slices.SortFunc(s.Refused, func(a, b Refusal) int { return compareNames(a.Table, b.Table) })
+	s.Above = make(map[schema.Name][]schema.Name)
+	for _, t := range c.tables {
+		if names := c.above(t); names != nil {
+			s.Above[t.Name] = names
+		}
+	}
 }
 
 // read reads the catalog.

@@ -342,6 +342,10 @@ type ReplicationSpec struct {
 	CopyWorkers int32 `protobuf:"varint,6,opt,name=copy_workers,json=copyWorkers,proto3" json:"copy_workers,omitempty"`
 	// How what comes from the source is compressed on the wire; not at all when not set.
 	Compression Compression `protobuf:"varint,7,opt,name=compression,proto3,enum=syncline.applier.v1.Compression" json:"compression,omitempty"`
+	// Replication set of the source to take, instead of tables chosen here.
+	Set string `protobuf:"bytes,8,opt,name=set,proto3" json:"set,omitempty"`
+	// Values of the set's parameters, by name.
+	Parameters map[string]string `protobuf:"bytes,9,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// What the first copy does with a table that holds rows already. Not together with replace.
 	Initial       Initial `protobuf:"varint,40,opt,name=initial,proto3,enum=syncline.applier.v1.Initial" json:"initial,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -425,6 +429,20 @@ func (x *ReplicationSpec) GetCompression() Compression {
 		return x.Compression
 	}
 	return Compression_COMPRESSION_UNSPECIFIED
+}
+
+func (x *ReplicationSpec) GetSet() string {
+	if x != nil {
+		return x.Set
+	}
+	return ""
+}
+
+func (x *ReplicationSpec) GetParameters() map[string]string {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
 }
 
 func (x *ReplicationSpec) GetInitial() Initial {
@@ -2275,7 +2293,7 @@ var File_syncline_applier_v1_applier_proto protoreflect.FileDescriptor
 
 const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\n" +
-	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a syncline/applier/v1/repair.proto\x1a\x1esyncline/applier/v1/sync.proto\x1a\x1fsyncline/change/v1/change.proto\"\xce\x02\n" +
+	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a syncline/applier/v1/repair.proto\x1a\x1esyncline/applier/v1/sync.proto\x1a\x1fsyncline/change/v1/change.proto\"\xf5\x03\n" +
 	"\x0fReplicationSpec\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1c\n" +
 	"\tinventory\x18\x02 \x01(\tR\tinventory\x12%\n" +
@@ -2283,8 +2301,15 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x0eexclude_tables\x18\x04 \x03(\tR\rexcludeTables\x12\x18\n" +
 	"\areplace\x18\x05 \x01(\bR\areplace\x12!\n" +
 	"\fcopy_workers\x18\x06 \x01(\x05R\vcopyWorkers\x12B\n" +
-	"\vcompression\x18\a \x01(\x0e2 .syncline.applier.v1.CompressionR\vcompression\x126\n" +
-	"\ainitial\x18( \x01(\x0e2\x1c.syncline.applier.v1.InitialR\ainitial\"\xef\a\n" +
+	"\vcompression\x18\a \x01(\x0e2 .syncline.applier.v1.CompressionR\vcompression\x12\x10\n" +
+	"\x03set\x18\b \x01(\tR\x03set\x12T\n" +
+	"\n" +
+	"parameters\x18\t \x03(\v24.syncline.applier.v1.ReplicationSpec.ParametersEntryR\n" +
+	"parameters\x126\n" +
+	"\ainitial\x18( \x01(\x0e2\x1c.syncline.applier.v1.InitialR\ainitial\x1a=\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xef\a\n" +
 	"\vReplication\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationSpecR\x04spec\x120\n" +
@@ -2483,7 +2508,7 @@ func file_syncline_applier_v1_applier_proto_rawDescGZIP() []byte {
 }
 
 var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_syncline_applier_v1_applier_proto_goTypes = []any{
 	(Initial)(0),                      // 0: syncline.applier.v1.Initial
 	(Compression)(0),                  // 1: syncline.applier.v1.Compression
@@ -2516,92 +2541,94 @@ var file_syncline_applier_v1_applier_proto_goTypes = []any{
 	(*RowDifference)(nil),             // 28: syncline.applier.v1.RowDifference
 	(*TableVerification)(nil),         // 29: syncline.applier.v1.TableVerification
 	(*VerifyResult)(nil),              // 30: syncline.applier.v1.VerifyResult
-	(*v1.Position)(nil),               // 31: syncline.change.v1.Position
-	(*timestamppb.Timestamp)(nil),     // 32: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),       // 33: google.protobuf.Duration
-	(*RepairReplicationRequest)(nil),  // 34: syncline.applier.v1.RepairReplicationRequest
-	(*SyncReplicationRequest)(nil),    // 35: syncline.applier.v1.SyncReplicationRequest
-	(*ListSyncsRequest)(nil),          // 36: syncline.applier.v1.ListSyncsRequest
-	(*GetSyncRequest)(nil),            // 37: syncline.applier.v1.GetSyncRequest
-	(*WatchSyncRequest)(nil),          // 38: syncline.applier.v1.WatchSyncRequest
-	(*CancelSyncRequest)(nil),         // 39: syncline.applier.v1.CancelSyncRequest
-	(*RepairReplicationResponse)(nil), // 40: syncline.applier.v1.RepairReplicationResponse
-	(*SyncReplicationResponse)(nil),   // 41: syncline.applier.v1.SyncReplicationResponse
-	(*ListSyncsResponse)(nil),         // 42: syncline.applier.v1.ListSyncsResponse
-	(*GetSyncResponse)(nil),           // 43: syncline.applier.v1.GetSyncResponse
-	(*WatchSyncResponse)(nil),         // 44: syncline.applier.v1.WatchSyncResponse
-	(*CancelSyncResponse)(nil),        // 45: syncline.applier.v1.CancelSyncResponse
+	nil,                               // 31: syncline.applier.v1.ReplicationSpec.ParametersEntry
+	(*v1.Position)(nil),               // 32: syncline.change.v1.Position
+	(*timestamppb.Timestamp)(nil),     // 33: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 34: google.protobuf.Duration
+	(*RepairReplicationRequest)(nil),  // 35: syncline.applier.v1.RepairReplicationRequest
+	(*SyncReplicationRequest)(nil),    // 36: syncline.applier.v1.SyncReplicationRequest
+	(*ListSyncsRequest)(nil),          // 37: syncline.applier.v1.ListSyncsRequest
+	(*GetSyncRequest)(nil),            // 38: syncline.applier.v1.GetSyncRequest
+	(*WatchSyncRequest)(nil),          // 39: syncline.applier.v1.WatchSyncRequest
+	(*CancelSyncRequest)(nil),         // 40: syncline.applier.v1.CancelSyncRequest
+	(*RepairReplicationResponse)(nil), // 41: syncline.applier.v1.RepairReplicationResponse
+	(*SyncReplicationResponse)(nil),   // 42: syncline.applier.v1.SyncReplicationResponse
+	(*ListSyncsResponse)(nil),         // 43: syncline.applier.v1.ListSyncsResponse
+	(*GetSyncResponse)(nil),           // 44: syncline.applier.v1.GetSyncResponse
+	(*WatchSyncResponse)(nil),         // 45: syncline.applier.v1.WatchSyncResponse
+	(*CancelSyncResponse)(nil),        // 46: syncline.applier.v1.CancelSyncResponse
 }
 var file_syncline_applier_v1_applier_proto_depIdxs = []int32{
 	1,  // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
-	0,  // 1: syncline.applier.v1.ReplicationSpec.initial:type_name -> syncline.applier.v1.Initial
-	5,  // 2: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	2,  // 3: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
-	31, // 4: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
-	31, // 5: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
-	7,  // 6: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
-	32, // 7: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
-	32, // 8: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
-	32, // 9: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
-	32, // 10: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
-	8,  // 11: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
-	32, // 12: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
-	32, // 13: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
-	5,  // 14: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	6,  // 15: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	6,  // 16: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	6,  // 17: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
-	6,  // 18: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	6,  // 19: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	33, // 20: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
-	6,  // 21: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	33, // 22: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
-	31, // 23: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
-	6,  // 24: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	33, // 25: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
-	27, // 26: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
-	28, // 27: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
-	29, // 28: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
-	30, // 29: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
-	3,  // 30: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
-	4,  // 31: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
-	31, // 32: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
-	31, // 33: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
-	9,  // 34: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
-	11, // 35: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
-	13, // 36: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
-	15, // 37: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
-	17, // 38: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
-	19, // 39: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
-	21, // 40: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
-	23, // 41: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
-	25, // 42: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
-	34, // 43: syncline.applier.v1.ApplierService.RepairReplication:input_type -> syncline.applier.v1.RepairReplicationRequest
-	35, // 44: syncline.applier.v1.ApplierService.SyncReplication:input_type -> syncline.applier.v1.SyncReplicationRequest
-	36, // 45: syncline.applier.v1.ApplierService.ListSyncs:input_type -> syncline.applier.v1.ListSyncsRequest
-	37, // 46: syncline.applier.v1.ApplierService.GetSync:input_type -> syncline.applier.v1.GetSyncRequest
-	38, // 47: syncline.applier.v1.ApplierService.WatchSync:input_type -> syncline.applier.v1.WatchSyncRequest
-	39, // 48: syncline.applier.v1.ApplierService.CancelSync:input_type -> syncline.applier.v1.CancelSyncRequest
-	10, // 49: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
-	12, // 50: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
-	14, // 51: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
-	16, // 52: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
-	18, // 53: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
-	20, // 54: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
-	22, // 55: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
-	24, // 56: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
-	26, // 57: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
-	40, // 58: syncline.applier.v1.ApplierService.RepairReplication:output_type -> syncline.applier.v1.RepairReplicationResponse
-	41, // 59: syncline.applier.v1.ApplierService.SyncReplication:output_type -> syncline.applier.v1.SyncReplicationResponse
-	42, // 60: syncline.applier.v1.ApplierService.ListSyncs:output_type -> syncline.applier.v1.ListSyncsResponse
-	43, // 61: syncline.applier.v1.ApplierService.GetSync:output_type -> syncline.applier.v1.GetSyncResponse
-	44, // 62: syncline.applier.v1.ApplierService.WatchSync:output_type -> syncline.applier.v1.WatchSyncResponse
-	45, // 63: syncline.applier.v1.ApplierService.CancelSync:output_type -> syncline.applier.v1.CancelSyncResponse
-	49, // [49:64] is the sub-list for method output_type
-	34, // [34:49] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	31, // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
+	0,  // 2: syncline.applier.v1.ReplicationSpec.initial:type_name -> syncline.applier.v1.Initial
+	5,  // 3: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	2,  // 4: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
+	32, // 5: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
+	32, // 6: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
+	7,  // 7: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
+	33, // 8: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
+	33, // 9: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
+	33, // 10: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
+	33, // 11: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
+	8,  // 12: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
+	33, // 13: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
+	33, // 14: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
+	5,  // 15: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	6,  // 16: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	6,  // 17: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	6,  // 18: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
+	6,  // 19: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	6,  // 20: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	34, // 21: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
+	6,  // 22: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	34, // 23: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
+	32, // 24: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
+	6,  // 25: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	34, // 26: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
+	27, // 27: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
+	28, // 28: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
+	29, // 29: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
+	30, // 30: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
+	3,  // 31: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
+	4,  // 32: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
+	32, // 33: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
+	32, // 34: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
+	9,  // 35: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
+	11, // 36: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
+	13, // 37: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
+	15, // 38: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
+	17, // 39: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
+	19, // 40: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
+	21, // 41: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
+	23, // 42: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
+	25, // 43: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
+	35, // 44: syncline.applier.v1.ApplierService.RepairReplication:input_type -> syncline.applier.v1.RepairReplicationRequest
+	36, // 45: syncline.applier.v1.ApplierService.SyncReplication:input_type -> syncline.applier.v1.SyncReplicationRequest
+	37, // 46: syncline.applier.v1.ApplierService.ListSyncs:input_type -> syncline.applier.v1.ListSyncsRequest
+	38, // 47: syncline.applier.v1.ApplierService.GetSync:input_type -> syncline.applier.v1.GetSyncRequest
+	39, // 48: syncline.applier.v1.ApplierService.WatchSync:input_type -> syncline.applier.v1.WatchSyncRequest
+	40, // 49: syncline.applier.v1.ApplierService.CancelSync:input_type -> syncline.applier.v1.CancelSyncRequest
+	10, // 50: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
+	12, // 51: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
+	14, // 52: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
+	16, // 53: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
+	18, // 54: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
+	20, // 55: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
+	22, // 56: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
+	24, // 57: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
+	26, // 58: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
+	41, // 59: syncline.applier.v1.ApplierService.RepairReplication:output_type -> syncline.applier.v1.RepairReplicationResponse
+	42, // 60: syncline.applier.v1.ApplierService.SyncReplication:output_type -> syncline.applier.v1.SyncReplicationResponse
+	43, // 61: syncline.applier.v1.ApplierService.ListSyncs:output_type -> syncline.applier.v1.ListSyncsResponse
+	44, // 62: syncline.applier.v1.ApplierService.GetSync:output_type -> syncline.applier.v1.GetSyncResponse
+	45, // 63: syncline.applier.v1.ApplierService.WatchSync:output_type -> syncline.applier.v1.WatchSyncResponse
+	46, // 64: syncline.applier.v1.ApplierService.CancelSync:output_type -> syncline.applier.v1.CancelSyncResponse
+	50, // [50:65] is the sub-list for method output_type
+	35, // [35:50] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_syncline_applier_v1_applier_proto_init() }
@@ -2624,7 +2651,7 @@ func file_syncline_applier_v1_applier_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_applier_v1_applier_proto_rawDesc), len(file_syncline_applier_v1_applier_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

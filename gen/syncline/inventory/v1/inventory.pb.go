@@ -201,7 +201,11 @@ func (x *TableSelection) GetExclude() []string {
 type GetInventoryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Which tables; all when not set.
-	Tables        *TableSelection `protobuf:"bytes,1,opt,name=tables,proto3" json:"tables,omitempty"`
+	Tables *TableSelection `protobuf:"bytes,1,opt,name=tables,proto3" json:"tables,omitempty"`
+	// Only tables of this replication set. Tables are selected by one or the other.
+	Set string `protobuf:"bytes,2,opt,name=set,proto3" json:"set,omitempty"`
+	// Values of the set's parameters, by name.
+	Parameters    map[string]string `protobuf:"bytes,3,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -243,6 +247,20 @@ func (x *GetInventoryRequest) GetTables() *TableSelection {
 	return nil
 }
 
+func (x *GetInventoryRequest) GetSet() string {
+	if x != nil {
+		return x.Set
+	}
+	return ""
+}
+
+func (x *GetInventoryRequest) GetParameters() map[string]string {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
 // GetInventoryResponse is the inventory.
 type GetInventoryResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -258,7 +276,9 @@ type GetInventoryResponse struct {
 	NotReplicated []*NotReplicated `protobuf:"bytes,5,rep,name=not_replicated,json=notReplicated,proto3" json:"not_replicated,omitempty"`
 	// The whole description of schemas, types, sequences, tables, indexes and constraints, as JSON of Syncline's schema
 	// descriptors: what another node creates missing objects from.
-	Descriptors   []byte `protobuf:"bytes,6,opt,name=descriptors,proto3" json:"descriptors,omitempty"`
+	Descriptors []byte `protobuf:"bytes,6,opt,name=descriptors,proto3" json:"descriptors,omitempty"`
+	// Version of the set that was asked for; 0 without a set.
+	SetVersion    int64 `protobuf:"varint,7,opt,name=set_version,json=setVersion,proto3" json:"set_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -335,6 +355,13 @@ func (x *GetInventoryResponse) GetDescriptors() []byte {
 	return nil
 }
 
+func (x *GetInventoryResponse) GetSetVersion() int64 {
+	if x != nil {
+		return x.SetVersion
+	}
+	return 0
+}
+
 // Table is one table of the inventory.
 type Table struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -363,7 +390,9 @@ type Table struct {
 	// Number of constraints.
 	Constraints int32 `protobuf:"varint,12,opt,name=constraints,proto3" json:"constraints,omitempty"`
 	// The parent, when this is a partition: "schema"."name".
-	Parent        string `protobuf:"bytes,13,opt,name=parent,proto3" json:"parent,omitempty"`
+	Parent string `protobuf:"bytes,13,opt,name=parent,proto3" json:"parent,omitempty"`
+	// The selector by which the set that was asked for chooses rows of the table; empty for all rows.
+	Rows          string `protobuf:"bytes,40,opt,name=rows,proto3" json:"rows,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -485,6 +514,13 @@ func (x *Table) GetConstraints() int32 {
 func (x *Table) GetParent() string {
 	if x != nil {
 		return x.Parent
+	}
+	return ""
+}
+
+func (x *Table) GetRows() string {
+	if x != nil {
+		return x.Rows
 	}
 	return ""
 }
@@ -1264,7 +1300,13 @@ type DumpRequest struct {
 	ChunkBytes int32 `protobuf:"varint,8,opt,name=chunk_bytes,json=chunkBytes,proto3" json:"chunk_bytes,omitempty"`
 	// Types of the columns, by OID, as the client knows them: one for each of columns, or none. A column that is of another type in the
 	// snapshot is refused with TABLE_REWRITTEN. Binary rows do not say what they are made of.
-	ColumnTypes   []uint32 `protobuf:"varint,9,rep,packed,name=column_types,json=columnTypes,proto3" json:"column_types,omitempty"`
+	ColumnTypes []uint32 `protobuf:"varint,9,rep,packed,name=column_types,json=columnTypes,proto3" json:"column_types,omitempty"`
+	// Only rows of this replication set, and no table that is not in it; all rows when empty.
+	Set string `protobuf:"bytes,10,opt,name=set,proto3" json:"set,omitempty"`
+	// Values of the set's parameters, by name.
+	Parameters map[string]string `protobuf:"bytes,11,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The version of the set that is expected: FAILED_PRECONDITION with reason SET_CHANGED if it is another one. 0 takes the present one.
+	SetVersion    int64 `protobuf:"varint,12,opt,name=set_version,json=setVersion,proto3" json:"set_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1360,6 +1402,27 @@ func (x *DumpRequest) GetColumnTypes() []uint32 {
 		return x.ColumnTypes
 	}
 	return nil
+}
+
+func (x *DumpRequest) GetSet() string {
+	if x != nil {
+		return x.Set
+	}
+	return ""
+}
+
+func (x *DumpRequest) GetParameters() map[string]string {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
+func (x *DumpRequest) GetSetVersion() int64 {
+	if x != nil {
+		return x.SetVersion
+	}
+	return 0
 }
 
 // DumpResponse is a piece of the dump.
@@ -1559,7 +1622,13 @@ type ChecksumRequest struct {
 	// In the order of the digest: each range is cut into so many chunks of equal width; 1 when 0, at most 65,536 in all.
 	Chunks int32 `protobuf:"varint,9,opt,name=chunks,proto3" json:"chunks,omitempty"`
 	// Give each row instead of chunks.
-	Rows          bool `protobuf:"varint,10,opt,name=rows,proto3" json:"rows,omitempty"`
+	Rows bool `protobuf:"varint,10,opt,name=rows,proto3" json:"rows,omitempty"`
+	// Only rows of this replication set, and no table that is not in it; all rows when empty.
+	Set string `protobuf:"bytes,11,opt,name=set,proto3" json:"set,omitempty"`
+	// Values of the set's parameters, by name.
+	Parameters map[string]string `protobuf:"bytes,12,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The version of the set that is expected: FAILED_PRECONDITION with reason SET_CHANGED if it is another one. 0 takes the present one.
+	SetVersion    int64 `protobuf:"varint,13,opt,name=set_version,json=setVersion,proto3" json:"set_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1662,6 +1731,27 @@ func (x *ChecksumRequest) GetRows() bool {
 		return x.Rows
 	}
 	return false
+}
+
+func (x *ChecksumRequest) GetSet() string {
+	if x != nil {
+		return x.Set
+	}
+	return ""
+}
+
+func (x *ChecksumRequest) GetParameters() map[string]string {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
+func (x *ChecksumRequest) GetSetVersion() int64 {
+	if x != nil {
+		return x.SetVersion
+	}
+	return 0
 }
 
 // ChecksumResponse is some of the chunks, or of the rows.
@@ -1918,16 +2008,25 @@ const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	"%syncline/inventory/v1/inventory.proto\x12\x15syncline.inventory.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\x1a syncline/inventory/v1/rows.proto\"D\n" +
 	"\x0eTableSelection\x12\x18\n" +
 	"\ainclude\x18\x01 \x03(\tR\ainclude\x12\x18\n" +
-	"\aexclude\x18\x02 \x03(\tR\aexclude\"T\n" +
+	"\aexclude\x18\x02 \x03(\tR\aexclude\"\x81\x02\n" +
 	"\x13GetInventoryRequest\x12=\n" +
-	"\x06tables\x18\x01 \x01(\v2%.syncline.inventory.v1.TableSelectionR\x06tables\"\xbd\x02\n" +
+	"\x06tables\x18\x01 \x01(\v2%.syncline.inventory.v1.TableSelectionR\x06tables\x12\x10\n" +
+	"\x03set\x18\x02 \x01(\tR\x03set\x12Z\n" +
+	"\n" +
+	"parameters\x18\x03 \x03(\v2:.syncline.inventory.v1.GetInventoryRequest.ParametersEntryR\n" +
+	"parameters\x1a=\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xde\x02\n" +
 	"\x14GetInventoryResponse\x12\x1b\n" +
 	"\tserver_id\x18\x01 \x01(\tR\bserverId\x12)\n" +
 	"\x10postgres_version\x18\x02 \x01(\x05R\x0fpostgresVersion\x128\n" +
 	"\bposition\x18\x03 \x01(\v2\x1c.syncline.change.v1.PositionR\bposition\x124\n" +
 	"\x06tables\x18\x04 \x03(\v2\x1c.syncline.inventory.v1.TableR\x06tables\x12K\n" +
 	"\x0enot_replicated\x18\x05 \x03(\v2$.syncline.inventory.v1.NotReplicatedR\rnotReplicated\x12 \n" +
-	"\vdescriptors\x18\x06 \x01(\fR\vdescriptors\"\x8f\x03\n" +
+	"\vdescriptors\x18\x06 \x01(\fR\vdescriptors\x12\x1f\n" +
+	"\vset_version\x18\a \x01(\x03R\n" +
+	"setVersion\"\xa3\x03\n" +
 	"\x05Table\x12\x10\n" +
 	"\x03oid\x18\x01 \x01(\rR\x03oid\x12\x16\n" +
 	"\x06schema\x18\x02 \x01(\tR\x06schema\x12\x12\n" +
@@ -1942,7 +2041,8 @@ const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	" \x01(\x03R\x05pages\x12\x18\n" +
 	"\aindexes\x18\v \x01(\x05R\aindexes\x12 \n" +
 	"\vconstraints\x18\f \x01(\x05R\vconstraints\x12\x16\n" +
-	"\x06parent\x18\r \x01(\tR\x06parent\"i\n" +
+	"\x06parent\x18\r \x01(\tR\x06parent\x12\x12\n" +
+	"\x04rows\x18( \x01(\tR\x04rows\"i\n" +
 	"\x06Column\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x19\n" +
@@ -1989,7 +2089,7 @@ const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	"\x15CloseSnapshotResponse\"\x16\n" +
 	"\x14ListSnapshotsRequest\"V\n" +
 	"\x15ListSnapshotsResponse\x12=\n" +
-	"\tsnapshots\x18\x01 \x03(\v2\x1f.syncline.inventory.v1.SnapshotR\tsnapshots\"\xab\x02\n" +
+	"\tsnapshots\x18\x01 \x03(\v2\x1f.syncline.inventory.v1.SnapshotR\tsnapshots\"\xf1\x03\n" +
 	"\vDumpRequest\x12\x1f\n" +
 	"\vsnapshot_id\x18\x01 \x01(\tR\n" +
 	"snapshotId\x12\x16\n" +
@@ -2001,7 +2101,17 @@ const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	"\x06format\x18\a \x01(\x0e2!.syncline.inventory.v1.DumpFormatR\x06format\x12\x1f\n" +
 	"\vchunk_bytes\x18\b \x01(\x05R\n" +
 	"chunkBytes\x12!\n" +
-	"\fcolumn_types\x18\t \x03(\rR\vcolumnTypes\"h\n" +
+	"\fcolumn_types\x18\t \x03(\rR\vcolumnTypes\x12\x10\n" +
+	"\x03set\x18\n" +
+	" \x01(\tR\x03set\x12R\n" +
+	"\n" +
+	"parameters\x18\v \x03(\v22.syncline.inventory.v1.DumpRequest.ParametersEntryR\n" +
+	"parameters\x12\x1f\n" +
+	"\vset_version\x18\f \x01(\x03R\n" +
+	"setVersion\x1a=\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"h\n" +
 	"\fDumpResponse\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x120\n" +
 	"\x03end\x18\x02 \x01(\v2\x1e.syncline.inventory.v1.DumpEndR\x03end\x12\x12\n" +
@@ -2011,7 +2121,7 @@ const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\":\n" +
 	"\bKeyRange\x12\x14\n" +
 	"\x05after\x18\x01 \x03(\tR\x05after\x12\x18\n" +
-	"\athrough\x18\x02 \x03(\tR\athrough\"\xd3\x02\n" +
+	"\athrough\x18\x02 \x03(\tR\athrough\"\x9d\x04\n" +
 	"\x0fChecksumRequest\x12\x1f\n" +
 	"\vsnapshot_id\x18\x01 \x01(\tR\n" +
 	"snapshotId\x12\x16\n" +
@@ -2024,7 +2134,16 @@ const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	"\x0erows_per_chunk\x18\b \x01(\x03R\frowsPerChunk\x12\x16\n" +
 	"\x06chunks\x18\t \x01(\x05R\x06chunks\x12\x12\n" +
 	"\x04rows\x18\n" +
-	" \x01(\bR\x04rows\"\xbe\x01\n" +
+	" \x01(\bR\x04rows\x12\x10\n" +
+	"\x03set\x18\v \x01(\tR\x03set\x12V\n" +
+	"\n" +
+	"parameters\x18\f \x03(\v26.syncline.inventory.v1.ChecksumRequest.ParametersEntryR\n" +
+	"parameters\x12\x1f\n" +
+	"\vset_version\x18\r \x01(\x03R\n" +
+	"setVersion\x1a=\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbe\x01\n" +
 	"\x10ChecksumResponse\x12<\n" +
 	"\x06chunks\x18\x01 \x03(\v2$.syncline.inventory.v1.ChecksumChunkR\x06chunks\x126\n" +
 	"\x04rows\x18\x02 \x03(\v2\".syncline.inventory.v1.ChecksumRowR\x04rows\x124\n" +
@@ -2074,7 +2193,7 @@ func file_syncline_inventory_v1_inventory_proto_rawDescGZIP() []byte {
 }
 
 var file_syncline_inventory_v1_inventory_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_syncline_inventory_v1_inventory_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_syncline_inventory_v1_inventory_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_syncline_inventory_v1_inventory_proto_goTypes = []any{
 	(DumpFormat)(0),               // 0: syncline.inventory.v1.DumpFormat
 	(ChecksumOrder)(0),            // 1: syncline.inventory.v1.ChecksumOrder
@@ -2104,59 +2223,65 @@ var file_syncline_inventory_v1_inventory_proto_goTypes = []any{
 	(*ChecksumChunk)(nil),         // 25: syncline.inventory.v1.ChecksumChunk
 	(*ChecksumRow)(nil),           // 26: syncline.inventory.v1.ChecksumRow
 	(*ChecksumEnd)(nil),           // 27: syncline.inventory.v1.ChecksumEnd
-	(*v1.Position)(nil),           // 28: syncline.change.v1.Position
-	(*durationpb.Duration)(nil),   // 29: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
-	(*ReadRowsRequest)(nil),       // 31: syncline.inventory.v1.ReadRowsRequest
-	(*ReadRowsResponse)(nil),      // 32: syncline.inventory.v1.ReadRowsResponse
+	nil,                           // 28: syncline.inventory.v1.GetInventoryRequest.ParametersEntry
+	nil,                           // 29: syncline.inventory.v1.DumpRequest.ParametersEntry
+	nil,                           // 30: syncline.inventory.v1.ChecksumRequest.ParametersEntry
+	(*v1.Position)(nil),           // 31: syncline.change.v1.Position
+	(*durationpb.Duration)(nil),   // 32: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
+	(*ReadRowsRequest)(nil),       // 34: syncline.inventory.v1.ReadRowsRequest
+	(*ReadRowsResponse)(nil),      // 35: syncline.inventory.v1.ReadRowsResponse
 }
 var file_syncline_inventory_v1_inventory_proto_depIdxs = []int32{
 	2,  // 0: syncline.inventory.v1.GetInventoryRequest.tables:type_name -> syncline.inventory.v1.TableSelection
-	28, // 1: syncline.inventory.v1.GetInventoryResponse.position:type_name -> syncline.change.v1.Position
-	5,  // 2: syncline.inventory.v1.GetInventoryResponse.tables:type_name -> syncline.inventory.v1.Table
-	7,  // 3: syncline.inventory.v1.GetInventoryResponse.not_replicated:type_name -> syncline.inventory.v1.NotReplicated
-	6,  // 4: syncline.inventory.v1.Table.columns:type_name -> syncline.inventory.v1.Column
-	29, // 5: syncline.inventory.v1.OpenSnapshotRequest.ttl:type_name -> google.protobuf.Duration
-	29, // 6: syncline.inventory.v1.OpenSnapshotRequest.wait:type_name -> google.protobuf.Duration
-	10, // 7: syncline.inventory.v1.OpenSnapshotResponse.waiting:type_name -> syncline.inventory.v1.SnapshotWait
-	12, // 8: syncline.inventory.v1.OpenSnapshotResponse.snapshot:type_name -> syncline.inventory.v1.Snapshot
-	11, // 9: syncline.inventory.v1.SnapshotWait.transactions:type_name -> syncline.inventory.v1.RunningTransaction
-	30, // 10: syncline.inventory.v1.RunningTransaction.start_time:type_name -> google.protobuf.Timestamp
-	28, // 11: syncline.inventory.v1.Snapshot.position:type_name -> syncline.change.v1.Position
-	30, // 12: syncline.inventory.v1.Snapshot.expire_time:type_name -> google.protobuf.Timestamp
-	30, // 13: syncline.inventory.v1.Snapshot.create_time:type_name -> google.protobuf.Timestamp
-	29, // 14: syncline.inventory.v1.RenewSnapshotRequest.ttl:type_name -> google.protobuf.Duration
-	12, // 15: syncline.inventory.v1.RenewSnapshotResponse.snapshot:type_name -> syncline.inventory.v1.Snapshot
-	12, // 16: syncline.inventory.v1.ListSnapshotsResponse.snapshots:type_name -> syncline.inventory.v1.Snapshot
-	0,  // 17: syncline.inventory.v1.DumpRequest.format:type_name -> syncline.inventory.v1.DumpFormat
-	21, // 18: syncline.inventory.v1.DumpResponse.end:type_name -> syncline.inventory.v1.DumpEnd
-	1,  // 19: syncline.inventory.v1.ChecksumRequest.order:type_name -> syncline.inventory.v1.ChecksumOrder
-	22, // 20: syncline.inventory.v1.ChecksumRequest.ranges:type_name -> syncline.inventory.v1.KeyRange
-	25, // 21: syncline.inventory.v1.ChecksumResponse.chunks:type_name -> syncline.inventory.v1.ChecksumChunk
-	26, // 22: syncline.inventory.v1.ChecksumResponse.rows:type_name -> syncline.inventory.v1.ChecksumRow
-	27, // 23: syncline.inventory.v1.ChecksumResponse.end:type_name -> syncline.inventory.v1.ChecksumEnd
-	22, // 24: syncline.inventory.v1.ChecksumChunk.range:type_name -> syncline.inventory.v1.KeyRange
-	3,  // 25: syncline.inventory.v1.InventoryService.GetInventory:input_type -> syncline.inventory.v1.GetInventoryRequest
-	8,  // 26: syncline.inventory.v1.InventoryService.OpenSnapshot:input_type -> syncline.inventory.v1.OpenSnapshotRequest
-	13, // 27: syncline.inventory.v1.InventoryService.RenewSnapshot:input_type -> syncline.inventory.v1.RenewSnapshotRequest
-	15, // 28: syncline.inventory.v1.InventoryService.CloseSnapshot:input_type -> syncline.inventory.v1.CloseSnapshotRequest
-	17, // 29: syncline.inventory.v1.InventoryService.ListSnapshots:input_type -> syncline.inventory.v1.ListSnapshotsRequest
-	19, // 30: syncline.inventory.v1.InventoryService.Dump:input_type -> syncline.inventory.v1.DumpRequest
-	23, // 31: syncline.inventory.v1.InventoryService.Checksum:input_type -> syncline.inventory.v1.ChecksumRequest
-	31, // 32: syncline.inventory.v1.InventoryService.ReadRows:input_type -> syncline.inventory.v1.ReadRowsRequest
-	4,  // 33: syncline.inventory.v1.InventoryService.GetInventory:output_type -> syncline.inventory.v1.GetInventoryResponse
-	9,  // 34: syncline.inventory.v1.InventoryService.OpenSnapshot:output_type -> syncline.inventory.v1.OpenSnapshotResponse
-	14, // 35: syncline.inventory.v1.InventoryService.RenewSnapshot:output_type -> syncline.inventory.v1.RenewSnapshotResponse
-	16, // 36: syncline.inventory.v1.InventoryService.CloseSnapshot:output_type -> syncline.inventory.v1.CloseSnapshotResponse
-	18, // 37: syncline.inventory.v1.InventoryService.ListSnapshots:output_type -> syncline.inventory.v1.ListSnapshotsResponse
-	20, // 38: syncline.inventory.v1.InventoryService.Dump:output_type -> syncline.inventory.v1.DumpResponse
-	24, // 39: syncline.inventory.v1.InventoryService.Checksum:output_type -> syncline.inventory.v1.ChecksumResponse
-	32, // 40: syncline.inventory.v1.InventoryService.ReadRows:output_type -> syncline.inventory.v1.ReadRowsResponse
-	33, // [33:41] is the sub-list for method output_type
-	25, // [25:33] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	28, // 1: syncline.inventory.v1.GetInventoryRequest.parameters:type_name -> syncline.inventory.v1.GetInventoryRequest.ParametersEntry
+	31, // 2: syncline.inventory.v1.GetInventoryResponse.position:type_name -> syncline.change.v1.Position
+	5,  // 3: syncline.inventory.v1.GetInventoryResponse.tables:type_name -> syncline.inventory.v1.Table
+	7,  // 4: syncline.inventory.v1.GetInventoryResponse.not_replicated:type_name -> syncline.inventory.v1.NotReplicated
+	6,  // 5: syncline.inventory.v1.Table.columns:type_name -> syncline.inventory.v1.Column
+	32, // 6: syncline.inventory.v1.OpenSnapshotRequest.ttl:type_name -> google.protobuf.Duration
+	32, // 7: syncline.inventory.v1.OpenSnapshotRequest.wait:type_name -> google.protobuf.Duration
+	10, // 8: syncline.inventory.v1.OpenSnapshotResponse.waiting:type_name -> syncline.inventory.v1.SnapshotWait
+	12, // 9: syncline.inventory.v1.OpenSnapshotResponse.snapshot:type_name -> syncline.inventory.v1.Snapshot
+	11, // 10: syncline.inventory.v1.SnapshotWait.transactions:type_name -> syncline.inventory.v1.RunningTransaction
+	33, // 11: syncline.inventory.v1.RunningTransaction.start_time:type_name -> google.protobuf.Timestamp
+	31, // 12: syncline.inventory.v1.Snapshot.position:type_name -> syncline.change.v1.Position
+	33, // 13: syncline.inventory.v1.Snapshot.expire_time:type_name -> google.protobuf.Timestamp
+	33, // 14: syncline.inventory.v1.Snapshot.create_time:type_name -> google.protobuf.Timestamp
+	32, // 15: syncline.inventory.v1.RenewSnapshotRequest.ttl:type_name -> google.protobuf.Duration
+	12, // 16: syncline.inventory.v1.RenewSnapshotResponse.snapshot:type_name -> syncline.inventory.v1.Snapshot
+	12, // 17: syncline.inventory.v1.ListSnapshotsResponse.snapshots:type_name -> syncline.inventory.v1.Snapshot
+	0,  // 18: syncline.inventory.v1.DumpRequest.format:type_name -> syncline.inventory.v1.DumpFormat
+	29, // 19: syncline.inventory.v1.DumpRequest.parameters:type_name -> syncline.inventory.v1.DumpRequest.ParametersEntry
+	21, // 20: syncline.inventory.v1.DumpResponse.end:type_name -> syncline.inventory.v1.DumpEnd
+	1,  // 21: syncline.inventory.v1.ChecksumRequest.order:type_name -> syncline.inventory.v1.ChecksumOrder
+	22, // 22: syncline.inventory.v1.ChecksumRequest.ranges:type_name -> syncline.inventory.v1.KeyRange
+	30, // 23: syncline.inventory.v1.ChecksumRequest.parameters:type_name -> syncline.inventory.v1.ChecksumRequest.ParametersEntry
+	25, // 24: syncline.inventory.v1.ChecksumResponse.chunks:type_name -> syncline.inventory.v1.ChecksumChunk
+	26, // 25: syncline.inventory.v1.ChecksumResponse.rows:type_name -> syncline.inventory.v1.ChecksumRow
+	27, // 26: syncline.inventory.v1.ChecksumResponse.end:type_name -> syncline.inventory.v1.ChecksumEnd
+	22, // 27: syncline.inventory.v1.ChecksumChunk.range:type_name -> syncline.inventory.v1.KeyRange
+	3,  // 28: syncline.inventory.v1.InventoryService.GetInventory:input_type -> syncline.inventory.v1.GetInventoryRequest
+	8,  // 29: syncline.inventory.v1.InventoryService.OpenSnapshot:input_type -> syncline.inventory.v1.OpenSnapshotRequest
+	13, // 30: syncline.inventory.v1.InventoryService.RenewSnapshot:input_type -> syncline.inventory.v1.RenewSnapshotRequest
+	15, // 31: syncline.inventory.v1.InventoryService.CloseSnapshot:input_type -> syncline.inventory.v1.CloseSnapshotRequest
+	17, // 32: syncline.inventory.v1.InventoryService.ListSnapshots:input_type -> syncline.inventory.v1.ListSnapshotsRequest
+	19, // 33: syncline.inventory.v1.InventoryService.Dump:input_type -> syncline.inventory.v1.DumpRequest
+	23, // 34: syncline.inventory.v1.InventoryService.Checksum:input_type -> syncline.inventory.v1.ChecksumRequest
+	34, // 35: syncline.inventory.v1.InventoryService.ReadRows:input_type -> syncline.inventory.v1.ReadRowsRequest
+	4,  // 36: syncline.inventory.v1.InventoryService.GetInventory:output_type -> syncline.inventory.v1.GetInventoryResponse
+	9,  // 37: syncline.inventory.v1.InventoryService.OpenSnapshot:output_type -> syncline.inventory.v1.OpenSnapshotResponse
+	14, // 38: syncline.inventory.v1.InventoryService.RenewSnapshot:output_type -> syncline.inventory.v1.RenewSnapshotResponse
+	16, // 39: syncline.inventory.v1.InventoryService.CloseSnapshot:output_type -> syncline.inventory.v1.CloseSnapshotResponse
+	18, // 40: syncline.inventory.v1.InventoryService.ListSnapshots:output_type -> syncline.inventory.v1.ListSnapshotsResponse
+	20, // 41: syncline.inventory.v1.InventoryService.Dump:output_type -> syncline.inventory.v1.DumpResponse
+	24, // 42: syncline.inventory.v1.InventoryService.Checksum:output_type -> syncline.inventory.v1.ChecksumResponse
+	35, // 43: syncline.inventory.v1.InventoryService.ReadRows:output_type -> syncline.inventory.v1.ReadRowsResponse
+	36, // [36:44] is the sub-list for method output_type
+	28, // [28:36] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_syncline_inventory_v1_inventory_proto_init() }
@@ -2175,7 +2300,7 @@ func file_syncline_inventory_v1_inventory_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_inventory_v1_inventory_proto_rawDesc), len(file_syncline_inventory_v1_inventory_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   26,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -43,7 +43,13 @@ type ReadRowsRequest struct {
 	Hashes [][]byte `protobuf:"bytes,7,rep,name=hashes,proto3" json:"hashes,omitempty"`
 	// Compare the texts of keys, for which the whole table is read. Without it a key that is no value of its column's type is refused
 	// with INVALID_RANGE.
-	KeysAsText    bool `protobuf:"varint,8,opt,name=keys_as_text,json=keysAsText,proto3" json:"keys_as_text,omitempty"`
+	KeysAsText bool `protobuf:"varint,8,opt,name=keys_as_text,json=keysAsText,proto3" json:"keys_as_text,omitempty"`
+	// Only rows of this replication set, and no table that is not in it; all rows when empty.
+	Set string `protobuf:"bytes,9,opt,name=set,proto3" json:"set,omitempty"`
+	// Values of the set's parameters, by name.
+	Parameters map[string]string `protobuf:"bytes,10,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The version of the set that is expected: FAILED_PRECONDITION with reason SET_CHANGED if it is another one. 0 takes the present one.
+	SetVersion    int64 `protobuf:"varint,11,opt,name=set_version,json=setVersion,proto3" json:"set_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -132,6 +138,27 @@ func (x *ReadRowsRequest) GetKeysAsText() bool {
 		return x.KeysAsText
 	}
 	return false
+}
+
+func (x *ReadRowsRequest) GetSet() string {
+	if x != nil {
+		return x.Set
+	}
+	return ""
+}
+
+func (x *ReadRowsRequest) GetParameters() map[string]string {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
+func (x *ReadRowsRequest) GetSetVersion() int64 {
+	if x != nil {
+		return x.SetVersion
+	}
+	return 0
 }
 
 // RowKey is the key of one row.
@@ -286,7 +313,7 @@ var File_syncline_inventory_v1_rows_proto protoreflect.FileDescriptor
 
 const file_syncline_inventory_v1_rows_proto_rawDesc = "" +
 	"\n" +
-	" syncline/inventory/v1/rows.proto\x12\x15syncline.inventory.v1\"\xf9\x01\n" +
+	" syncline/inventory/v1/rows.proto\x12\x15syncline.inventory.v1\"\xc3\x03\n" +
 	"\x0fReadRowsRequest\x12\x1f\n" +
 	"\vsnapshot_id\x18\x01 \x01(\tR\n" +
 	"snapshotId\x12\x16\n" +
@@ -297,7 +324,17 @@ const file_syncline_inventory_v1_rows_proto_rawDesc = "" +
 	"\x04keys\x18\x06 \x03(\v2\x1d.syncline.inventory.v1.RowKeyR\x04keys\x12\x16\n" +
 	"\x06hashes\x18\a \x03(\fR\x06hashes\x12 \n" +
 	"\fkeys_as_text\x18\b \x01(\bR\n" +
-	"keysAsText\" \n" +
+	"keysAsText\x12\x10\n" +
+	"\x03set\x18\t \x01(\tR\x03set\x12V\n" +
+	"\n" +
+	"parameters\x18\n" +
+	" \x03(\v26.syncline.inventory.v1.ReadRowsRequest.ParametersEntryR\n" +
+	"parameters\x12\x1f\n" +
+	"\vset_version\x18\v \x01(\x03R\n" +
+	"setVersion\x1a=\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\" \n" +
 	"\x06RowKey\x12\x16\n" +
 	"\x06values\x18\x01 \x03(\tR\x06values\"\\\n" +
 	"\x10ReadRowsResponse\x12\x12\n" +
@@ -318,21 +355,23 @@ func file_syncline_inventory_v1_rows_proto_rawDescGZIP() []byte {
 	return file_syncline_inventory_v1_rows_proto_rawDescData
 }
 
-var file_syncline_inventory_v1_rows_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_syncline_inventory_v1_rows_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_syncline_inventory_v1_rows_proto_goTypes = []any{
 	(*ReadRowsRequest)(nil),  // 0: syncline.inventory.v1.ReadRowsRequest
 	(*RowKey)(nil),           // 1: syncline.inventory.v1.RowKey
 	(*ReadRowsResponse)(nil), // 2: syncline.inventory.v1.ReadRowsResponse
 	(*ReadRowsEnd)(nil),      // 3: syncline.inventory.v1.ReadRowsEnd
+	nil,                      // 4: syncline.inventory.v1.ReadRowsRequest.ParametersEntry
 }
 var file_syncline_inventory_v1_rows_proto_depIdxs = []int32{
 	1, // 0: syncline.inventory.v1.ReadRowsRequest.keys:type_name -> syncline.inventory.v1.RowKey
-	3, // 1: syncline.inventory.v1.ReadRowsResponse.end:type_name -> syncline.inventory.v1.ReadRowsEnd
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	4, // 1: syncline.inventory.v1.ReadRowsRequest.parameters:type_name -> syncline.inventory.v1.ReadRowsRequest.ParametersEntry
+	3, // 2: syncline.inventory.v1.ReadRowsResponse.end:type_name -> syncline.inventory.v1.ReadRowsEnd
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_syncline_inventory_v1_rows_proto_init() }
@@ -346,7 +385,7 @@ func file_syncline_inventory_v1_rows_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_inventory_v1_rows_proto_rawDesc), len(file_syncline_inventory_v1_rows_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -79,9 +79,13 @@ func (Start) EnumDescriptor() ([]byte, []int) {
 	return file_syncline_logger_v1_logger_proto_rawDescGZIP(), []int{0}
 }
 
-// GetStateRequest has no options.
+// GetStateRequest asks for the state.
 type GetStateRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Tell only of tables of this replication set; of all when empty.
+	Set string `protobuf:"bytes,1,opt,name=set,proto3" json:"set,omitempty"`
+	// Values of the set's parameters, by name.
+	Parameters    map[string]string `protobuf:"bytes,2,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -114,6 +118,20 @@ func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use GetStateRequest.ProtoReflect.Descriptor instead.
 func (*GetStateRequest) Descriptor() ([]byte, []int) {
 	return file_syncline_logger_v1_logger_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *GetStateRequest) GetSet() string {
+	if x != nil {
+		return x.Set
+	}
+	return ""
+}
+
+func (x *GetStateRequest) GetParameters() map[string]string {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
 }
 
 // GetStateResponse is the logger's state.
@@ -496,7 +514,16 @@ type FollowRequest struct {
 	// more of them. REST serves single records, and ends with exactly this many.
 	Limit int64 `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"`
 	// End the stream once nothing has come for this long, at most 1 h; 0 s ends it at the log's head. It follows for ever when not set.
-	Wait          *durationpb.Duration `protobuf:"bytes,7,opt,name=wait,proto3" json:"wait,omitempty"`
+	Wait *durationpb.Duration `protobuf:"bytes,7,opt,name=wait,proto3" json:"wait,omitempty"`
+	// Serve only what this replication set selects; everything when empty. Rows that enter the set come as inserts, rows that leave it as
+	// deletes, and transactions without anything of the set do not come. Block numbers are the stream's own then.
+	Set string `protobuf:"bytes,8,opt,name=set,proto3" json:"set,omitempty"`
+	// Values of the set's parameters, by name.
+	Parameters map[string]string `protobuf:"bytes,9,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The version of the set that is expected: FAILED_PRECONDITION with reason SET_CHANGED if it is another one. 0 takes the present one.
+	SetVersion int64 `protobuf:"varint,10,opt,name=set_version,json=setVersion,proto3" json:"set_version,omitempty"`
+	// Serve only what this selects, as if there were such a set. Not together with set.
+	Selection     *SetSpec `protobuf:"bytes,11,opt,name=selection,proto3" json:"selection,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -576,6 +603,34 @@ func (x *FollowRequest) GetLimit() int64 {
 func (x *FollowRequest) GetWait() *durationpb.Duration {
 	if x != nil {
 		return x.Wait
+	}
+	return nil
+}
+
+func (x *FollowRequest) GetSet() string {
+	if x != nil {
+		return x.Set
+	}
+	return ""
+}
+
+func (x *FollowRequest) GetParameters() map[string]string {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
+func (x *FollowRequest) GetSetVersion() int64 {
+	if x != nil {
+		return x.SetVersion
+	}
+	return 0
+}
+
+func (x *FollowRequest) GetSelection() *SetSpec {
+	if x != nil {
+		return x.Selection
 	}
 	return nil
 }
@@ -722,7 +777,9 @@ type Started struct {
 	// Transactions after this position follow.
 	Position *v1.Position `protobuf:"bytes,1,opt,name=position,proto3" json:"position,omitempty"`
 	// Server id of the primary.
-	ServerId      string `protobuf:"bytes,2,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
+	ServerId string `protobuf:"bytes,2,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
+	// Version of the set that is served; 0 without a set.
+	SetVersion    int64 `protobuf:"varint,3,opt,name=set_version,json=setVersion,proto3" json:"set_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -769,6 +826,13 @@ func (x *Started) GetServerId() string {
 		return x.ServerId
 	}
 	return ""
+}
+
+func (x *Started) GetSetVersion() int64 {
+	if x != nil {
+		return x.SetVersion
+	}
+	return 0
 }
 
 // Ended says where a bounded stream ends, so that the next one can go on from there.
@@ -1353,8 +1417,15 @@ var File_syncline_logger_v1_logger_proto protoreflect.FileDescriptor
 
 const file_syncline_logger_v1_logger_proto_rawDesc = "" +
 	"\n" +
-	"\x1fsyncline/logger/v1/logger.proto\x12\x12syncline.logger.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\"\x11\n" +
-	"\x0fGetStateRequest\"\xf1\x05\n" +
+	"\x1fsyncline/logger/v1/logger.proto\x12\x12syncline.logger.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\x1a\x1csyncline/logger/v1/set.proto\"\xb7\x01\n" +
+	"\x0fGetStateRequest\x12\x10\n" +
+	"\x03set\x18\x01 \x01(\tR\x03set\x12S\n" +
+	"\n" +
+	"parameters\x18\x02 \x03(\v23.syncline.logger.v1.GetStateRequest.ParametersEntryR\n" +
+	"parameters\x1a=\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf1\x05\n" +
 	"\x10GetStateResponse\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1f\n" +
@@ -1390,7 +1461,7 @@ const file_syncline_logger_v1_logger_proto_rawDesc = "" +
 	"\x05bytes\x18\x06 \x01(\x03R\x05bytes\x129\n" +
 	"\n" +
 	"first_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tfirstTime\x127\n" +
-	"\tlast_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\"\xab\x02\n" +
+	"\tlast_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\"\xab\x04\n" +
 	"\rFollowRequest\x128\n" +
 	"\bposition\x18\x01 \x01(\v2\x1c.syncline.change.v1.PositionR\bposition\x12/\n" +
 	"\x05start\x18\x02 \x01(\x0e2\x19.syncline.logger.v1.StartR\x05start\x12\x1a\n" +
@@ -1398,17 +1469,30 @@ const file_syncline_logger_v1_logger_proto_rawDesc = "" +
 	"\theartbeat\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\theartbeat\x12\x15\n" +
 	"\x06to_lsn\x18\x05 \x01(\x04R\x05toLsn\x12\x14\n" +
 	"\x05limit\x18\x06 \x01(\x03R\x05limit\x12-\n" +
-	"\x04wait\x18\a \x01(\v2\x19.google.protobuf.DurationR\x04wait\"\xb3\x02\n" +
+	"\x04wait\x18\a \x01(\v2\x19.google.protobuf.DurationR\x04wait\x12\x10\n" +
+	"\x03set\x18\b \x01(\tR\x03set\x12Q\n" +
+	"\n" +
+	"parameters\x18\t \x03(\v21.syncline.logger.v1.FollowRequest.ParametersEntryR\n" +
+	"parameters\x12\x1f\n" +
+	"\vset_version\x18\n" +
+	" \x01(\x03R\n" +
+	"setVersion\x129\n" +
+	"\tselection\x18\v \x01(\v2\x1b.syncline.logger.v1.SetSpecR\tselection\x1a=\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb3\x02\n" +
 	"\x0eFollowResponse\x127\n" +
 	"\astarted\x18\x01 \x01(\v2\x1b.syncline.logger.v1.StartedH\x00R\astarted\x12:\n" +
 	"\brelation\x18\x02 \x01(\v2\x1c.syncline.change.v1.RelationH\x00R\brelation\x121\n" +
 	"\x05block\x18\x03 \x01(\v2\x19.syncline.change.v1.BlockH\x00R\x05block\x12=\n" +
 	"\theartbeat\x18\x04 \x01(\v2\x1d.syncline.logger.v1.HeartbeatH\x00R\theartbeat\x121\n" +
 	"\x05ended\x18\x05 \x01(\v2\x19.syncline.logger.v1.EndedH\x00R\x05endedB\a\n" +
-	"\x05event\"`\n" +
+	"\x05event\"\x81\x01\n" +
 	"\aStarted\x128\n" +
 	"\bposition\x18\x01 \x01(\v2\x1c.syncline.change.v1.PositionR\bposition\x12\x1b\n" +
-	"\tserver_id\x18\x02 \x01(\tR\bserverId\"r\n" +
+	"\tserver_id\x18\x02 \x01(\tR\bserverId\x12\x1f\n" +
+	"\vset_version\x18\x03 \x01(\x03R\n" +
+	"setVersion\"r\n" +
 	"\x05Ended\x128\n" +
 	"\bposition\x18\x01 \x01(\v2\x1c.syncline.change.v1.PositionR\bposition\x12\x12\n" +
 	"\x04more\x18\x02 \x01(\bR\x04more\x12\x1b\n" +
@@ -1443,7 +1527,7 @@ const file_syncline_logger_v1_logger_proto_rawDesc = "" +
 	"\x05Start\x12\x15\n" +
 	"\x11START_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSTART_EARLIEST\x10\x01\x12\r\n" +
-	"\tSTART_NOW\x10\x022\xa8\x05\n" +
+	"\tSTART_NOW\x10\x022\xde\b\n" +
 	"\rLoggerService\x12U\n" +
 	"\bGetState\x12#.syncline.logger.v1.GetStateRequest\x1a$.syncline.logger.v1.GetStateResponse\x12X\n" +
 	"\tGetRanges\x12$.syncline.logger.v1.GetRangesRequest\x1a%.syncline.logger.v1.GetRangesResponse\x12Q\n" +
@@ -1451,7 +1535,12 @@ const file_syncline_logger_v1_logger_proto_rawDesc = "" +
 	"\rReportApplied\x12(.syncline.logger.v1.ReportAppliedRequest\x1a).syncline.logger.v1.ReportAppliedResponse\x12d\n" +
 	"\rListFollowers\x12(.syncline.logger.v1.ListFollowersRequest\x1a).syncline.logger.v1.ListFollowersResponse\x12g\n" +
 	"\x0eDeleteFollower\x12).syncline.logger.v1.DeleteFollowerRequest\x1a*.syncline.logger.v1.DeleteFollowerResponse\x12^\n" +
-	"\vEmitBarrier\x12&.syncline.logger.v1.EmitBarrierRequest\x1a'.syncline.logger.v1.EmitBarrierResponseBBZ@github.com/seed0419d559/syncline/gen/syncline/logger/v1;loggerv1b\x06proto3"
+	"\vEmitBarrier\x12&.syncline.logger.v1.EmitBarrierRequest\x1a'.syncline.logger.v1.EmitBarrierResponse\x12X\n" +
+	"\tCreateSet\x12$.syncline.logger.v1.CreateSetRequest\x1a%.syncline.logger.v1.CreateSetResponse\x12O\n" +
+	"\x06GetSet\x12!.syncline.logger.v1.GetSetRequest\x1a\".syncline.logger.v1.GetSetResponse\x12U\n" +
+	"\bListSets\x12#.syncline.logger.v1.ListSetsRequest\x1a$.syncline.logger.v1.ListSetsResponse\x12X\n" +
+	"\tUpdateSet\x12$.syncline.logger.v1.UpdateSetRequest\x1a%.syncline.logger.v1.UpdateSetResponse\x12X\n" +
+	"\tDeleteSet\x12$.syncline.logger.v1.DeleteSetRequest\x1a%.syncline.logger.v1.DeleteSetResponseBBZ@github.com/seed0419d559/syncline/gen/syncline/logger/v1;loggerv1b\x06proto3"
 
 var (
 	file_syncline_logger_v1_logger_proto_rawDescOnce sync.Once
@@ -1466,7 +1555,7 @@ func file_syncline_logger_v1_logger_proto_rawDescGZIP() []byte {
 }
 
 var file_syncline_logger_v1_logger_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_syncline_logger_v1_logger_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_syncline_logger_v1_logger_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_syncline_logger_v1_logger_proto_goTypes = []any{
 	(Start)(0),                     // 0: syncline.logger.v1.Start
 	(*GetStateRequest)(nil),        // 1: syncline.logger.v1.GetStateRequest
@@ -1487,56 +1576,82 @@ var file_syncline_logger_v1_logger_proto_goTypes = []any{
 	(*DeleteFollowerResponse)(nil), // 16: syncline.logger.v1.DeleteFollowerResponse
 	(*EmitBarrierRequest)(nil),     // 17: syncline.logger.v1.EmitBarrierRequest
 	(*EmitBarrierResponse)(nil),    // 18: syncline.logger.v1.EmitBarrierResponse
-	(*v1.Position)(nil),            // 19: syncline.change.v1.Position
-	(*timestamppb.Timestamp)(nil),  // 20: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 21: google.protobuf.Duration
-	(*v1.Relation)(nil),            // 22: syncline.change.v1.Relation
-	(*v1.Block)(nil),               // 23: syncline.change.v1.Block
+	nil,                            // 19: syncline.logger.v1.GetStateRequest.ParametersEntry
+	nil,                            // 20: syncline.logger.v1.FollowRequest.ParametersEntry
+	(*v1.Position)(nil),            // 21: syncline.change.v1.Position
+	(*timestamppb.Timestamp)(nil),  // 22: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 23: google.protobuf.Duration
+	(*SetSpec)(nil),                // 24: syncline.logger.v1.SetSpec
+	(*v1.Relation)(nil),            // 25: syncline.change.v1.Relation
+	(*v1.Block)(nil),               // 26: syncline.change.v1.Block
+	(*CreateSetRequest)(nil),       // 27: syncline.logger.v1.CreateSetRequest
+	(*GetSetRequest)(nil),          // 28: syncline.logger.v1.GetSetRequest
+	(*ListSetsRequest)(nil),        // 29: syncline.logger.v1.ListSetsRequest
+	(*UpdateSetRequest)(nil),       // 30: syncline.logger.v1.UpdateSetRequest
+	(*DeleteSetRequest)(nil),       // 31: syncline.logger.v1.DeleteSetRequest
+	(*CreateSetResponse)(nil),      // 32: syncline.logger.v1.CreateSetResponse
+	(*GetSetResponse)(nil),         // 33: syncline.logger.v1.GetSetResponse
+	(*ListSetsResponse)(nil),       // 34: syncline.logger.v1.ListSetsResponse
+	(*UpdateSetResponse)(nil),      // 35: syncline.logger.v1.UpdateSetResponse
+	(*DeleteSetResponse)(nil),      // 36: syncline.logger.v1.DeleteSetResponse
 }
 var file_syncline_logger_v1_logger_proto_depIdxs = []int32{
-	19, // 0: syncline.logger.v1.GetStateResponse.position:type_name -> syncline.change.v1.Position
-	20, // 1: syncline.logger.v1.GetStateResponse.last_commit_time:type_name -> google.protobuf.Timestamp
-	20, // 2: syncline.logger.v1.GetStateResponse.last_contact_time:type_name -> google.protobuf.Timestamp
-	20, // 3: syncline.logger.v1.GetRangesResponse.first_time:type_name -> google.protobuf.Timestamp
-	20, // 4: syncline.logger.v1.GetRangesResponse.last_time:type_name -> google.protobuf.Timestamp
-	19, // 5: syncline.logger.v1.FollowRequest.position:type_name -> syncline.change.v1.Position
-	0,  // 6: syncline.logger.v1.FollowRequest.start:type_name -> syncline.logger.v1.Start
-	21, // 7: syncline.logger.v1.FollowRequest.heartbeat:type_name -> google.protobuf.Duration
-	21, // 8: syncline.logger.v1.FollowRequest.wait:type_name -> google.protobuf.Duration
-	7,  // 9: syncline.logger.v1.FollowResponse.started:type_name -> syncline.logger.v1.Started
-	22, // 10: syncline.logger.v1.FollowResponse.relation:type_name -> syncline.change.v1.Relation
-	23, // 11: syncline.logger.v1.FollowResponse.block:type_name -> syncline.change.v1.Block
-	9,  // 12: syncline.logger.v1.FollowResponse.heartbeat:type_name -> syncline.logger.v1.Heartbeat
-	8,  // 13: syncline.logger.v1.FollowResponse.ended:type_name -> syncline.logger.v1.Ended
-	19, // 14: syncline.logger.v1.Started.position:type_name -> syncline.change.v1.Position
-	19, // 15: syncline.logger.v1.Ended.position:type_name -> syncline.change.v1.Position
-	19, // 16: syncline.logger.v1.Heartbeat.head:type_name -> syncline.change.v1.Position
-	20, // 17: syncline.logger.v1.Heartbeat.time:type_name -> google.protobuf.Timestamp
-	19, // 18: syncline.logger.v1.ReportAppliedRequest.position:type_name -> syncline.change.v1.Position
-	14, // 19: syncline.logger.v1.ListFollowersResponse.followers:type_name -> syncline.logger.v1.Follower
-	19, // 20: syncline.logger.v1.Follower.sent:type_name -> syncline.change.v1.Position
-	19, // 21: syncline.logger.v1.Follower.applied:type_name -> syncline.change.v1.Position
-	20, // 22: syncline.logger.v1.Follower.last_contact_time:type_name -> google.protobuf.Timestamp
-	19, // 23: syncline.logger.v1.EmitBarrierResponse.position:type_name -> syncline.change.v1.Position
-	1,  // 24: syncline.logger.v1.LoggerService.GetState:input_type -> syncline.logger.v1.GetStateRequest
-	3,  // 25: syncline.logger.v1.LoggerService.GetRanges:input_type -> syncline.logger.v1.GetRangesRequest
-	5,  // 26: syncline.logger.v1.LoggerService.Follow:input_type -> syncline.logger.v1.FollowRequest
-	10, // 27: syncline.logger.v1.LoggerService.ReportApplied:input_type -> syncline.logger.v1.ReportAppliedRequest
-	12, // 28: syncline.logger.v1.LoggerService.ListFollowers:input_type -> syncline.logger.v1.ListFollowersRequest
-	15, // 29: syncline.logger.v1.LoggerService.DeleteFollower:input_type -> syncline.logger.v1.DeleteFollowerRequest
-	17, // 30: syncline.logger.v1.LoggerService.EmitBarrier:input_type -> syncline.logger.v1.EmitBarrierRequest
-	2,  // 31: syncline.logger.v1.LoggerService.GetState:output_type -> syncline.logger.v1.GetStateResponse
-	4,  // 32: syncline.logger.v1.LoggerService.GetRanges:output_type -> syncline.logger.v1.GetRangesResponse
-	6,  // 33: syncline.logger.v1.LoggerService.Follow:output_type -> syncline.logger.v1.FollowResponse
-	11, // 34: syncline.logger.v1.LoggerService.ReportApplied:output_type -> syncline.logger.v1.ReportAppliedResponse
-	13, // 35: syncline.logger.v1.LoggerService.ListFollowers:output_type -> syncline.logger.v1.ListFollowersResponse
-	16, // 36: syncline.logger.v1.LoggerService.DeleteFollower:output_type -> syncline.logger.v1.DeleteFollowerResponse
-	18, // 37: syncline.logger.v1.LoggerService.EmitBarrier:output_type -> syncline.logger.v1.EmitBarrierResponse
-	31, // [31:38] is the sub-list for method output_type
-	24, // [24:31] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	19, // 0: syncline.logger.v1.GetStateRequest.parameters:type_name -> syncline.logger.v1.GetStateRequest.ParametersEntry
+	21, // 1: syncline.logger.v1.GetStateResponse.position:type_name -> syncline.change.v1.Position
+	22, // 2: syncline.logger.v1.GetStateResponse.last_commit_time:type_name -> google.protobuf.Timestamp
+	22, // 3: syncline.logger.v1.GetStateResponse.last_contact_time:type_name -> google.protobuf.Timestamp
+	22, // 4: syncline.logger.v1.GetRangesResponse.first_time:type_name -> google.protobuf.Timestamp
+	22, // 5: syncline.logger.v1.GetRangesResponse.last_time:type_name -> google.protobuf.Timestamp
+	21, // 6: syncline.logger.v1.FollowRequest.position:type_name -> syncline.change.v1.Position
+	0,  // 7: syncline.logger.v1.FollowRequest.start:type_name -> syncline.logger.v1.Start
+	23, // 8: syncline.logger.v1.FollowRequest.heartbeat:type_name -> google.protobuf.Duration
+	23, // 9: syncline.logger.v1.FollowRequest.wait:type_name -> google.protobuf.Duration
+	20, // 10: syncline.logger.v1.FollowRequest.parameters:type_name -> syncline.logger.v1.FollowRequest.ParametersEntry
+	24, // 11: syncline.logger.v1.FollowRequest.selection:type_name -> syncline.logger.v1.SetSpec
+	7,  // 12: syncline.logger.v1.FollowResponse.started:type_name -> syncline.logger.v1.Started
+	25, // 13: syncline.logger.v1.FollowResponse.relation:type_name -> syncline.change.v1.Relation
+	26, // 14: syncline.logger.v1.FollowResponse.block:type_name -> syncline.change.v1.Block
+	9,  // 15: syncline.logger.v1.FollowResponse.heartbeat:type_name -> syncline.logger.v1.Heartbeat
+	8,  // 16: syncline.logger.v1.FollowResponse.ended:type_name -> syncline.logger.v1.Ended
+	21, // 17: syncline.logger.v1.Started.position:type_name -> syncline.change.v1.Position
+	21, // 18: syncline.logger.v1.Ended.position:type_name -> syncline.change.v1.Position
+	21, // 19: syncline.logger.v1.Heartbeat.head:type_name -> syncline.change.v1.Position
+	22, // 20: syncline.logger.v1.Heartbeat.time:type_name -> google.protobuf.Timestamp
+	21, // 21: syncline.logger.v1.ReportAppliedRequest.position:type_name -> syncline.change.v1.Position
+	14, // 22: syncline.logger.v1.ListFollowersResponse.followers:type_name -> syncline.logger.v1.Follower
+	21, // 23: syncline.logger.v1.Follower.sent:type_name -> syncline.change.v1.Position
+	21, // 24: syncline.logger.v1.Follower.applied:type_name -> syncline.change.v1.Position
+	22, // 25: syncline.logger.v1.Follower.last_contact_time:type_name -> google.protobuf.Timestamp
+	21, // 26: syncline.logger.v1.EmitBarrierResponse.position:type_name -> syncline.change.v1.Position
+	1,  // 27: syncline.logger.v1.LoggerService.GetState:input_type -> syncline.logger.v1.GetStateRequest
+	3,  // 28: syncline.logger.v1.LoggerService.GetRanges:input_type -> syncline.logger.v1.GetRangesRequest
+	5,  // 29: syncline.logger.v1.LoggerService.Follow:input_type -> syncline.logger.v1.FollowRequest
+	10, // 30: syncline.logger.v1.LoggerService.ReportApplied:input_type -> syncline.logger.v1.ReportAppliedRequest
+	12, // 31: syncline.logger.v1.LoggerService.ListFollowers:input_type -> syncline.logger.v1.ListFollowersRequest
+	15, // 32: syncline.logger.v1.LoggerService.DeleteFollower:input_type -> syncline.logger.v1.DeleteFollowerRequest
+	17, // 33: syncline.logger.v1.LoggerService.EmitBarrier:input_type -> syncline.logger.v1.EmitBarrierRequest
+	27, // 34: syncline.logger.v1.LoggerService.CreateSet:input_type -> syncline.logger.v1.CreateSetRequest
+	28, // 35: syncline.logger.v1.LoggerService.GetSet:input_type -> syncline.logger.v1.GetSetRequest
+	29, // 36: syncline.logger.v1.LoggerService.ListSets:input_type -> syncline.logger.v1.ListSetsRequest
+	30, // 37: syncline.logger.v1.LoggerService.UpdateSet:input_type -> syncline.logger.v1.UpdateSetRequest
+	31, // 38: syncline.logger.v1.LoggerService.DeleteSet:input_type -> syncline.logger.v1.DeleteSetRequest
+	2,  // 39: syncline.logger.v1.LoggerService.GetState:output_type -> syncline.logger.v1.GetStateResponse
+	4,  // 40: syncline.logger.v1.LoggerService.GetRanges:output_type -> syncline.logger.v1.GetRangesResponse
+	6,  // 41: syncline.logger.v1.LoggerService.Follow:output_type -> syncline.logger.v1.FollowResponse
+	11, // 42: syncline.logger.v1.LoggerService.ReportApplied:output_type -> syncline.logger.v1.ReportAppliedResponse
+	13, // 43: syncline.logger.v1.LoggerService.ListFollowers:output_type -> syncline.logger.v1.ListFollowersResponse
+	16, // 44: syncline.logger.v1.LoggerService.DeleteFollower:output_type -> syncline.logger.v1.DeleteFollowerResponse
+	18, // 45: syncline.logger.v1.LoggerService.EmitBarrier:output_type -> syncline.logger.v1.EmitBarrierResponse
+	32, // 46: syncline.logger.v1.LoggerService.CreateSet:output_type -> syncline.logger.v1.CreateSetResponse
+	33, // 47: syncline.logger.v1.LoggerService.GetSet:output_type -> syncline.logger.v1.GetSetResponse
+	34, // 48: syncline.logger.v1.LoggerService.ListSets:output_type -> syncline.logger.v1.ListSetsResponse
+	35, // 49: syncline.logger.v1.LoggerService.UpdateSet:output_type -> syncline.logger.v1.UpdateSetResponse
+	36, // 50: syncline.logger.v1.LoggerService.DeleteSet:output_type -> syncline.logger.v1.DeleteSetResponse
+	39, // [39:51] is the sub-list for method output_type
+	27, // [27:39] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_syncline_logger_v1_logger_proto_init() }
@@ -1544,6 +1659,7 @@ func file_syncline_logger_v1_logger_proto_init() {
 	if File_syncline_logger_v1_logger_proto != nil {
 		return
 	}
+	file_syncline_logger_v1_set_proto_init()
 	file_syncline_logger_v1_logger_proto_msgTypes[5].OneofWrappers = []any{
 		(*FollowResponse_Started)(nil),
 		(*FollowResponse_Relation)(nil),
@@ -1558,7 +1674,7 @@ func file_syncline_logger_v1_logger_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_logger_v1_logger_proto_rawDesc), len(file_syncline_logger_v1_logger_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
