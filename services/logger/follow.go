@@ -215,8 +215,9 @@ func (p *pursuit) sendMark(ctx context.Context) error {
 	if !p.selecting.marked() {
 		return nil
 	}
-	if through := p.selecting.through(); time.Since(p.marked) < markWantedInterval && !p.bounds.reached(through) &&
-		!(p.bounds.announced() && p.service.changes.Head().Position.LSN <= through) {
+	through := p.selecting.through()
+	last := p.bounds.reached(through) || p.bounds.announced() && p.service.changes.Head().Position.LSN <= through
+	if time.Since(p.marked) < markWantedInterval && !last {
 		return nil
 	}
 	return p.selecting.mark(func(b *block.Block) error { return p.sendBlock(ctx, b, b.Data(), 0) })
