@@ -81,6 +81,60 @@ func (AutoResync) EnumDescriptor() ([]byte, []int) {
 	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{0}
 }
 
+// Initial is what the first copy does with a table of the target that holds rows.
+type Initial int32
+
+const (
+	// As COPY.
+	Initial_INITIAL_UNSPECIFIED Initial = 0
+	// The table is refused, or emptied and filled if rows may be replaced.
+	Initial_INITIAL_COPY Initial = 1
+	// The table is compared with the source's, and only what differs is shipped: for a target that was restored from a dump, or left by
+	// an earlier replication.
+	Initial_INITIAL_INCREMENTAL Initial = 2
+)
+
+// Enum value maps for Initial.
+var (
+	Initial_name = map[int32]string{
+		0: "INITIAL_UNSPECIFIED",
+		1: "INITIAL_COPY",
+		2: "INITIAL_INCREMENTAL",
+	}
+	Initial_value = map[string]int32{
+		"INITIAL_UNSPECIFIED": 0,
+		"INITIAL_COPY":        1,
+		"INITIAL_INCREMENTAL": 2,
+	}
+)
+
+func (x Initial) Enum() *Initial {
+	p := new(Initial)
+	*p = x
+	return p
+}
+
+func (x Initial) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Initial) Descriptor() protoreflect.EnumDescriptor {
+	return file_syncline_applier_v1_applier_proto_enumTypes[1].Descriptor()
+}
+
+func (Initial) Type() protoreflect.EnumType {
+	return &file_syncline_applier_v1_applier_proto_enumTypes[1]
+}
+
+func (x Initial) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Initial.Descriptor instead.
+func (Initial) EnumDescriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{1}
+}
+
 // Compression of what travels between two services.
 type Compression int32
 
@@ -118,11 +172,11 @@ func (x Compression) String() string {
 }
 
 func (Compression) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[1].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[2].Descriptor()
 }
 
 func (Compression) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[1]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[2]
 }
 
 func (x Compression) Number() protoreflect.EnumNumber {
@@ -131,7 +185,7 @@ func (x Compression) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Compression.Descriptor instead.
 func (Compression) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{1}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{2}
 }
 
 // State is what a replication is doing.
@@ -191,11 +245,11 @@ func (x State) String() string {
 }
 
 func (State) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[2].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[3].Descriptor()
 }
 
 func (State) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[2]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[3]
 }
 
 func (x State) Number() protoreflect.EnumNumber {
@@ -204,7 +258,7 @@ func (x State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use State.Descriptor instead.
 func (State) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{2}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{3}
 }
 
 // FaultSide tells on which side a fault has its cause.
@@ -244,11 +298,11 @@ func (x FaultSide) String() string {
 }
 
 func (FaultSide) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[3].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[4].Descriptor()
 }
 
 func (FaultSide) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[3]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[4]
 }
 
 func (x FaultSide) Number() protoreflect.EnumNumber {
@@ -257,7 +311,7 @@ func (x FaultSide) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FaultSide.Descriptor instead.
 func (FaultSide) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{3}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{4}
 }
 
 // DifferenceKind is how a row differs.
@@ -301,11 +355,11 @@ func (x DifferenceKind) String() string {
 }
 
 func (DifferenceKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[4].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[5].Descriptor()
 }
 
 func (DifferenceKind) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[4]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[5]
 }
 
 func (x DifferenceKind) Number() protoreflect.EnumNumber {
@@ -314,7 +368,7 @@ func (x DifferenceKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use DifferenceKind.Descriptor instead.
 func (DifferenceKind) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{4}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{5}
 }
 
 // TableOutcome is how a comparison of one table ended.
@@ -362,11 +416,11 @@ func (x TableOutcome) String() string {
 }
 
 func (TableOutcome) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[5].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[6].Descriptor()
 }
 
 func (TableOutcome) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[5]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[6]
 }
 
 func (x TableOutcome) Number() protoreflect.EnumNumber {
@@ -375,7 +429,7 @@ func (x TableOutcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TableOutcome.Descriptor instead.
 func (TableOutcome) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{5}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{6}
 }
 
 // TableAction is what happens to a table.
@@ -419,11 +473,11 @@ func (x TableAction) String() string {
 }
 
 func (TableAction) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[6].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[7].Descriptor()
 }
 
 func (TableAction) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[6]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[7]
 }
 
 func (x TableAction) Number() protoreflect.EnumNumber {
@@ -432,7 +486,7 @@ func (x TableAction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TableAction.Descriptor instead.
 func (TableAction) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{6}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{7}
 }
 
 // EventKind is what an event of the run log tells.
@@ -516,11 +570,11 @@ func (x EventKind) String() string {
 }
 
 func (EventKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[7].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[8].Descriptor()
 }
 
 func (EventKind) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[7]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[8]
 }
 
 func (x EventKind) Number() protoreflect.EnumNumber {
@@ -529,7 +583,7 @@ func (x EventKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EventKind.Descriptor instead.
 func (EventKind) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{7}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{8}
 }
 
 // ReplicationSpec is what a user decides about a replication.
@@ -577,7 +631,9 @@ type ReplicationSpec struct {
 	// Begin with the tables that a backup of this source was restored into: they are not copied, and changes are followed from the
 	// backup's position on. Selected tables that no backup was restored into are copied. Not together with
 	// replace or set.
-	FromRestore   bool `protobuf:"varint,30,opt,name=from_restore,json=fromRestore,proto3" json:"from_restore,omitempty"`
+	FromRestore bool `protobuf:"varint,30,opt,name=from_restore,json=fromRestore,proto3" json:"from_restore,omitempty"`
+	// What the first copy does with a table that holds rows already. Not together with replace.
+	Initial       Initial `protobuf:"varint,40,opt,name=initial,proto3,enum=syncline.applier.v1.Initial" json:"initial,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -743,6 +799,13 @@ func (x *ReplicationSpec) GetFromRestore() bool {
 		return x.FromRestore
 	}
 	return false
+}
+
+func (x *ReplicationSpec) GetInitial() Initial {
+	if x != nil {
+		return x.Initial
+	}
+	return Initial_INITIAL_UNSPECIFIED
 }
 
 // Replication is a replication with its state.
@@ -3748,7 +3811,7 @@ var File_syncline_applier_v1_applier_proto protoreflect.FileDescriptor
 
 const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\n" +
-	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\"\xa0\a\n" +
+	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a syncline/applier/v1/repair.proto\x1a\x1esyncline/applier/v1/sync.proto\x1a\x1fsyncline/change/v1/change.proto\"\xd8\a\n" +
 	"\x0fReplicationSpec\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1c\n" +
 	"\tinventory\x18\x02 \x01(\tR\tinventory\x12%\n" +
@@ -3776,7 +3839,8 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\vauto_resync\x18\x11 \x01(\x0e2\x1f.syncline.applier.v1.AutoResyncR\n" +
 	"autoResync\x12*\n" +
 	"\x11auto_resync_limit\x18\x12 \x01(\x05R\x0fautoResyncLimit\x12!\n" +
-	"\ffrom_restore\x18\x1e \x01(\bR\vfromRestore\x1a=\n" +
+	"\ffrom_restore\x18\x1e \x01(\bR\vfromRestore\x126\n" +
+	"\ainitial\x18( \x01(\x0e2\x1c.syncline.applier.v1.InitialR\ainitial\x1a=\n" +
 	"\x0fParametersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc2\n" +
@@ -4025,7 +4089,11 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"AutoResync\x12\x1b\n" +
 	"\x17AUTO_RESYNC_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fAUTO_RESYNC_OFF\x10\x01\x12\x14\n" +
-	"\x10AUTO_RESYNC_COPY\x10\x02*V\n" +
+	"\x10AUTO_RESYNC_COPY\x10\x02*M\n" +
+	"\aInitial\x12\x17\n" +
+	"\x13INITIAL_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fINITIAL_COPY\x10\x01\x12\x17\n" +
+	"\x13INITIAL_INCREMENTAL\x10\x02*V\n" +
 	"\vCompression\x12\x1b\n" +
 	"\x17COMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10COMPRESSION_NONE\x10\x01\x12\x14\n" +
@@ -4074,7 +4142,7 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x12\x1e\n" +
 	"\x1aEVENT_KIND_POSITION_FORCED\x10\v\x12\x1e\n" +
 	"\x1aEVENT_KIND_SOURCE_ACCEPTED\x10\f\x12\x13\n" +
-	"\x0fEVENT_KIND_LOST\x10\r2\xf8\v\n" +
+	"\x0fEVENT_KIND_LOST\x10\r2\xcb\x10\n" +
 	"\x0eApplierService\x12r\n" +
 	"\x11CreateReplication\x12-.syncline.applier.v1.CreateReplicationRequest\x1a..syncline.applier.v1.CreateReplicationResponse\x12i\n" +
 	"\x0eGetReplication\x12*.syncline.applier.v1.GetReplicationRequest\x1a+.syncline.applier.v1.GetReplicationResponse\x12o\n" +
@@ -4088,7 +4156,14 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x11UpdateReplication\x12-.syncline.applier.v1.UpdateReplicationRequest\x1a..syncline.applier.v1.UpdateReplicationResponse\x12r\n" +
 	"\x11ResyncReplication\x12-.syncline.applier.v1.ResyncReplicationRequest\x1a..syncline.applier.v1.ResyncReplicationResponse\x12~\n" +
 	"\x15ListReplicationEvents\x121.syncline.applier.v1.ListReplicationEventsRequest\x1a2.syncline.applier.v1.ListReplicationEventsResponse\x12\x83\x01\n" +
-	"\x16WatchReplicationEvents\x122.syncline.applier.v1.WatchReplicationEventsRequest\x1a3.syncline.applier.v1.WatchReplicationEventsResponse0\x01BDZBgithub.com/seed0419d559/syncline/gen/syncline/applier/v1;applierv1b\x06proto3"
+	"\x16WatchReplicationEvents\x122.syncline.applier.v1.WatchReplicationEventsRequest\x1a3.syncline.applier.v1.WatchReplicationEventsResponse0\x01\x12t\n" +
+	"\x11RepairReplication\x12-.syncline.applier.v1.RepairReplicationRequest\x1a..syncline.applier.v1.RepairReplicationResponse0\x01\x12l\n" +
+	"\x0fSyncReplication\x12+.syncline.applier.v1.SyncReplicationRequest\x1a,.syncline.applier.v1.SyncReplicationResponse\x12Z\n" +
+	"\tListSyncs\x12%.syncline.applier.v1.ListSyncsRequest\x1a&.syncline.applier.v1.ListSyncsResponse\x12T\n" +
+	"\aGetSync\x12#.syncline.applier.v1.GetSyncRequest\x1a$.syncline.applier.v1.GetSyncResponse\x12\\\n" +
+	"\tWatchSync\x12%.syncline.applier.v1.WatchSyncRequest\x1a&.syncline.applier.v1.WatchSyncResponse0\x01\x12]\n" +
+	"\n" +
+	"CancelSync\x12&.syncline.applier.v1.CancelSyncRequest\x1a'.syncline.applier.v1.CancelSyncResponseBDZBgithub.com/seed0419d559/syncline/gen/syncline/applier/v1;applierv1b\x06proto3"
 
 var (
 	file_syncline_applier_v1_applier_proto_rawDescOnce sync.Once
@@ -4102,159 +4177,185 @@ func file_syncline_applier_v1_applier_proto_rawDescGZIP() []byte {
 	return file_syncline_applier_v1_applier_proto_rawDescData
 }
 
-var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
+var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
 var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_syncline_applier_v1_applier_proto_goTypes = []any{
 	(AutoResync)(0),                        // 0: syncline.applier.v1.AutoResync
-	(Compression)(0),                       // 1: syncline.applier.v1.Compression
-	(State)(0),                             // 2: syncline.applier.v1.State
-	(FaultSide)(0),                         // 3: syncline.applier.v1.FaultSide
-	(DifferenceKind)(0),                    // 4: syncline.applier.v1.DifferenceKind
-	(TableOutcome)(0),                      // 5: syncline.applier.v1.TableOutcome
-	(TableAction)(0),                       // 6: syncline.applier.v1.TableAction
-	(EventKind)(0),                         // 7: syncline.applier.v1.EventKind
-	(*ReplicationSpec)(nil),                // 8: syncline.applier.v1.ReplicationSpec
-	(*Replication)(nil),                    // 9: syncline.applier.v1.Replication
-	(*Fault)(nil),                          // 10: syncline.applier.v1.Fault
-	(*StateChange)(nil),                    // 11: syncline.applier.v1.StateChange
-	(*SyncProgress)(nil),                   // 12: syncline.applier.v1.SyncProgress
-	(*TableProgress)(nil),                  // 13: syncline.applier.v1.TableProgress
-	(*CreateReplicationRequest)(nil),       // 14: syncline.applier.v1.CreateReplicationRequest
-	(*CreateReplicationResponse)(nil),      // 15: syncline.applier.v1.CreateReplicationResponse
-	(*GetReplicationRequest)(nil),          // 16: syncline.applier.v1.GetReplicationRequest
-	(*GetReplicationResponse)(nil),         // 17: syncline.applier.v1.GetReplicationResponse
-	(*ListReplicationsRequest)(nil),        // 18: syncline.applier.v1.ListReplicationsRequest
-	(*ListReplicationsResponse)(nil),       // 19: syncline.applier.v1.ListReplicationsResponse
-	(*StartReplicationRequest)(nil),        // 20: syncline.applier.v1.StartReplicationRequest
-	(*StartReplicationResponse)(nil),       // 21: syncline.applier.v1.StartReplicationResponse
-	(*StopReplicationRequest)(nil),         // 22: syncline.applier.v1.StopReplicationRequest
-	(*StopReplicationResponse)(nil),        // 23: syncline.applier.v1.StopReplicationResponse
-	(*DeleteReplicationRequest)(nil),       // 24: syncline.applier.v1.DeleteReplicationRequest
-	(*DeleteReplicationResponse)(nil),      // 25: syncline.applier.v1.DeleteReplicationResponse
-	(*WatchReplicationRequest)(nil),        // 26: syncline.applier.v1.WatchReplicationRequest
-	(*WatchReplicationResponse)(nil),       // 27: syncline.applier.v1.WatchReplicationResponse
-	(*WaitReplicationRequest)(nil),         // 28: syncline.applier.v1.WaitReplicationRequest
-	(*WaitReplicationResponse)(nil),        // 29: syncline.applier.v1.WaitReplicationResponse
-	(*VerifyReplicationRequest)(nil),       // 30: syncline.applier.v1.VerifyReplicationRequest
-	(*VerifyReplicationResponse)(nil),      // 31: syncline.applier.v1.VerifyReplicationResponse
-	(*VerifyProgress)(nil),                 // 32: syncline.applier.v1.VerifyProgress
-	(*RowDifference)(nil),                  // 33: syncline.applier.v1.RowDifference
-	(*TableVerification)(nil),              // 34: syncline.applier.v1.TableVerification
-	(*VerifyResult)(nil),                   // 35: syncline.applier.v1.VerifyResult
-	(*ReplicationPlan)(nil),                // 36: syncline.applier.v1.ReplicationPlan
-	(*PlannedTable)(nil),                   // 37: syncline.applier.v1.PlannedTable
-	(*UpdateReplicationRequest)(nil),       // 38: syncline.applier.v1.UpdateReplicationRequest
-	(*UpdateReplicationResponse)(nil),      // 39: syncline.applier.v1.UpdateReplicationResponse
-	(*ResyncReplicationRequest)(nil),       // 40: syncline.applier.v1.ResyncReplicationRequest
-	(*ResyncReplicationResponse)(nil),      // 41: syncline.applier.v1.ResyncReplicationResponse
-	(*Event)(nil),                          // 42: syncline.applier.v1.Event
-	(*ListReplicationEventsRequest)(nil),   // 43: syncline.applier.v1.ListReplicationEventsRequest
-	(*ListReplicationEventsResponse)(nil),  // 44: syncline.applier.v1.ListReplicationEventsResponse
-	(*WatchReplicationEventsRequest)(nil),  // 45: syncline.applier.v1.WatchReplicationEventsRequest
-	(*WatchReplicationEventsResponse)(nil), // 46: syncline.applier.v1.WatchReplicationEventsResponse
-	nil,                                    // 47: syncline.applier.v1.ReplicationSpec.ParametersEntry
-	(*durationpb.Duration)(nil),            // 48: google.protobuf.Duration
-	(*v1.Position)(nil),                    // 49: syncline.change.v1.Position
-	(*timestamppb.Timestamp)(nil),          // 50: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),          // 51: google.protobuf.FieldMask
+	(Initial)(0),                           // 1: syncline.applier.v1.Initial
+	(Compression)(0),                       // 2: syncline.applier.v1.Compression
+	(State)(0),                             // 3: syncline.applier.v1.State
+	(FaultSide)(0),                         // 4: syncline.applier.v1.FaultSide
+	(DifferenceKind)(0),                    // 5: syncline.applier.v1.DifferenceKind
+	(TableOutcome)(0),                      // 6: syncline.applier.v1.TableOutcome
+	(TableAction)(0),                       // 7: syncline.applier.v1.TableAction
+	(EventKind)(0),                         // 8: syncline.applier.v1.EventKind
+	(*ReplicationSpec)(nil),                // 9: syncline.applier.v1.ReplicationSpec
+	(*Replication)(nil),                    // 10: syncline.applier.v1.Replication
+	(*Fault)(nil),                          // 11: syncline.applier.v1.Fault
+	(*StateChange)(nil),                    // 12: syncline.applier.v1.StateChange
+	(*SyncProgress)(nil),                   // 13: syncline.applier.v1.SyncProgress
+	(*TableProgress)(nil),                  // 14: syncline.applier.v1.TableProgress
+	(*CreateReplicationRequest)(nil),       // 15: syncline.applier.v1.CreateReplicationRequest
+	(*CreateReplicationResponse)(nil),      // 16: syncline.applier.v1.CreateReplicationResponse
+	(*GetReplicationRequest)(nil),          // 17: syncline.applier.v1.GetReplicationRequest
+	(*GetReplicationResponse)(nil),         // 18: syncline.applier.v1.GetReplicationResponse
+	(*ListReplicationsRequest)(nil),        // 19: syncline.applier.v1.ListReplicationsRequest
+	(*ListReplicationsResponse)(nil),       // 20: syncline.applier.v1.ListReplicationsResponse
+	(*StartReplicationRequest)(nil),        // 21: syncline.applier.v1.StartReplicationRequest
+	(*StartReplicationResponse)(nil),       // 22: syncline.applier.v1.StartReplicationResponse
+	(*StopReplicationRequest)(nil),         // 23: syncline.applier.v1.StopReplicationRequest
+	(*StopReplicationResponse)(nil),        // 24: syncline.applier.v1.StopReplicationResponse
+	(*DeleteReplicationRequest)(nil),       // 25: syncline.applier.v1.DeleteReplicationRequest
+	(*DeleteReplicationResponse)(nil),      // 26: syncline.applier.v1.DeleteReplicationResponse
+	(*WatchReplicationRequest)(nil),        // 27: syncline.applier.v1.WatchReplicationRequest
+	(*WatchReplicationResponse)(nil),       // 28: syncline.applier.v1.WatchReplicationResponse
+	(*WaitReplicationRequest)(nil),         // 29: syncline.applier.v1.WaitReplicationRequest
+	(*WaitReplicationResponse)(nil),        // 30: syncline.applier.v1.WaitReplicationResponse
+	(*VerifyReplicationRequest)(nil),       // 31: syncline.applier.v1.VerifyReplicationRequest
+	(*VerifyReplicationResponse)(nil),      // 32: syncline.applier.v1.VerifyReplicationResponse
+	(*VerifyProgress)(nil),                 // 33: syncline.applier.v1.VerifyProgress
+	(*RowDifference)(nil),                  // 34: syncline.applier.v1.RowDifference
+	(*TableVerification)(nil),              // 35: syncline.applier.v1.TableVerification
+	(*VerifyResult)(nil),                   // 36: syncline.applier.v1.VerifyResult
+	(*ReplicationPlan)(nil),                // 37: syncline.applier.v1.ReplicationPlan
+	(*PlannedTable)(nil),                   // 38: syncline.applier.v1.PlannedTable
+	(*UpdateReplicationRequest)(nil),       // 39: syncline.applier.v1.UpdateReplicationRequest
+	(*UpdateReplicationResponse)(nil),      // 40: syncline.applier.v1.UpdateReplicationResponse
+	(*ResyncReplicationRequest)(nil),       // 41: syncline.applier.v1.ResyncReplicationRequest
+	(*ResyncReplicationResponse)(nil),      // 42: syncline.applier.v1.ResyncReplicationResponse
+	(*Event)(nil),                          // 43: syncline.applier.v1.Event
+	(*ListReplicationEventsRequest)(nil),   // 44: syncline.applier.v1.ListReplicationEventsRequest
+	(*ListReplicationEventsResponse)(nil),  // 45: syncline.applier.v1.ListReplicationEventsResponse
+	(*WatchReplicationEventsRequest)(nil),  // 46: syncline.applier.v1.WatchReplicationEventsRequest
+	(*WatchReplicationEventsResponse)(nil), // 47: syncline.applier.v1.WatchReplicationEventsResponse
+	nil,                                    // 48: syncline.applier.v1.ReplicationSpec.ParametersEntry
+	(*durationpb.Duration)(nil),            // 49: google.protobuf.Duration
+	(*v1.Position)(nil),                    // 50: syncline.change.v1.Position
+	(*timestamppb.Timestamp)(nil),          // 51: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),          // 52: google.protobuf.FieldMask
+	(*RepairReplicationRequest)(nil),       // 53: syncline.applier.v1.RepairReplicationRequest
+	(*SyncReplicationRequest)(nil),         // 54: syncline.applier.v1.SyncReplicationRequest
+	(*ListSyncsRequest)(nil),               // 55: syncline.applier.v1.ListSyncsRequest
+	(*GetSyncRequest)(nil),                 // 56: syncline.applier.v1.GetSyncRequest
+	(*WatchSyncRequest)(nil),               // 57: syncline.applier.v1.WatchSyncRequest
+	(*CancelSyncRequest)(nil),              // 58: syncline.applier.v1.CancelSyncRequest
+	(*RepairReplicationResponse)(nil),      // 59: syncline.applier.v1.RepairReplicationResponse
+	(*SyncReplicationResponse)(nil),        // 60: syncline.applier.v1.SyncReplicationResponse
+	(*ListSyncsResponse)(nil),              // 61: syncline.applier.v1.ListSyncsResponse
+	(*GetSyncResponse)(nil),                // 62: syncline.applier.v1.GetSyncResponse
+	(*WatchSyncResponse)(nil),              // 63: syncline.applier.v1.WatchSyncResponse
+	(*CancelSyncResponse)(nil),             // 64: syncline.applier.v1.CancelSyncResponse
 }
 var file_syncline_applier_v1_applier_proto_depIdxs = []int32{
-	1,  // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
-	47, // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
-	48, // 2: syncline.applier.v1.ReplicationSpec.retry_base:type_name -> google.protobuf.Duration
-	48, // 3: syncline.applier.v1.ReplicationSpec.retry_cap:type_name -> google.protobuf.Duration
-	48, // 4: syncline.applier.v1.ReplicationSpec.source_timeout:type_name -> google.protobuf.Duration
-	48, // 5: syncline.applier.v1.ReplicationSpec.group_time:type_name -> google.protobuf.Duration
+	2,  // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
+	48, // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
+	49, // 2: syncline.applier.v1.ReplicationSpec.retry_base:type_name -> google.protobuf.Duration
+	49, // 3: syncline.applier.v1.ReplicationSpec.retry_cap:type_name -> google.protobuf.Duration
+	49, // 4: syncline.applier.v1.ReplicationSpec.source_timeout:type_name -> google.protobuf.Duration
+	49, // 5: syncline.applier.v1.ReplicationSpec.group_time:type_name -> google.protobuf.Duration
 	0,  // 6: syncline.applier.v1.ReplicationSpec.auto_resync:type_name -> syncline.applier.v1.AutoResync
-	8,  // 7: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	2,  // 8: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
-	49, // 9: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
-	49, // 10: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
-	12, // 11: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
-	50, // 12: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
-	50, // 13: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
-	50, // 14: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
-	50, // 15: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
-	13, // 16: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
-	10, // 17: syncline.applier.v1.Replication.recent_faults:type_name -> syncline.applier.v1.Fault
-	11, // 18: syncline.applier.v1.Replication.history:type_name -> syncline.applier.v1.StateChange
-	50, // 19: syncline.applier.v1.Replication.healthy_since:type_name -> google.protobuf.Timestamp
-	50, // 20: syncline.applier.v1.Fault.time:type_name -> google.protobuf.Timestamp
-	3,  // 21: syncline.applier.v1.Fault.side:type_name -> syncline.applier.v1.FaultSide
-	50, // 22: syncline.applier.v1.StateChange.time:type_name -> google.protobuf.Timestamp
-	2,  // 23: syncline.applier.v1.StateChange.state:type_name -> syncline.applier.v1.State
-	50, // 24: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
-	50, // 25: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
-	8,  // 26: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	9,  // 27: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	36, // 28: syncline.applier.v1.CreateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
-	9,  // 29: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	2,  // 30: syncline.applier.v1.ListReplicationsRequest.states:type_name -> syncline.applier.v1.State
-	9,  // 31: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
-	49, // 32: syncline.applier.v1.StartReplicationRequest.from:type_name -> syncline.change.v1.Position
-	9,  // 33: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	9,  // 34: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	48, // 35: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
-	9,  // 36: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	48, // 37: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
-	49, // 38: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
-	9,  // 39: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	48, // 40: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
-	32, // 41: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
-	33, // 42: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
-	34, // 43: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
-	35, // 44: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
-	4,  // 45: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
-	5,  // 46: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
-	49, // 47: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
-	49, // 48: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
-	37, // 49: syncline.applier.v1.ReplicationPlan.tables:type_name -> syncline.applier.v1.PlannedTable
-	6,  // 50: syncline.applier.v1.PlannedTable.action:type_name -> syncline.applier.v1.TableAction
-	8,  // 51: syncline.applier.v1.UpdateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	51, // 52: syncline.applier.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
-	9,  // 53: syncline.applier.v1.UpdateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	36, // 54: syncline.applier.v1.UpdateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
-	9,  // 55: syncline.applier.v1.ResyncReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	50, // 56: syncline.applier.v1.Event.time:type_name -> google.protobuf.Timestamp
-	7,  // 57: syncline.applier.v1.Event.kind:type_name -> syncline.applier.v1.EventKind
-	2,  // 58: syncline.applier.v1.Event.state:type_name -> syncline.applier.v1.State
-	3,  // 59: syncline.applier.v1.Event.side:type_name -> syncline.applier.v1.FaultSide
-	49, // 60: syncline.applier.v1.Event.position:type_name -> syncline.change.v1.Position
-	50, // 61: syncline.applier.v1.ListReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
-	42, // 62: syncline.applier.v1.ListReplicationEventsResponse.events:type_name -> syncline.applier.v1.Event
-	50, // 63: syncline.applier.v1.WatchReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
-	42, // 64: syncline.applier.v1.WatchReplicationEventsResponse.event:type_name -> syncline.applier.v1.Event
-	14, // 65: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
-	16, // 66: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
-	18, // 67: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
-	20, // 68: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
-	22, // 69: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
-	24, // 70: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
-	26, // 71: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
-	28, // 72: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
-	30, // 73: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
-	38, // 74: syncline.applier.v1.ApplierService.UpdateReplication:input_type -> syncline.applier.v1.UpdateReplicationRequest
-	40, // 75: syncline.applier.v1.ApplierService.ResyncReplication:input_type -> syncline.applier.v1.ResyncReplicationRequest
-	43, // 76: syncline.applier.v1.ApplierService.ListReplicationEvents:input_type -> syncline.applier.v1.ListReplicationEventsRequest
-	45, // 77: syncline.applier.v1.ApplierService.WatchReplicationEvents:input_type -> syncline.applier.v1.WatchReplicationEventsRequest
-	15, // 78: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
-	17, // 79: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
-	19, // 80: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
-	21, // 81: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
-	23, // 82: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
-	25, // 83: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
-	27, // 84: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
-	29, // 85: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
-	31, // 86: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
-	39, // 87: syncline.applier.v1.ApplierService.UpdateReplication:output_type -> syncline.applier.v1.UpdateReplicationResponse
-	41, // 88: syncline.applier.v1.ApplierService.ResyncReplication:output_type -> syncline.applier.v1.ResyncReplicationResponse
-	44, // 89: syncline.applier.v1.ApplierService.ListReplicationEvents:output_type -> syncline.applier.v1.ListReplicationEventsResponse
-	46, // 90: syncline.applier.v1.ApplierService.WatchReplicationEvents:output_type -> syncline.applier.v1.WatchReplicationEventsResponse
-	78, // [78:91] is the sub-list for method output_type
-	65, // [65:78] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	1,  // 7: syncline.applier.v1.ReplicationSpec.initial:type_name -> syncline.applier.v1.Initial
+	9,  // 8: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	3,  // 9: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
+	50, // 10: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
+	50, // 11: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
+	13, // 12: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
+	51, // 13: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
+	51, // 14: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
+	51, // 15: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
+	51, // 16: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
+	14, // 17: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
+	11, // 18: syncline.applier.v1.Replication.recent_faults:type_name -> syncline.applier.v1.Fault
+	12, // 19: syncline.applier.v1.Replication.history:type_name -> syncline.applier.v1.StateChange
+	51, // 20: syncline.applier.v1.Replication.healthy_since:type_name -> google.protobuf.Timestamp
+	51, // 21: syncline.applier.v1.Fault.time:type_name -> google.protobuf.Timestamp
+	4,  // 22: syncline.applier.v1.Fault.side:type_name -> syncline.applier.v1.FaultSide
+	51, // 23: syncline.applier.v1.StateChange.time:type_name -> google.protobuf.Timestamp
+	3,  // 24: syncline.applier.v1.StateChange.state:type_name -> syncline.applier.v1.State
+	51, // 25: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
+	51, // 26: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
+	9,  // 27: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	10, // 28: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	37, // 29: syncline.applier.v1.CreateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
+	10, // 30: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	3,  // 31: syncline.applier.v1.ListReplicationsRequest.states:type_name -> syncline.applier.v1.State
+	10, // 32: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
+	50, // 33: syncline.applier.v1.StartReplicationRequest.from:type_name -> syncline.change.v1.Position
+	10, // 34: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	10, // 35: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	49, // 36: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
+	10, // 37: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	49, // 38: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
+	50, // 39: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
+	10, // 40: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	49, // 41: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
+	33, // 42: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
+	34, // 43: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
+	35, // 44: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
+	36, // 45: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
+	5,  // 46: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
+	6,  // 47: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
+	50, // 48: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
+	50, // 49: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
+	38, // 50: syncline.applier.v1.ReplicationPlan.tables:type_name -> syncline.applier.v1.PlannedTable
+	7,  // 51: syncline.applier.v1.PlannedTable.action:type_name -> syncline.applier.v1.TableAction
+	9,  // 52: syncline.applier.v1.UpdateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	52, // 53: syncline.applier.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	10, // 54: syncline.applier.v1.UpdateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	37, // 55: syncline.applier.v1.UpdateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
+	10, // 56: syncline.applier.v1.ResyncReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	51, // 57: syncline.applier.v1.Event.time:type_name -> google.protobuf.Timestamp
+	8,  // 58: syncline.applier.v1.Event.kind:type_name -> syncline.applier.v1.EventKind
+	3,  // 59: syncline.applier.v1.Event.state:type_name -> syncline.applier.v1.State
+	4,  // 60: syncline.applier.v1.Event.side:type_name -> syncline.applier.v1.FaultSide
+	50, // 61: syncline.applier.v1.Event.position:type_name -> syncline.change.v1.Position
+	51, // 62: syncline.applier.v1.ListReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
+	43, // 63: syncline.applier.v1.ListReplicationEventsResponse.events:type_name -> syncline.applier.v1.Event
+	51, // 64: syncline.applier.v1.WatchReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
+	43, // 65: syncline.applier.v1.WatchReplicationEventsResponse.event:type_name -> syncline.applier.v1.Event
+	15, // 66: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
+	17, // 67: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
+	19, // 68: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
+	21, // 69: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
+	23, // 70: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
+	25, // 71: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
+	27, // 72: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
+	29, // 73: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
+	31, // 74: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
+	39, // 75: syncline.applier.v1.ApplierService.UpdateReplication:input_type -> syncline.applier.v1.UpdateReplicationRequest
+	41, // 76: syncline.applier.v1.ApplierService.ResyncReplication:input_type -> syncline.applier.v1.ResyncReplicationRequest
+	44, // 77: syncline.applier.v1.ApplierService.ListReplicationEvents:input_type -> syncline.applier.v1.ListReplicationEventsRequest
+	46, // 78: syncline.applier.v1.ApplierService.WatchReplicationEvents:input_type -> syncline.applier.v1.WatchReplicationEventsRequest
+	53, // 79: syncline.applier.v1.ApplierService.RepairReplication:input_type -> syncline.applier.v1.RepairReplicationRequest
+	54, // 80: syncline.applier.v1.ApplierService.SyncReplication:input_type -> syncline.applier.v1.SyncReplicationRequest
+	55, // 81: syncline.applier.v1.ApplierService.ListSyncs:input_type -> syncline.applier.v1.ListSyncsRequest
+	56, // 82: syncline.applier.v1.ApplierService.GetSync:input_type -> syncline.applier.v1.GetSyncRequest
+	57, // 83: syncline.applier.v1.ApplierService.WatchSync:input_type -> syncline.applier.v1.WatchSyncRequest
+	58, // 84: syncline.applier.v1.ApplierService.CancelSync:input_type -> syncline.applier.v1.CancelSyncRequest
+	16, // 85: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
+	18, // 86: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
+	20, // 87: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
+	22, // 88: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
+	24, // 89: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
+	26, // 90: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
+	28, // 91: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
+	30, // 92: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
+	32, // 93: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
+	40, // 94: syncline.applier.v1.ApplierService.UpdateReplication:output_type -> syncline.applier.v1.UpdateReplicationResponse
+	42, // 95: syncline.applier.v1.ApplierService.ResyncReplication:output_type -> syncline.applier.v1.ResyncReplicationResponse
+	45, // 96: syncline.applier.v1.ApplierService.ListReplicationEvents:output_type -> syncline.applier.v1.ListReplicationEventsResponse
+	47, // 97: syncline.applier.v1.ApplierService.WatchReplicationEvents:output_type -> syncline.applier.v1.WatchReplicationEventsResponse
+	59, // 98: syncline.applier.v1.ApplierService.RepairReplication:output_type -> syncline.applier.v1.RepairReplicationResponse
+	60, // 99: syncline.applier.v1.ApplierService.SyncReplication:output_type -> syncline.applier.v1.SyncReplicationResponse
+	61, // 100: syncline.applier.v1.ApplierService.ListSyncs:output_type -> syncline.applier.v1.ListSyncsResponse
+	62, // 101: syncline.applier.v1.ApplierService.GetSync:output_type -> syncline.applier.v1.GetSyncResponse
+	63, // 102: syncline.applier.v1.ApplierService.WatchSync:output_type -> syncline.applier.v1.WatchSyncResponse
+	64, // 103: syncline.applier.v1.ApplierService.CancelSync:output_type -> syncline.applier.v1.CancelSyncResponse
+	85, // [85:104] is the sub-list for method output_type
+	66, // [66:85] is the sub-list for method input_type
+	66, // [66:66] is the sub-list for extension type_name
+	66, // [66:66] is the sub-list for extension extendee
+	0,  // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_syncline_applier_v1_applier_proto_init() }
@@ -4262,6 +4363,8 @@ func file_syncline_applier_v1_applier_proto_init() {
 	if File_syncline_applier_v1_applier_proto != nil {
 		return
 	}
+	file_syncline_applier_v1_repair_proto_init()
+	file_syncline_applier_v1_sync_proto_init()
 	file_syncline_applier_v1_applier_proto_msgTypes[1].OneofWrappers = []any{}
 	file_syncline_applier_v1_applier_proto_msgTypes[23].OneofWrappers = []any{
 		(*VerifyReplicationResponse_Progress)(nil),
@@ -4274,7 +4377,7 @@ func file_syncline_applier_v1_applier_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_applier_v1_applier_proto_rawDesc), len(file_syncline_applier_v1_applier_proto_rawDesc)),
-			NumEnums:      8,
+			NumEnums:      9,
 			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   1,
