@@ -47,7 +47,6 @@ func TestControlTranscripts(t *testing.T) {
 		"update_incremental": {"replication", "update", "shop", "--auto-resync", "incremental", "--addr", replica},
 		"update_resync_how":  {"replication", "update", "shop", "--auto-resync", "always", "--addr", replica},
 		"resync":             {"replication", "resync", "shop", "--addr", replica},
-		"resync_none":        {"replication", "resync", "shop", "--table", "public.none", "--addr", replica},
 		"start_from":         {"replication", "start", "shop", "--from", "0/10", "--addr", replica},
 		"start_force":        {"replication", "start", "shop", "--force", "--addr", replica},
 		"trouble_status":     {"status", "--addr", replica},

@@ -3309,11 +3309,8 @@ type ResyncReplicationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the replication.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Copy only these tables of the source anew, as patterns schema.table or schema.*; all of the replication when empty. That needs
-	// the replica's position to be in the source's change log.
-	IncludeTables []string `protobuf:"bytes,2,rep,name=include_tables,json=includeTables,proto3" json:"include_tables,omitempty"`
 	// Do it only if the replication's etag is this one; in any case when empty.
-	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag          string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3353,13 +3350,6 @@ func (x *ResyncReplicationRequest) GetName() string {
 		return x.Name
 	}
 	return ""
-}
-
-func (x *ResyncReplicationRequest) GetIncludeTables() []string {
-	if x != nil {
-		return x.IncludeTables
-	}
-	return nil
 }
 
 func (x *ResyncReplicationRequest) GetEtag() string {
@@ -4048,11 +4038,10 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\rvalidate_only\x18\x06 \x01(\bR\fvalidateOnly\"\x99\x01\n" +
 	"\x19UpdateReplicationResponse\x12B\n" +
 	"\vreplication\x18\x01 \x01(\v2 .syncline.applier.v1.ReplicationR\vreplication\x128\n" +
-	"\x04plan\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationPlanR\x04plan\"i\n" +
+	"\x04plan\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationPlanR\x04plan\"B\n" +
 	"\x18ResyncReplicationRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12%\n" +
-	"\x0einclude_tables\x18\x02 \x03(\tR\rincludeTables\x12\x12\n" +
-	"\x04etag\x18\x03 \x01(\tR\x04etag\"_\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\"_\n" +
 	"\x19ResyncReplicationResponse\x12B\n" +
 	"\vreplication\x18\x01 \x01(\v2 .syncline.applier.v1.ReplicationR\vreplication\"\xa7\x03\n" +
 	"\x05Event\x12\x0e\n" +

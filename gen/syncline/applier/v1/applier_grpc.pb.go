@@ -74,8 +74,9 @@ type ApplierServiceClient interface {
 	// copied again, added tables are copied, and removed ones stand still from then on. ABORTED with reason ETAG_MISMATCH says
 	// that somebody else has changed the replication meanwhile.
 	UpdateReplication(ctx context.Context, in *UpdateReplicationRequest, opts ...grpc.CallOption) (*UpdateReplicationResponse, error)
-	// ResyncReplication copies tables anew, all of them or some, and goes on from there. What a user decides to copy anew does not
-	// count against auto_resync_limit.
+	// ResyncReplication forgets the position, copies all tables anew, and goes on from there: the way on when the source's change log does not
+	// reach back to the replica. What a user decides to copy anew does not count against auto_resync_limit. SyncReplication copies single
+	// tables, and keeps the position.
 	ResyncReplication(ctx context.Context, in *ResyncReplicationRequest, opts ...grpc.CallOption) (*ResyncReplicationResponse, error)
 	// ListReplicationEvents returns the run log, of one replication or of all, a page at a time.
 	ListReplicationEvents(ctx context.Context, in *ListReplicationEventsRequest, opts ...grpc.CallOption) (*ListReplicationEventsResponse, error)
@@ -375,8 +376,9 @@ type ApplierServiceServer interface {
 	// copied again, added tables are copied, and removed ones stand still from then on. ABORTED with reason ETAG_MISMATCH says
 	// that somebody else has changed the replication meanwhile.
 	UpdateReplication(context.Context, *UpdateReplicationRequest) (*UpdateReplicationResponse, error)
-	// ResyncReplication copies tables anew, all of them or some, and goes on from there. What a user decides to copy anew does not
-	// count against auto_resync_limit.
+	// ResyncReplication forgets the position, copies all tables anew, and goes on from there: the way on when the source's change log does not
+	// reach back to the replica. What a user decides to copy anew does not count against auto_resync_limit. SyncReplication copies single
+	// tables, and keeps the position.
 	ResyncReplication(context.Context, *ResyncReplicationRequest) (*ResyncReplicationResponse, error)
 	// ListReplicationEvents returns the run log, of one replication or of all, a page at a time.
 	ListReplicationEvents(context.Context, *ListReplicationEventsRequest) (*ListReplicationEventsResponse, error)
