@@ -11,7 +11,7 @@ import (
 )
 
 // addInventoryClient makes `syncline inventory` without --postgres a client command: it lists the primary's tables.
-func addInventoryClient(cmd *cobra.Command, postgres *string) {
+func addInventoryClient(cmd *cobra.Command, postgres *string, connect *connectFlags) {
 	var f clientFlags
 	var tables inventoryv1.TableSelection
 	cmd.Short = "List a primary's tables; with --postgres serve the inventory alone"
@@ -25,11 +25,7 @@ func addInventoryClient(cmd *cobra.Command, postgres *string) {
 		if *postgres != "" {
 			return run(cmd, args)
 		}
-		plaintext, err := cmd.Flags().GetBool("plaintext")
-		if err != nil {
-			return err
-		}
-		f.plaintext = plaintext
+		f.connect = *connect
 		return listTables(cmd.Context(), &f, cmd, &tables)
 	}
 }

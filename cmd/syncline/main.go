@@ -92,6 +92,9 @@ Every flag can be set by a variable too: --max-row-bytes by SYNCLINE_MAX_ROW_BYT
 			for _, name := range unknownVariables(cmd.Root(), environment) {
 				fmt.Fprintf(cmd.ErrOrStderr(), "syncline: variable %s is of no flag and has no effect\n", name)
 			}
+			if err := refuseShown(cmd.Flags()); err != nil {
+				return err
+			}
 			return bindVariables(cmd.Flags(), environment)
 		},
 		Args: wrongUse(cobra.NoArgs),
@@ -102,7 +105,7 @@ Every flag can be set by a variable too: --max-row-bytes by SYNCLINE_MAX_ROW_BYT
 	})
 	root.AddCommand(serverCommands()...)
 	root.AddCommand(newReplicationCommand(), newStatusCommand(), newVerifyCommand(), newDumpCommand(), newFollowCommand(), newServerGroup(), newHealthCommand(),
-		newGatewayCommand(), newDemoCommand())
+		newGatewayCommand(), newPrincipalCommand(), newDemoCommand())
 	return root
 }
 

@@ -35,7 +35,8 @@ const (
 
 type dialSettings struct {
 	plaintext bool
-	tls       *tls.Config
+	tls       func() (*tls.Config, error)
+	proxied   bool
 	options   []grpc.DialOption
 }
 
@@ -47,9 +48,15 @@ func WithPlaintext(allowed bool) DialOption {
 	return func(s *dialSettings) { s.plaintext = allowed }
 }
 
-// WithTLS encrypts the connection and verifies the server by the config.
-func WithTLS(config *tls.Config) DialOption {
+// WithTLS encrypts the connection and verifies the server by the config, which is asked for whenever a connection is made: so
+// certificates may be renewed meanwhile. nil stands for none.
+func WithTLS(config func() (*tls.Config, error)) DialOption {
 	return func(s *dialSettings) { s.tls = config }
+}
+
+// WithToken sends a token with each call; it is asked for then. An empty one is not sent.
+func WithToken(token func() (string, error)) DialOption {
+	return WithDialOptions(grpc.WithPerRPCCredentials(bearer(token)))
 }
 
 // WithDialer connects by a function, as tests do; encryption is then the function's affair.
@@ -84,9 +91,9 @@ func Dial(address string, opts ...DialOption) (*grpc.ClientConn, error) {
 	transport := insecure.NewCredentials()
 	switch {
 	case s.tls != nil:
-		transport = credentials.NewTLS(s.tls)
-	case !s.plaintext && !isLoopback(host):
-		return nil, fmt.Errorf("connect to %s: %w: rows would cross the network readable for anyone; allow it with --plaintext (SYNCLINE_PLAINTEXT=true) if the network is trusted", address, ErrPlaintext)
+		transport = freshTLS{credentials.NewTLS(nil), s.tls}
+	case !s.plaintext && (s.proxied || !IsLoopback(host)):
+		return nil, fmt.Errorf("connect to %s: %w: rows would cross the network readable for anyone; encrypt it with --tls or --tls-ca, or allow it with --plaintext (SYNCLINE_PLAINTEXT=true) if the network is trusted", address, ErrPlaintext)
 	}
 	options := append([]grpc.DialOption{
 		grpc.WithTransportCredentials(transport),
@@ -128,7 +135,8 @@ func CheckAddress(address string) (host string, err error) {
 	return host, nil
 }
 
-func isLoopback(host string) bool {
+// IsLoopback tells whether a host is an address of this machine that no other can reach.
+func IsLoopback(host string) bool {
 	if strings.EqualFold(host, "localhost") {
 		return true
 	}

@@ -287,7 +287,14 @@ type ReplicationSpec struct {
 	// Sessions that copy tables and build indexes at the same time; 4 when 0.
 	CopyWorkers int32 `protobuf:"varint,6,opt,name=copy_workers,json=copyWorkers,proto3" json:"copy_workers,omitempty"`
 	// How what comes from the source is compressed on the wire; not at all when not set.
-	Compression   Compression `protobuf:"varint,7,opt,name=compression,proto3,enum=syncline.applier.v1.Compression" json:"compression,omitempty"`
+	Compression Compression `protobuf:"varint,7,opt,name=compression,proto3,enum=syncline.applier.v1.Compression" json:"compression,omitempty"`
+	// Token by which the source knows this replica; the process's own (--token-file) when empty. It is taken and never given back.
+	Token string `protobuf:"bytes,20,opt,name=token,proto3" json:"token,omitempty"`
+	// How the connection to the source is encrypted; as the process's own flags say when not set.
+	Tls *SourceTLS `protobuf:"bytes,21,opt,name=tls,proto3" json:"tls,omitempty"`
+	// Proxy through which the source is reached: http://, https://, socks5:// or socks5h://[USER:PASSWORD@]HOST:PORT. Names are looked up
+	// at the proxy, with socks5:// here. User and password are taken and never given back.
+	Proxy         string `protobuf:"bytes,22,opt,name=proxy,proto3" json:"proxy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -371,6 +378,100 @@ func (x *ReplicationSpec) GetCompression() Compression {
 	return Compression_COMPRESSION_UNSPECIFIED
 }
 
+func (x *ReplicationSpec) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *ReplicationSpec) GetTls() *SourceTLS {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+func (x *ReplicationSpec) GetProxy() string {
+	if x != nil {
+		return x.Proxy
+	}
+	return ""
+}
+
+// SourceTLS has the connections to a source encrypted, and the source verified.
+type SourceTLS struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// PEM certificates of the authorities that the source's certificate is verified by; those of the system when empty.
+	Ca string `protobuf:"bytes,1,opt,name=ca,proto3" json:"ca,omitempty"`
+	// Name that the source's certificate has to be for; the host of the address when empty.
+	ServerName string `protobuf:"bytes,2,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
+	// PEM certificate by which the source knows this replica; none when empty.
+	Certificate string `protobuf:"bytes,3,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	// PEM private key of that certificate. It is taken and never given back.
+	Key           string `protobuf:"bytes,4,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SourceTLS) Reset() {
+	*x = SourceTLS{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SourceTLS) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SourceTLS) ProtoMessage() {}
+
+func (x *SourceTLS) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SourceTLS.ProtoReflect.Descriptor instead.
+func (*SourceTLS) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *SourceTLS) GetCa() string {
+	if x != nil {
+		return x.Ca
+	}
+	return ""
+}
+
+func (x *SourceTLS) GetServerName() string {
+	if x != nil {
+		return x.ServerName
+	}
+	return ""
+}
+
+func (x *SourceTLS) GetCertificate() string {
+	if x != nil {
+		return x.Certificate
+	}
+	return ""
+}
+
+func (x *SourceTLS) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
 // Replication is a replication with its state.
 type Replication struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -423,7 +524,7 @@ type Replication struct {
 
 func (x *Replication) Reset() {
 	*x = Replication{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[1]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -435,7 +536,7 @@ func (x *Replication) String() string {
 func (*Replication) ProtoMessage() {}
 
 func (x *Replication) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[1]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -448,7 +549,7 @@ func (x *Replication) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replication.ProtoReflect.Descriptor instead.
 func (*Replication) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{1}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Replication) GetName() string {
@@ -627,7 +728,7 @@ type SyncProgress struct {
 
 func (x *SyncProgress) Reset() {
 	*x = SyncProgress{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[2]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -639,7 +740,7 @@ func (x *SyncProgress) String() string {
 func (*SyncProgress) ProtoMessage() {}
 
 func (x *SyncProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[2]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -652,7 +753,7 @@ func (x *SyncProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncProgress.ProtoReflect.Descriptor instead.
 func (*SyncProgress) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{2}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SyncProgress) GetTables() int32 {
@@ -746,7 +847,7 @@ type TableProgress struct {
 
 func (x *TableProgress) Reset() {
 	*x = TableProgress{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[3]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -758,7 +859,7 @@ func (x *TableProgress) String() string {
 func (*TableProgress) ProtoMessage() {}
 
 func (x *TableProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[3]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -771,7 +872,7 @@ func (x *TableProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TableProgress.ProtoReflect.Descriptor instead.
 func (*TableProgress) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{3}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *TableProgress) GetSchema() string {
@@ -829,7 +930,7 @@ type CreateReplicationRequest struct {
 
 func (x *CreateReplicationRequest) Reset() {
 	*x = CreateReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[4]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -841,7 +942,7 @@ func (x *CreateReplicationRequest) String() string {
 func (*CreateReplicationRequest) ProtoMessage() {}
 
 func (x *CreateReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[4]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -854,7 +955,7 @@ func (x *CreateReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateReplicationRequest.ProtoReflect.Descriptor instead.
 func (*CreateReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{4}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CreateReplicationRequest) GetName() string {
@@ -882,7 +983,7 @@ type CreateReplicationResponse struct {
 
 func (x *CreateReplicationResponse) Reset() {
 	*x = CreateReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[5]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -894,7 +995,7 @@ func (x *CreateReplicationResponse) String() string {
 func (*CreateReplicationResponse) ProtoMessage() {}
 
 func (x *CreateReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[5]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -907,7 +1008,7 @@ func (x *CreateReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateReplicationResponse.ProtoReflect.Descriptor instead.
 func (*CreateReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{5}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CreateReplicationResponse) GetReplication() *Replication {
@@ -928,7 +1029,7 @@ type GetReplicationRequest struct {
 
 func (x *GetReplicationRequest) Reset() {
 	*x = GetReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[6]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -940,7 +1041,7 @@ func (x *GetReplicationRequest) String() string {
 func (*GetReplicationRequest) ProtoMessage() {}
 
 func (x *GetReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[6]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -953,7 +1054,7 @@ func (x *GetReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReplicationRequest.ProtoReflect.Descriptor instead.
 func (*GetReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{6}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetReplicationRequest) GetName() string {
@@ -974,7 +1075,7 @@ type GetReplicationResponse struct {
 
 func (x *GetReplicationResponse) Reset() {
 	*x = GetReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[7]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -986,7 +1087,7 @@ func (x *GetReplicationResponse) String() string {
 func (*GetReplicationResponse) ProtoMessage() {}
 
 func (x *GetReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[7]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -999,7 +1100,7 @@ func (x *GetReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReplicationResponse.ProtoReflect.Descriptor instead.
 func (*GetReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{7}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetReplicationResponse) GetReplication() *Replication {
@@ -1018,7 +1119,7 @@ type ListReplicationsRequest struct {
 
 func (x *ListReplicationsRequest) Reset() {
 	*x = ListReplicationsRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1030,7 +1131,7 @@ func (x *ListReplicationsRequest) String() string {
 func (*ListReplicationsRequest) ProtoMessage() {}
 
 func (x *ListReplicationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1043,7 +1144,7 @@ func (x *ListReplicationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicationsRequest.ProtoReflect.Descriptor instead.
 func (*ListReplicationsRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{8}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{9}
 }
 
 // ListReplicationsResponse lists replications, without their tables.
@@ -1057,7 +1158,7 @@ type ListReplicationsResponse struct {
 
 func (x *ListReplicationsResponse) Reset() {
 	*x = ListReplicationsResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1069,7 +1170,7 @@ func (x *ListReplicationsResponse) String() string {
 func (*ListReplicationsResponse) ProtoMessage() {}
 
 func (x *ListReplicationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1082,7 +1183,7 @@ func (x *ListReplicationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicationsResponse.ProtoReflect.Descriptor instead.
 func (*ListReplicationsResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{9}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListReplicationsResponse) GetReplications() []*Replication {
@@ -1103,7 +1204,7 @@ type StartReplicationRequest struct {
 
 func (x *StartReplicationRequest) Reset() {
 	*x = StartReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1115,7 +1216,7 @@ func (x *StartReplicationRequest) String() string {
 func (*StartReplicationRequest) ProtoMessage() {}
 
 func (x *StartReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1128,7 +1229,7 @@ func (x *StartReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartReplicationRequest.ProtoReflect.Descriptor instead.
 func (*StartReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{10}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StartReplicationRequest) GetName() string {
@@ -1149,7 +1250,7 @@ type StartReplicationResponse struct {
 
 func (x *StartReplicationResponse) Reset() {
 	*x = StartReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1161,7 +1262,7 @@ func (x *StartReplicationResponse) String() string {
 func (*StartReplicationResponse) ProtoMessage() {}
 
 func (x *StartReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1174,7 +1275,7 @@ func (x *StartReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartReplicationResponse.ProtoReflect.Descriptor instead.
 func (*StartReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{11}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StartReplicationResponse) GetReplication() *Replication {
@@ -1195,7 +1296,7 @@ type StopReplicationRequest struct {
 
 func (x *StopReplicationRequest) Reset() {
 	*x = StopReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1207,7 +1308,7 @@ func (x *StopReplicationRequest) String() string {
 func (*StopReplicationRequest) ProtoMessage() {}
 
 func (x *StopReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1220,7 +1321,7 @@ func (x *StopReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopReplicationRequest.ProtoReflect.Descriptor instead.
 func (*StopReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{12}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StopReplicationRequest) GetName() string {
@@ -1241,7 +1342,7 @@ type StopReplicationResponse struct {
 
 func (x *StopReplicationResponse) Reset() {
 	*x = StopReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1253,7 +1354,7 @@ func (x *StopReplicationResponse) String() string {
 func (*StopReplicationResponse) ProtoMessage() {}
 
 func (x *StopReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1266,7 +1367,7 @@ func (x *StopReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopReplicationResponse.ProtoReflect.Descriptor instead.
 func (*StopReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{13}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StopReplicationResponse) GetReplication() *Replication {
@@ -1287,7 +1388,7 @@ type DeleteReplicationRequest struct {
 
 func (x *DeleteReplicationRequest) Reset() {
 	*x = DeleteReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1299,7 +1400,7 @@ func (x *DeleteReplicationRequest) String() string {
 func (*DeleteReplicationRequest) ProtoMessage() {}
 
 func (x *DeleteReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1312,7 +1413,7 @@ func (x *DeleteReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteReplicationRequest.ProtoReflect.Descriptor instead.
 func (*DeleteReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{14}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DeleteReplicationRequest) GetName() string {
@@ -1331,7 +1432,7 @@ type DeleteReplicationResponse struct {
 
 func (x *DeleteReplicationResponse) Reset() {
 	*x = DeleteReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1343,7 +1444,7 @@ func (x *DeleteReplicationResponse) String() string {
 func (*DeleteReplicationResponse) ProtoMessage() {}
 
 func (x *DeleteReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1356,7 +1457,7 @@ func (x *DeleteReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteReplicationResponse.ProtoReflect.Descriptor instead.
 func (*DeleteReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{15}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{16}
 }
 
 // WatchReplicationRequest names a replication.
@@ -1372,7 +1473,7 @@ type WatchReplicationRequest struct {
 
 func (x *WatchReplicationRequest) Reset() {
 	*x = WatchReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1384,7 +1485,7 @@ func (x *WatchReplicationRequest) String() string {
 func (*WatchReplicationRequest) ProtoMessage() {}
 
 func (x *WatchReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1397,7 +1498,7 @@ func (x *WatchReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationRequest.ProtoReflect.Descriptor instead.
 func (*WatchReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{16}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WatchReplicationRequest) GetName() string {
@@ -1425,7 +1526,7 @@ type WatchReplicationResponse struct {
 
 func (x *WatchReplicationResponse) Reset() {
 	*x = WatchReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1437,7 +1538,7 @@ func (x *WatchReplicationResponse) String() string {
 func (*WatchReplicationResponse) ProtoMessage() {}
 
 func (x *WatchReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1450,7 +1551,7 @@ func (x *WatchReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationResponse.ProtoReflect.Descriptor instead.
 func (*WatchReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{17}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WatchReplicationResponse) GetReplication() *Replication {
@@ -1473,7 +1574,7 @@ type WaitReplicationRequest struct {
 
 func (x *WaitReplicationRequest) Reset() {
 	*x = WaitReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1485,7 +1586,7 @@ func (x *WaitReplicationRequest) String() string {
 func (*WaitReplicationRequest) ProtoMessage() {}
 
 func (x *WaitReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1498,7 +1599,7 @@ func (x *WaitReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitReplicationRequest.ProtoReflect.Descriptor instead.
 func (*WaitReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{18}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WaitReplicationRequest) GetName() string {
@@ -1528,7 +1629,7 @@ type WaitReplicationResponse struct {
 
 func (x *WaitReplicationResponse) Reset() {
 	*x = WaitReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1540,7 +1641,7 @@ func (x *WaitReplicationResponse) String() string {
 func (*WaitReplicationResponse) ProtoMessage() {}
 
 func (x *WaitReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1553,7 +1654,7 @@ func (x *WaitReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitReplicationResponse.ProtoReflect.Descriptor instead.
 func (*WaitReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{19}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WaitReplicationResponse) GetPosition() *v1.Position {
@@ -1590,7 +1691,7 @@ type VerifyReplicationRequest struct {
 
 func (x *VerifyReplicationRequest) Reset() {
 	*x = VerifyReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1602,7 +1703,7 @@ func (x *VerifyReplicationRequest) String() string {
 func (*VerifyReplicationRequest) ProtoMessage() {}
 
 func (x *VerifyReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1615,7 +1716,7 @@ func (x *VerifyReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyReplicationRequest.ProtoReflect.Descriptor instead.
 func (*VerifyReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{20}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *VerifyReplicationRequest) GetName() string {
@@ -1669,7 +1770,7 @@ type VerifyReplicationResponse struct {
 
 func (x *VerifyReplicationResponse) Reset() {
 	*x = VerifyReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1681,7 +1782,7 @@ func (x *VerifyReplicationResponse) String() string {
 func (*VerifyReplicationResponse) ProtoMessage() {}
 
 func (x *VerifyReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1694,7 +1795,7 @@ func (x *VerifyReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyReplicationResponse.ProtoReflect.Descriptor instead.
 func (*VerifyReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{21}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *VerifyReplicationResponse) GetEvent() isVerifyReplicationResponse_Event {
@@ -1793,7 +1894,7 @@ type VerifyProgress struct {
 
 func (x *VerifyProgress) Reset() {
 	*x = VerifyProgress{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1805,7 +1906,7 @@ func (x *VerifyProgress) String() string {
 func (*VerifyProgress) ProtoMessage() {}
 
 func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1818,7 +1919,7 @@ func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyProgress.ProtoReflect.Descriptor instead.
 func (*VerifyProgress) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{22}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *VerifyProgress) GetPhase() string {
@@ -1886,7 +1987,7 @@ type RowDifference struct {
 
 func (x *RowDifference) Reset() {
 	*x = RowDifference{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1898,7 +1999,7 @@ func (x *RowDifference) String() string {
 func (*RowDifference) ProtoMessage() {}
 
 func (x *RowDifference) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1911,7 +2012,7 @@ func (x *RowDifference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RowDifference.ProtoReflect.Descriptor instead.
 func (*RowDifference) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{23}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RowDifference) GetSchema() string {
@@ -1996,7 +2097,7 @@ type TableVerification struct {
 
 func (x *TableVerification) Reset() {
 	*x = TableVerification{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2008,7 +2109,7 @@ func (x *TableVerification) String() string {
 func (*TableVerification) ProtoMessage() {}
 
 func (x *TableVerification) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2021,7 +2122,7 @@ func (x *TableVerification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TableVerification.ProtoReflect.Descriptor instead.
 func (*TableVerification) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{24}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TableVerification) GetSchema() string {
@@ -2131,7 +2232,7 @@ type VerifyResult struct {
 
 func (x *VerifyResult) Reset() {
 	*x = VerifyResult{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2143,7 +2244,7 @@ func (x *VerifyResult) String() string {
 func (*VerifyResult) ProtoMessage() {}
 
 func (x *VerifyResult) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2156,7 +2257,7 @@ func (x *VerifyResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyResult.ProtoReflect.Descriptor instead.
 func (*VerifyResult) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{25}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *VerifyResult) GetEqual() bool {
@@ -2212,7 +2313,7 @@ var File_syncline_applier_v1_applier_proto protoreflect.FileDescriptor
 
 const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\n" +
-	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\"\x96\x02\n" +
+	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\"\xfe\x02\n" +
 	"\x0fReplicationSpec\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1c\n" +
 	"\tinventory\x18\x02 \x01(\tR\tinventory\x12%\n" +
@@ -2220,7 +2321,16 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x0eexclude_tables\x18\x04 \x03(\tR\rexcludeTables\x12\x18\n" +
 	"\areplace\x18\x05 \x01(\bR\areplace\x12!\n" +
 	"\fcopy_workers\x18\x06 \x01(\x05R\vcopyWorkers\x12B\n" +
-	"\vcompression\x18\a \x01(\x0e2 .syncline.applier.v1.CompressionR\vcompression\"\xef\a\n" +
+	"\vcompression\x18\a \x01(\x0e2 .syncline.applier.v1.CompressionR\vcompression\x12\x19\n" +
+	"\x05token\x18\x14 \x01(\tB\x03\x80\x01\x01R\x05token\x120\n" +
+	"\x03tls\x18\x15 \x01(\v2\x1e.syncline.applier.v1.SourceTLSR\x03tls\x12\x19\n" +
+	"\x05proxy\x18\x16 \x01(\tB\x03\x80\x01\x01R\x05proxy\"u\n" +
+	"\tSourceTLS\x12\x0e\n" +
+	"\x02ca\x18\x01 \x01(\tR\x02ca\x12\x1f\n" +
+	"\vserver_name\x18\x02 \x01(\tR\n" +
+	"serverName\x12 \n" +
+	"\vcertificate\x18\x03 \x01(\tR\vcertificate\x12\x15\n" +
+	"\x03key\x18\x04 \x01(\tB\x03\x80\x01\x01R\x03key\"\xef\a\n" +
 	"\vReplication\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationSpecR\x04spec\x120\n" +
@@ -2408,99 +2518,101 @@ func file_syncline_applier_v1_applier_proto_rawDescGZIP() []byte {
 }
 
 var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_syncline_applier_v1_applier_proto_goTypes = []any{
 	(Compression)(0),                  // 0: syncline.applier.v1.Compression
 	(State)(0),                        // 1: syncline.applier.v1.State
 	(DifferenceKind)(0),               // 2: syncline.applier.v1.DifferenceKind
 	(TableOutcome)(0),                 // 3: syncline.applier.v1.TableOutcome
 	(*ReplicationSpec)(nil),           // 4: syncline.applier.v1.ReplicationSpec
-	(*Replication)(nil),               // 5: syncline.applier.v1.Replication
-	(*SyncProgress)(nil),              // 6: syncline.applier.v1.SyncProgress
-	(*TableProgress)(nil),             // 7: syncline.applier.v1.TableProgress
-	(*CreateReplicationRequest)(nil),  // 8: syncline.applier.v1.CreateReplicationRequest
-	(*CreateReplicationResponse)(nil), // 9: syncline.applier.v1.CreateReplicationResponse
-	(*GetReplicationRequest)(nil),     // 10: syncline.applier.v1.GetReplicationRequest
-	(*GetReplicationResponse)(nil),    // 11: syncline.applier.v1.GetReplicationResponse
-	(*ListReplicationsRequest)(nil),   // 12: syncline.applier.v1.ListReplicationsRequest
-	(*ListReplicationsResponse)(nil),  // 13: syncline.applier.v1.ListReplicationsResponse
-	(*StartReplicationRequest)(nil),   // 14: syncline.applier.v1.StartReplicationRequest
-	(*StartReplicationResponse)(nil),  // 15: syncline.applier.v1.StartReplicationResponse
-	(*StopReplicationRequest)(nil),    // 16: syncline.applier.v1.StopReplicationRequest
-	(*StopReplicationResponse)(nil),   // 17: syncline.applier.v1.StopReplicationResponse
-	(*DeleteReplicationRequest)(nil),  // 18: syncline.applier.v1.DeleteReplicationRequest
-	(*DeleteReplicationResponse)(nil), // 19: syncline.applier.v1.DeleteReplicationResponse
-	(*WatchReplicationRequest)(nil),   // 20: syncline.applier.v1.WatchReplicationRequest
-	(*WatchReplicationResponse)(nil),  // 21: syncline.applier.v1.WatchReplicationResponse
-	(*WaitReplicationRequest)(nil),    // 22: syncline.applier.v1.WaitReplicationRequest
-	(*WaitReplicationResponse)(nil),   // 23: syncline.applier.v1.WaitReplicationResponse
-	(*VerifyReplicationRequest)(nil),  // 24: syncline.applier.v1.VerifyReplicationRequest
-	(*VerifyReplicationResponse)(nil), // 25: syncline.applier.v1.VerifyReplicationResponse
-	(*VerifyProgress)(nil),            // 26: syncline.applier.v1.VerifyProgress
-	(*RowDifference)(nil),             // 27: syncline.applier.v1.RowDifference
-	(*TableVerification)(nil),         // 28: syncline.applier.v1.TableVerification
-	(*VerifyResult)(nil),              // 29: syncline.applier.v1.VerifyResult
-	(*v1.Position)(nil),               // 30: syncline.change.v1.Position
-	(*timestamppb.Timestamp)(nil),     // 31: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),       // 32: google.protobuf.Duration
+	(*SourceTLS)(nil),                 // 5: syncline.applier.v1.SourceTLS
+	(*Replication)(nil),               // 6: syncline.applier.v1.Replication
+	(*SyncProgress)(nil),              // 7: syncline.applier.v1.SyncProgress
+	(*TableProgress)(nil),             // 8: syncline.applier.v1.TableProgress
+	(*CreateReplicationRequest)(nil),  // 9: syncline.applier.v1.CreateReplicationRequest
+	(*CreateReplicationResponse)(nil), // 10: syncline.applier.v1.CreateReplicationResponse
+	(*GetReplicationRequest)(nil),     // 11: syncline.applier.v1.GetReplicationRequest
+	(*GetReplicationResponse)(nil),    // 12: syncline.applier.v1.GetReplicationResponse
+	(*ListReplicationsRequest)(nil),   // 13: syncline.applier.v1.ListReplicationsRequest
+	(*ListReplicationsResponse)(nil),  // 14: syncline.applier.v1.ListReplicationsResponse
+	(*StartReplicationRequest)(nil),   // 15: syncline.applier.v1.StartReplicationRequest
+	(*StartReplicationResponse)(nil),  // 16: syncline.applier.v1.StartReplicationResponse
+	(*StopReplicationRequest)(nil),    // 17: syncline.applier.v1.StopReplicationRequest
+	(*StopReplicationResponse)(nil),   // 18: syncline.applier.v1.StopReplicationResponse
+	(*DeleteReplicationRequest)(nil),  // 19: syncline.applier.v1.DeleteReplicationRequest
+	(*DeleteReplicationResponse)(nil), // 20: syncline.applier.v1.DeleteReplicationResponse
+	(*WatchReplicationRequest)(nil),   // 21: syncline.applier.v1.WatchReplicationRequest
+	(*WatchReplicationResponse)(nil),  // 22: syncline.applier.v1.WatchReplicationResponse
+	(*WaitReplicationRequest)(nil),    // 23: syncline.applier.v1.WaitReplicationRequest
+	(*WaitReplicationResponse)(nil),   // 24: syncline.applier.v1.WaitReplicationResponse
+	(*VerifyReplicationRequest)(nil),  // 25: syncline.applier.v1.VerifyReplicationRequest
+	(*VerifyReplicationResponse)(nil), // 26: syncline.applier.v1.VerifyReplicationResponse
+	(*VerifyProgress)(nil),            // 27: syncline.applier.v1.VerifyProgress
+	(*RowDifference)(nil),             // 28: syncline.applier.v1.RowDifference
+	(*TableVerification)(nil),         // 29: syncline.applier.v1.TableVerification
+	(*VerifyResult)(nil),              // 30: syncline.applier.v1.VerifyResult
+	(*v1.Position)(nil),               // 31: syncline.change.v1.Position
+	(*timestamppb.Timestamp)(nil),     // 32: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 33: google.protobuf.Duration
 }
 var file_syncline_applier_v1_applier_proto_depIdxs = []int32{
 	0,  // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
-	4,  // 1: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	1,  // 2: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
-	30, // 3: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
-	30, // 4: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
-	6,  // 5: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
-	31, // 6: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
-	31, // 7: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
-	31, // 8: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
-	31, // 9: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
-	7,  // 10: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
-	31, // 11: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
-	31, // 12: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
-	4,  // 13: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	5,  // 14: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	5,  // 15: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	5,  // 16: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
-	5,  // 17: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	5,  // 18: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	32, // 19: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
-	5,  // 20: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	32, // 21: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
-	30, // 22: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
-	5,  // 23: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	32, // 24: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
-	26, // 25: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
-	27, // 26: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
-	28, // 27: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
-	29, // 28: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
-	2,  // 29: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
-	3,  // 30: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
-	30, // 31: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
-	30, // 32: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
-	8,  // 33: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
-	10, // 34: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
-	12, // 35: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
-	14, // 36: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
-	16, // 37: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
-	18, // 38: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
-	20, // 39: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
-	22, // 40: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
-	24, // 41: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
-	9,  // 42: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
-	11, // 43: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
-	13, // 44: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
-	15, // 45: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
-	17, // 46: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
-	19, // 47: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
-	21, // 48: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
-	23, // 49: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
-	25, // 50: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
-	42, // [42:51] is the sub-list for method output_type
-	33, // [33:42] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	5,  // 1: syncline.applier.v1.ReplicationSpec.tls:type_name -> syncline.applier.v1.SourceTLS
+	4,  // 2: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	1,  // 3: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
+	31, // 4: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
+	31, // 5: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
+	7,  // 6: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
+	32, // 7: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
+	32, // 8: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
+	32, // 9: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
+	32, // 10: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
+	8,  // 11: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
+	32, // 12: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
+	32, // 13: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
+	4,  // 14: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	6,  // 15: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	6,  // 16: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	6,  // 17: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
+	6,  // 18: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	6,  // 19: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	33, // 20: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
+	6,  // 21: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	33, // 22: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
+	31, // 23: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
+	6,  // 24: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	33, // 25: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
+	27, // 26: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
+	28, // 27: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
+	29, // 28: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
+	30, // 29: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
+	2,  // 30: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
+	3,  // 31: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
+	31, // 32: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
+	31, // 33: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
+	9,  // 34: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
+	11, // 35: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
+	13, // 36: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
+	15, // 37: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
+	17, // 38: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
+	19, // 39: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
+	21, // 40: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
+	23, // 41: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
+	25, // 42: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
+	10, // 43: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
+	12, // 44: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
+	14, // 45: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
+	16, // 46: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
+	18, // 47: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
+	20, // 48: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
+	22, // 49: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
+	24, // 50: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
+	26, // 51: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
+	43, // [43:52] is the sub-list for method output_type
+	34, // [34:43] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_syncline_applier_v1_applier_proto_init() }
@@ -2508,8 +2620,8 @@ func file_syncline_applier_v1_applier_proto_init() {
 	if File_syncline_applier_v1_applier_proto != nil {
 		return
 	}
-	file_syncline_applier_v1_applier_proto_msgTypes[1].OneofWrappers = []any{}
-	file_syncline_applier_v1_applier_proto_msgTypes[21].OneofWrappers = []any{
+	file_syncline_applier_v1_applier_proto_msgTypes[2].OneofWrappers = []any{}
+	file_syncline_applier_v1_applier_proto_msgTypes[22].OneofWrappers = []any{
 		(*VerifyReplicationResponse_Progress)(nil),
 		(*VerifyReplicationResponse_Difference)(nil),
 		(*VerifyReplicationResponse_Table)(nil),
@@ -2521,7 +2633,7 @@ func file_syncline_applier_v1_applier_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_applier_v1_applier_proto_rawDesc), len(file_syncline_applier_v1_applier_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
