@@ -50,6 +50,8 @@ func oneName(cmd *cobra.Command, args []string) error {
 // specFlags are the flags that set what the API calls otherwise.
 var specFlags = map[string]string{
 	"spec.source": "--source", "spec.inventory": "--inventory", "spec.copy_workers": "--copy-workers",
+	"spec.token": "--source-token-file", "spec.proxy": "--source-proxy", "spec.tls.ca": "--source-tls-ca", "spec.tls.server_name": "--source-tls-server-name",
+	"spec.tls.certificate": "--source-tls-cert", "spec.tls.key": "--source-tls-key",
 	"spec.include_tables": "--table", "spec.exclude_tables": "--exclude-table", "name": "NAME",
 }
 
@@ -70,6 +72,7 @@ func newCreateCommand() *cobra.Command {
 	var f clientFlags
 	var wait, ifMissing bool
 	var compression string
+	var source sourceFlags
 	spec := &applierv1.ReplicationSpec{}
 	cmd := &cobra.Command{
 		Use:   "create NAME --source HOST:PORT",
@@ -77,13 +80,17 @@ func newCreateCommand() *cobra.Command {
 		Long: `Checks source and replica, creates the tables that the replica lacks, copies the rows, and follows the changes from there.
 An existing table is compared first, and a difference that matters is named; one that holds rows is refused without --replace.`,
 		Example: `  syncline replication create shop --source db1:7400 --wait
-  syncline replication create orders --source db1:7400 --table 'public.orders' --table 'sales.*'`,
+  syncline replication create orders --source db1:7400 --table 'public.orders' --table 'sales.*'
+  syncline replication create shop --source db1.example:7400 --source-tls-ca ca.pem --source-token-file replica1.token`,
 		Args: oneName,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if spec.GetSource() == "" {
 				return usageError{errors.New("--source (SYNCLINE_SOURCE) is needed: the gRPC address of a primary, such as db1:7400")}
 			}
 			if err := setCompression(spec, compression); err != nil {
+				return err
+			}
+			if err := source.set(spec); err != nil {
 				return err
 			}
 			return applierCall(cmd.Context(), &f, func(ctx context.Context, client applierv1.ApplierServiceClient) error {
@@ -99,6 +106,7 @@ An existing table is compared first, and a difference that matters is named; one
 	patternsFlag(flags, &spec.ExcludeTables, "exclude-table", "leave these tables out")
 	flags.BoolVar(&spec.Replace, "replace", false, "remove the rows that the replica's tables hold before the copy")
 	flags.Int32Var(&spec.CopyWorkers, "copy-workers", 0, "sessions that copy and build indexes at the same time; 0 for the default of 4")
+	source.register(flags)
 	flags.StringVar(&compression, "compress", "none", "how changes and rows are compressed on their way from the source: none, or zstd for a slow network")
 	flags.BoolVar(&ifMissing, "if-missing", false, "leave a replication alone that is there already under this name, with this source and these tables")
 	flags.BoolVar(&wait, "wait", false, "show the progress of the first copy and return when the replica is up to date")

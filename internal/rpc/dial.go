@@ -36,6 +36,7 @@ const (
 type dialSettings struct {
 	plaintext bool
 	tls       func() (*tls.Config, error)
+	token     func() (string, error)
 	proxied   bool
 	options   []grpc.DialOption
 }
@@ -56,7 +57,15 @@ func WithTLS(config func() (*tls.Config, error)) DialOption {
 
 // WithToken sends a token with each call; it is asked for then. An empty one is not sent.
 func WithToken(token func() (string, error)) DialOption {
-	return WithDialOptions(grpc.WithPerRPCCredentials(bearer(token)))
+	return func(s *dialSettings) { s.token = token }
+}
+
+// WithProxy connects through a proxy. What is beyond it is another machine, whatever its address says.
+func WithProxy(dial func(ctx context.Context, address string) (net.Conn, error)) DialOption {
+	return func(s *dialSettings) {
+		s.proxied = true
+		s.options = append(s.options, grpc.WithContextDialer(dial))
+	}
 }
 
 // WithDialer connects by a function, as tests do; encryption is then the function's affair.
@@ -107,6 +116,9 @@ func Dial(address string, opts ...DialOption) (*grpc.ClientConn, error) {
 			MinConnectTimeout: connectTimeout,
 		}),
 	}, s.options...)
+	if s.token != nil {
+		options = append(options, grpc.WithPerRPCCredentials(bearer(s.token)))
+	}
 	conn, err := grpc.NewClient("passthrough:///"+address, options...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", address, err)

@@ -31,7 +31,7 @@ const (
 
 	maxStreams      = 4096 // on one connection
 	bufferBytes     = 128 << 10
-	handshakeTime   = 20 * time.Second
+	handshakeTime   = 10 * time.Second
 	pingAfter       = 20 * time.Second
 	pingTimeout     = 10 * time.Second
 	minPingInterval = 5 * time.Second // of clients: more often is abuse

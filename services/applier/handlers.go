@@ -113,7 +113,7 @@ func validate(name string, spec *applierv1.ReplicationSpec) error {
 			return rpc.Invalid("spec.inventory", "%v", err)
 		}
 	}
-	return nil
+	return validateConnection(spec)
 }
 
 func (s *Service) unused(name string) error {

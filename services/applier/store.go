@@ -75,17 +75,20 @@ type querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-const replicationColumns = "name, spec, wanted, phase, source_server_id, created_at, sync_started_at, sync_ended_at"
+const replicationColumns = "name, spec, wanted, phase, source_server_id, created_at, sync_started_at, sync_ended_at, (SELECT secrets FROM syncline.replication_secrets WHERE replication = name)"
 
 func scanReplication(row pgx.CollectableRow) (*stored, error) {
 	var s stored
-	var spec []byte
-	if err := row.Scan(&s.name, &spec, &s.wanted, &s.phase, &s.sourceServerID, &s.createdAt, &s.syncStarted, &s.syncEnded); err != nil {
+	var spec, hidden []byte
+	if err := row.Scan(&s.name, &spec, &s.wanted, &s.phase, &s.sourceServerID, &s.createdAt, &s.syncStarted, &s.syncEnded, &hidden); err != nil {
 		return nil, err
 	}
 	s.spec = &applierv1.ReplicationSpec{}
 	if err := protojson.Unmarshal(spec, s.spec); err != nil {
 		return nil, fmt.Errorf("read stored options of replication %s: %w", s.name, err)
+	}
+	if err := addSecrets(s.spec, hidden); err != nil {
+		return nil, fmt.Errorf("replication %s: %w", s.name, err)
 	}
 	return &s, nil
 }
@@ -120,16 +123,28 @@ func (s *store) get(ctx context.Context, name string) (*stored, error) {
 
 // insert stores a new replication; it is durable on return. errExists if there is one of that name.
 func (s *store) insert(ctx context.Context, r *stored) error {
-	spec, err := protojson.Marshal(r.spec)
+	spec, err := protojson.Marshal(withoutSecrets(r.spec))
 	if err != nil {
 		return fmt.Errorf("store replication %s: %w", r.name, err)
 	}
-	tag, err := s.pool.Exec(ctx, `INSERT INTO syncline.replications (name, spec, wanted, phase, source_server_id)
-		VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`, r.name, string(spec), r.wanted, r.phase, r.sourceServerID)
+	hidden, err := secretsOf(r.spec)
 	if err != nil {
 		return fmt.Errorf("store replication %s: %w", r.name, err)
 	}
-	if tag.RowsAffected() == 0 {
+	made := false
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `INSERT INTO syncline.replications (name, spec, wanted, phase, source_server_id)
+			VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`, r.name, string(spec), r.wanted, r.phase, r.sourceServerID)
+		if made = tag.RowsAffected() == 1; err != nil || !made || hidden == nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, "INSERT INTO syncline.replication_secrets (replication, secrets) VALUES ($1, $2)", r.name, string(hidden))
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("store replication %s: %w", r.name, err)
+	}
+	if !made {
 		return fmt.Errorf("%w: %s", errExists, r.name)
 	}
 	return nil
