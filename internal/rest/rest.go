@@ -162,6 +162,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case strings.HasPrefix(path, pathMethods):
 		admitted, err := h.admitted(r)
 		if err != nil {
+			header.Set("Connection", "close") // else the rest of the body would be waited for
 			WriteError(w, err)
 			return
 		}

@@ -49,6 +49,9 @@ func (f freshTLS) ClientHandshake(ctx context.Context, authority string, conn ne
 	if err != nil {
 		return nil, nil, err
 	}
+	if config.ServerName != "" {
+		authority = config.ServerName // gRPC itself would verify the host of the address
+	}
 	return credentials.NewTLS(config).ClientHandshake(ctx, authority, conn)
 }
 
