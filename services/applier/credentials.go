@@ -1,6 +1,7 @@
 package applier
 
 import (
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
@@ -61,6 +62,21 @@ func addSecrets(spec *applierv1.ReplicationSpec, text []byte) error {
 		spec.Proxy = s.Proxy
 	}
 	return nil
+}
+
+// storeSecrets stores what withoutSecrets leaves out of a replication's options. It belongs into the transaction that stores those.
+func storeSecrets(ctx context.Context, q querier, replication string, spec *applierv1.ReplicationSpec) error {
+	hidden, err := secretsOf(spec)
+	if err != nil {
+		return err
+	}
+	if hidden == nil {
+		_, err = q.Exec(ctx, "DELETE FROM syncline.replication_secrets WHERE replication = $1", replication)
+		return err
+	}
+	_, err = q.Exec(ctx, `INSERT INTO syncline.replication_secrets (replication, secrets) VALUES ($1, $2)
+		ON CONFLICT (replication) DO UPDATE SET secrets = excluded.secrets`, replication, string(hidden))
+	return err
 }
 
 // validateConnection refuses what no connection can be made with. Its errors do not show secrets.

@@ -127,19 +127,14 @@ func (s *store) insert(ctx context.Context, r *stored) error {
 	if err != nil {
 		return fmt.Errorf("store replication %s: %w", r.name, err)
 	}
-	hidden, err := secretsOf(r.spec)
-	if err != nil {
-		return fmt.Errorf("store replication %s: %w", r.name, err)
-	}
 	made := false
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `INSERT INTO syncline.replications (name, spec, wanted, phase, source_server_id)
 			VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`, r.name, string(spec), r.wanted, r.phase, r.sourceServerID)
-		if made = tag.RowsAffected() == 1; err != nil || !made || hidden == nil {
+		if made = tag.RowsAffected() == 1; err != nil || !made {
 			return err
 		}
-		_, err = tx.Exec(ctx, "INSERT INTO syncline.replication_secrets (replication, secrets) VALUES ($1, $2)", r.name, string(hidden))
-		return err
+		return storeSecrets(ctx, tx, r.name, r.spec)
 	})
 	if err != nil {
 		return fmt.Errorf("store replication %s: %w", r.name, err)
