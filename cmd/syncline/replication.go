@@ -48,7 +48,7 @@ func oneName(cmd *cobra.Command, args []string) error {
 }
 
 // specFlags are the flags that set what the API calls otherwise.
-var specFlags = map[string]string{
+var specFlags = map[string]string{ //nolint:gosec // they are names
 	"spec.source": "--source", "spec.inventory": "--inventory", "spec.copy_workers": "--copy-workers",
 	"spec.token": "--source-token-file", "spec.proxy": "--source-proxy", "spec.tls.ca": "--source-tls-ca", "spec.tls.server_name": "--source-tls-server-name",
 	"spec.tls.certificate": "--source-tls-cert", "spec.tls.key": "--source-tls-key",

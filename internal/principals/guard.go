@@ -20,8 +20,8 @@ import (
 
 // Reasons of refusals.
 const (
-	ReasonNoCredential = "CREDENTIAL_MISSING"
-	ReasonCredential   = "CREDENTIAL_INVALID"
+	ReasonNoCredential = "CREDENTIAL_MISSING" //nolint:gosec // it is a name
+	ReasonCredential   = "CREDENTIAL_INVALID" //nolint:gosec // it is a name
 	ReasonNoPrincipals = "NO_PRINCIPALS"
 )
 

@@ -89,11 +89,14 @@ func TestTwoProcesses(t *testing.T) {
 	if _, err := admit(one, token); err != nil {
 		t.Errorf("at once: %v", err)
 	}
-	var called context.Context
-	pgtest.Eventually(t, time.Minute, func() (err error) {
-		called, err = admit(other, token)
+	pgtest.Eventually(t, time.Minute, func() error {
+		_, err := admit(other, token)
 		return err
 	})
+	called, err := admit(other, token)
+	if err != nil {
+		t.Fatal(err)
+	}
 	create(t, one.Service(), "ruth", access.Reader, "cn:ruth") // others keep their streams
 	pgtest.Eventually(t, time.Minute, func() error {
 		if known, _ := other.byCertificate([]string{"dns:x", "cn:ruth"}); known == nil {

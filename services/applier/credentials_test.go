@@ -1,6 +1,7 @@
 package applier
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -101,7 +102,7 @@ func TestRefusedBySource(t *testing.T) {
 		}
 	}
 	other := rpc.Errorf(codes.NotFound, "TABLE_NOT_FOUND", "x")
-	if refused(other) != error(other) || refused(nil) != nil {
+	if got := refused(other); !errors.Is(got, error(other)) || rpc.Code(got) != codes.NotFound || refused(nil) != nil {
 		t.Error("what is no refusal is changed")
 	}
 }

@@ -74,7 +74,7 @@ func (p *Proxy) serve(t testing.TB, listener net.Listener, greet func(conn net.C
 			}
 			track(conn)
 			running.Go(func() {
-				defer conn.Close()
+				defer func() { _ = conn.Close() }()
 				reader := bufio.NewReader(conn)
 				address, accept := greet(conn, reader)
 				if address == "" {
@@ -92,7 +92,7 @@ func (p *Proxy) serve(t testing.TB, listener net.Listener, greet func(conn net.C
 				}
 				track(far)
 				running.Go(func() {
-					defer conn.Close()
+					defer func() { _ = conn.Close() }()
 					_, _ = io.Copy(conn, far)
 				})
 				_, _ = io.Copy(far, reader)
