@@ -17,6 +17,15 @@ const (
 	ReasonOtherFollower = "FOLLOWER_REFUSED" // the follower is not the principal's
 )
 
+// IsRefusal tells whether the reason of a PERMISSION_DENIED is one of this package, and not of what PostgreSQL permits.
+func IsRefusal(reason string) bool {
+	switch reason {
+	case ReasonForbidden, ReasonSetNeeded, ReasonSetNotGranted, ReasonNothing, ReasonUnknownMethod, ReasonOtherFollower:
+		return true
+	}
+	return false
+}
+
 // scoped is a request that names a set.
 type scoped interface {
 	GetSet() string

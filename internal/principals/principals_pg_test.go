@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -148,27 +147,31 @@ func TestAmbiguousCertificate(t *testing.T) {
 	}
 }
 
-// TestAnAdminStays though all of them delete one another at the same time.
+// TestAnAdminStays though the two that there are are deleted at the same time: the second waits for the first, and finds itself alone.
 func TestAnAdminStays(t *testing.T) {
-	r := open(t, prepared(t))
-	names := []string{"a", "b", "c", "d"}
-	for _, name := range names {
-		create(t, r.Service(), name, access.Admin, "")
+	url := prepared(t)
+	r := open(t, url)
+	create(t, r.Service(), "ada", access.Admin, "")
+	create(t, r.Service(), "bob", access.Admin, "")
+	first, watcher := pgtest.Connect(t, url), pgtest.Connect(t, url)
+	pgtest.Exec(t, first, "BEGIN")
+	pgtest.Exec(t, first, "DELETE FROM syncline.principals WHERE name = 'ada'")
+	second := make(chan error, 1)
+	go func() {
+		_, err := r.Service().DeletePrincipal(context.WithoutCancel(t.Context()), &accessv1.DeletePrincipalRequest{Name: "bob"})
+		second <- err
+	}()
+	pgtest.Eventually(t, time.Minute, func() error {
+		if len(second) > 0 || pgtest.QueryRow[int](t, watcher, "SELECT count(*)::int FROM pg_locks WHERE NOT granted AND relation = 'syncline.principals'::regclass") > 0 {
+			return nil
+		}
+		return errors.New("the second neither waits nor has ended")
+	})
+	pgtest.Exec(t, first, "COMMIT")
+	if err := <-second; !errors.Is(err, ErrLastAdmin) {
+		t.Errorf("the last admin is deleted: %v", err)
 	}
-	var deleting sync.WaitGroup
-	for _, name := range names {
-		deleting.Go(func() {
-			if _, err := r.Service().DeletePrincipal(t.Context(), &accessv1.DeletePrincipalRequest{Name: name}); err != nil && !errors.Is(err, ErrLastAdmin) {
-				t.Error(err)
-			}
-		})
-	}
-	deleting.Wait()
-	left, err := r.store.List(t.Context())
-	if err != nil || len(left) != 1 {
-		t.Errorf("%d admins are left, %v", len(left), err)
-	}
-	if err := r.store.Delete(t.Context(), left[0].Name, true); err != nil {
+	if err := r.store.Delete(t.Context(), "bob", true); err != nil {
 		t.Errorf("by force: %v", err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
+	"github.com/seed0419d559/syncline/internal/access"
 	"github.com/seed0419d559/syncline/internal/rpc"
 )
 
@@ -93,16 +94,20 @@ func TestRefusedBySource(t *testing.T) {
 		codes.Unauthenticated:  {reasonSourceCredential, true},
 		codes.PermissionDenied: {reasonSourceForbids, false},
 	} {
-		err := refused(rpc.Errorf(code, "CREDENTIAL_INVALID", "who are you?"))
-		if rpc.Code(err) != codes.FailedPrecondition || !strings.Contains(rpc.Message(err), "who are you?") || rpc.Metadata(err)["reason"] != "CREDENTIAL_INVALID" {
+		err := refused(rpc.Errorf(code, access.ReasonForbidden, "who are you?"))
+		if rpc.Code(err) != codes.FailedPrecondition || !strings.Contains(rpc.Message(err), "who are you?") || rpc.Metadata(err)["reason"] != access.ReasonForbidden {
 			t.Errorf("%s becomes %v", code, err)
 		}
 		if got := classify(err); got != want {
 			t.Errorf("%s is %v", code, got)
 		}
 	}
-	other := rpc.Errorf(codes.NotFound, "TABLE_NOT_FOUND", "x")
-	if got := refused(other); !errors.Is(got, error(other)) || rpc.Code(got) != codes.NotFound || refused(nil) != nil {
-		t.Error("what is no refusal is changed")
+	for _, other := range []error{rpc.Errorf(codes.NotFound, "TABLE_NOT_FOUND", "x"), rpc.Errorf(codes.PermissionDenied, "MISSING_PRIVILEGE", "GRANT …")} {
+		if got := refused(other); !errors.Is(got, other) || rpc.Code(got) != rpc.Code(other) {
+			t.Errorf("%v is no refusal and becomes %v", other, got)
+		}
+	}
+	if refused(nil) != nil {
+		t.Error("no error is one")
 	}
 }

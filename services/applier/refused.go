@@ -6,6 +6,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
+	"github.com/seed0419d559/syncline/internal/access"
 	"github.com/seed0419d559/syncline/internal/rpc"
 )
 
@@ -19,10 +20,10 @@ const (
 // refused makes a source's refusal an error of this replica.
 func refused(err error) error {
 	var reason string
-	switch rpc.Code(err) {
-	case codes.Unauthenticated:
+	switch code := rpc.Code(err); {
+	case code == codes.Unauthenticated:
 		reason = reasonSourceCredential
-	case codes.PermissionDenied:
+	case code == codes.PermissionDenied && access.IsRefusal(rpc.Reason(err)):
 		reason = reasonSourceForbids
 	default:
 		return err
