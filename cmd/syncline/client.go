@@ -60,7 +60,7 @@ func (f *clientFlags) explain(err error) error {
 		return fmt.Errorf("the server at %s does not serve this (`syncline server show --addr %s` tells what it serves); choose another with --addr: a primary's default is %s, a replica's %s: %w",
 			f.address, f.address, primaryGRPC, replicaGRPC, err)
 	case rpc.Reason(err) == "" && rpc.IsTransient(err):
-		return fmt.Errorf("no answer from %s; is a Syncline server running there, and is that its gRPC address (--addr)? %w", f.address, err)
+		return fmt.Errorf("no answer from %s; is a Syncline server running there, and is that its gRPC address (--addr)?%s %w", f.address, rpc.EncryptionHint(err), err)
 	case rpc.Reason(err) == "" && rpc.Code(err) == codes.DeadlineExceeded:
 		return fmt.Errorf("no answer from %s in time: %w", f.address, err)
 	}

@@ -83,7 +83,7 @@ func TestCredentialsPassAsTheyAre(t *testing.T) {
 			{gate{}, []string{"Bearer x"}, "/"},
 		} {
 			h.SetGate(test.gate)
-			request, err := http.NewRequest("GET", web.URL+path, nil)
+			request, err := http.NewRequest(http.MethodGet, web.URL+path, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

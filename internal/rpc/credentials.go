@@ -69,8 +69,6 @@ func HandshakeProblem(err error) string {
 	switch {
 	case strings.Contains(text, "first record does not look like a TLS handshake"):
 		return "the server does not encrypt: leave out --tls and --tls-ca (and allow it with --plaintext), or start it with --tls-cert"
-	case strings.Contains(text, "error reading server preface"):
-		return "the server may expect an encrypted connection: use --tls or --tls-ca"
 	case strings.Contains(text, "certificate signed by unknown authority"):
 		return "the server's certificate is of no authority that is trusted here: name its authority with --tls-ca"
 	case strings.Contains(text, "x509: certificate is valid for"), strings.Contains(text, "x509: certificate is not valid for any names"):
@@ -79,6 +77,15 @@ func HandshakeProblem(err error) string {
 		return "the server wants a client certificate that it can verify: give one with --tls-cert and --tls-key"
 	case strings.Contains(text, "certificate has expired"), strings.Contains(text, "expired certificate"):
 		return "a certificate is not valid at this time: renew it, or set the clock"
+	}
+	return ""
+}
+
+// EncryptionHint is added to what is said of a server that does not answer as one: many things do not, and one that expects an encrypted
+// connection is among them.
+func EncryptionHint(err error) string {
+	if strings.Contains(err.Error(), "error reading server preface") {
+		return " If it expects an encrypted connection, use --tls or --tls-ca."
 	}
 	return ""
 }

@@ -100,7 +100,7 @@ func whoIs(ctx context.Context, conn *grpc.ClientConn, address string) (*serverv
 	if problem := rpc.HandshakeProblem(err); problem != "" {
 		return nil, rpc.Errorf(codes.Unavailable, reasonNoSource, "no connection to the source at %s: %s (%s)", address, problem, rpc.Message(err))
 	}
-	return nil, rpc.Errorf(codes.Unavailable, reasonNoSource, "no Syncline server answers at %s; is it running, and is that its gRPC port (7400 by default, 7480 is HTTP)? %s", address, rpc.Message(err))
+	return nil, rpc.Errorf(codes.Unavailable, reasonNoSource, "no Syncline server answers at %s; is it running, and is that its gRPC port (7400 by default, 7480 is HTTP)?%s %s", address, rpc.EncryptionHint(err), rpc.Message(err))
 }
 
 func (s *source) close() {
