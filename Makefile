@@ -11,7 +11,7 @@ DURATION ?= 10m
 FUZZTIME ?= 30s
 BASE ?= HEAD~1
 COUNT ?= 6
-SEAMS := ./internal/pgoutput ./internal/changelog/... ./services/applier/apply
+SEAMS := ./internal/pgoutput ./internal/changelog/... ./internal/filter ./services/applier/apply ./services/logger
 VERSION_PAIRS ?= 15:15 16:16 17:17 18:18 18:15 15:18 16:17 17:16
 VERSION_TESTS ?= TestEveryKind|TestReadmePrivileges|TestBadInput
 
@@ -63,7 +63,7 @@ generate: ## generate gen/ from proto/
 	$(BUF) generate
 
 .PHONY: fuzz
-fuzz: ## fuzz the decoder of WAL and the block format (FUZZTIME=30s each)
+fuzz: ## fuzz the decoder of WAL, the block format, selectors and the rest that reads foreign bytes (FUZZTIME=30s each)
 	@set -e; for target in $$(grep -rhoE '^func Fuzz[A-Za-z0-9]+' --include='*_test.go' internal | sed 's/func //'); do \
 		package=$$(grep -rlE "^func $$target\(" --include='*_test.go' internal | xargs dirname); \
 		echo "$$package $$target"; \
@@ -76,7 +76,7 @@ bench: postgres build ## compare with PostgreSQL's own logical replication, for 
 	bin/bench $(BENCH_FLAGS)
 
 .PHONY: bench-seams
-bench-seams: ## benchmarks of decoding, encoding, storing, grouping and staging, with allocations
+bench-seams: ## benchmarks of decoding, encoding, storing, filtering, grouping and staging, with allocations
 	$(GO) test -run '^$$' -bench . -benchmem $(SEAMS)
 
 .PHONY: bench-seams-compare

@@ -31,6 +31,7 @@ var dumpFormats = map[string]inventoryv1.DumpFormat{
 func newDumpCommand() *cobra.Command {
 	var f clientFlags
 	var table, format, path string
+	var only usedSetFlags
 	cmd := &cobra.Command{
 		Use:   "dump --table SCHEMA.TABLE",
 		Short: "Write the rows of one table, as of a known position",
@@ -52,7 +53,9 @@ as of: following from there gives every change since.`,
 				return usageError{fmt.Errorf("--format %q: expected copy, csv or json", format)}
 			}
 			return f.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
-				return dump(ctx, cmd, conn, name, kind, path)
+				return dump(ctx, cmd, conn, &inventoryv1.DumpRequest{
+					Schema: name.Schema, Table: name.Name, Format: kind, Set: only.set, Parameters: only.parameters,
+				}, path)
 			})
 		},
 	}
@@ -60,6 +63,7 @@ as of: following from there gives every change since.`,
 	cmd.Flags().Lookup("json").Usage = "the same as --format json"
 	cmd.Flags().StringVar(&table, "table", "", "the table, as schema.table or \"quoted\".\"names\" (needed)")
 	cmd.Flags().StringVar(&format, "format", "copy", "copy, csv or json (a line for each row)")
+	only.register(cmd.Flags())
 	cmd.Flags().StringVar(&path, "out", "", "file to write; standard output when empty")
 	return cmd
 }
@@ -76,7 +80,7 @@ func tableName(text string) (schema.Name, error) {
 	return name, nil
 }
 
-func dump(ctx context.Context, cmd *cobra.Command, conn *grpc.ClientConn, name schema.Name, format inventoryv1.DumpFormat, path string) error {
+func dump(ctx context.Context, cmd *cobra.Command, conn *grpc.ClientConn, request *inventoryv1.DumpRequest, path string) error {
 	client := inventoryv1.NewInventoryServiceClient(conn)
 	snapshot, err := openSnapshot(ctx, client, cmd.ErrOrStderr())
 	if err != nil {
@@ -91,7 +95,7 @@ func dump(ctx context.Context, cmd *cobra.Command, conn *grpc.ClientConn, name s
 	renewing, stop := context.WithCancel(ctx)
 	defer stop()
 	go renew(renewing, client, snapshot.GetSnapshotId())
-	request := &inventoryv1.DumpRequest{SnapshotId: snapshot.GetSnapshotId(), Schema: name.Schema, Table: name.Name, Format: format}
+	request.SnapshotId = snapshot.GetSnapshotId()
 	var end *inventoryv1.DumpEnd
 	err = writeOut(path, cmd.OutOrStdout(), func(out io.Writer) (err error) {
 		end, err = writeDump(ctx, client, request, out)

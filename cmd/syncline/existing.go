@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"maps"
 	"slices"
 
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
@@ -19,7 +20,7 @@ func existing(ctx context.Context, client applierv1.ApplierServiceClient, name s
 
 // sameWork leaves out how the first copy is made, which has no meaning once it is made.
 func sameWork(a, b *applierv1.ReplicationSpec) bool {
-	return a.GetSource() == b.GetSource() && a.GetInventory() == b.GetInventory() &&
+	return a.GetSource() == b.GetSource() && a.GetInventory() == b.GetInventory() && a.GetSet() == b.GetSet() && maps.Equal(a.GetParameters(), b.GetParameters()) &&
 		sameNames(a.GetIncludeTables(), b.GetIncludeTables()) && sameNames(a.GetExcludeTables(), b.GetExcludeTables())
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
@@ -65,6 +66,7 @@ type fakeApplier struct {
 	watch       []func() (*applierv1.Replication, error) // what each watch answers; then it ends
 	verified    []*applierv1.VerifyReplicationResponse   // what a verification answers
 	asked       *applierv1.VerifyReplicationRequest
+	fakeControl
 }
 
 func (f *fakeApplier) Register(r grpc.ServiceRegistrar) { applierv1.RegisterApplierServiceServer(r, f) }
@@ -81,6 +83,9 @@ func (f *fakeApplier) CreateReplication(_ context.Context, in *applierv1.CreateR
 	if f.refusal != nil {
 		return nil, f.refusal
 	}
+	if in.GetValidateOnly() {
+		return &applierv1.CreateReplicationResponse{Plan: f.plan}, nil
+	}
 	if f.replication != nil {
 		return nil, rpc.Errorf(codes.AlreadyExists, "REPLICATION_EXISTS", "there is a replication %q already", in.GetName())
 	}
@@ -93,15 +98,16 @@ func (f *fakeApplier) GetReplication(_ context.Context, in *applierv1.GetReplica
 	return &applierv1.GetReplicationResponse{Replication: r}, err
 }
 
-func (f *fakeApplier) ListReplications(context.Context, *applierv1.ListReplicationsRequest) (*applierv1.ListReplicationsResponse, error) {
+func (f *fakeApplier) ListReplications(_ context.Context, in *applierv1.ListReplicationsRequest) (*applierv1.ListReplicationsResponse, error) {
 	answer := &applierv1.ListReplicationsResponse{}
 	if f.replication != nil {
-		answer.Replications = append(answer.Replications, f.replication)
+		answer.Replications = matching([]*applierv1.Replication{f.replication}, in)
 	}
 	return answer, nil
 }
 
 func (f *fakeApplier) StartReplication(_ context.Context, in *applierv1.StartReplicationRequest) (*applierv1.StartReplicationResponse, error) {
+	f.started = in
 	r, err := f.find(in.GetName())
 	return &applierv1.StartReplicationResponse{Replication: r}, err
 }
@@ -166,12 +172,15 @@ type fakeLogger struct {
 	answers []*rpc.Frame
 	end     error
 	fresh   bool // it has no change log yet
+	set     *loggerv1.UpdateConfigRequest
+	stopped bool
+	listed  []*loggerv1.ListUpdatedSinceRequest
 }
 
 func (f *fakeLogger) Register(r grpc.ServiceRegistrar) { loggerv1.RegisterLoggerServiceServer(r, f) }
 
 func (f *fakeLogger) GetState(context.Context, *loggerv1.GetStateRequest) (*loggerv1.GetStateResponse, error) {
-	return loggerState(), nil
+	return f.state(), nil
 }
 
 func loggerState() *loggerv1.GetStateResponse {
@@ -180,6 +189,9 @@ func loggerState() *loggerv1.GetStateResponse {
 		Position: at(0x16B374D848), ConfirmedLsn: 0x16B374D000, CurrentWalLsn: 0x16B3800000, LagBytes: 731_064, RetainedWalBytes: 5 << 30,
 		Transactions: 1_234_567, Changes: 9_876_543_210, LogBytes: 3 << 40, Slot: "syncline", Publications: []string{"syncline"},
 		Tables: []string{"public.a", "public.b"}, Followers: 1,
+		FirstPosition: at(0x1000000), StoredBytes: 12 << 30, FreeBytes: proto.Int64(200 << 30), WalLimitBytes: proto.Int64(50 << 30),
+		TransactionsPerSecond: 812.4, ChangesPerSecond: 12_345.6, LogBytesPerSecond: 3 << 20, LagSeconds: proto.Float64(0.42),
+		UncapturedTables: []*loggerv1.UncapturedTable{{Schema: "public", Name: "log"}}, RemoteTransactionsLeftOut: 17,
 		Warnings: []string{`table public.log has no key: ALTER TABLE "public"."log" REPLICA IDENTITY FULL`},
 	}
 }
@@ -193,8 +205,8 @@ func (f *fakeLogger) ListFollowers(context.Context, *loggerv1.ListFollowersReque
 
 func followers() *loggerv1.ListFollowersResponse {
 	return &loggerv1.ListFollowersResponse{Followers: []*loggerv1.Follower{
-		{Connected: true, Address: "10.0.0.9:40000", Sent: at(0x16B374D848)},
-		{Name: "replica-1/shop", Sent: at(0x16B374D000), Applied: at(0x16B3000000), LagBytes: 7_657_544, LastContactTime: timestamppb.New(longAgo)},
+		{Connected: true, Address: "10.0.0.9:40000", Sent: at(0x16B374D848), State: "following", LagSeconds: proto.Float64(0), BytesPerSecond: 1 << 20},
+		{Name: "replica-1/shop", State: "away", Reason: "changes are kept for it beyond their time", LagSeconds: proto.Float64(86400), Sent: at(0x16B374D000), Applied: at(0x16B3000000), LagBytes: 7_657_544, LastContactTime: timestamppb.New(longAgo)},
 	}}
 }
 
@@ -216,6 +228,7 @@ type fakeInventory struct {
 	breakOff  error
 	openLeft  int // snapshots that were not closed
 	withoutIt bool
+	closed    string
 }
 
 func (f *fakeInventory) Register(r grpc.ServiceRegistrar) {
@@ -229,11 +242,24 @@ func (f *fakeInventory) GetInventory(_ context.Context, in *inventoryv1.GetInven
 
 func inventoryAnswer() *inventoryv1.GetInventoryResponse {
 	return &inventoryv1.GetInventoryResponse{
-		ServerId: somebody.ServerID, PostgresVersion: 150018, Position: at(0x10), Descriptors: []byte("{}"),
+		ServerId: somebody.ServerID, PostgresVersion: 150018, Position: at(0x10), Descriptors: []byte("{}"), TotalRows: 12_345_678, TotalBytes: 3<<30 + 8192,
+		Sequences: []*inventoryv1.Sequence{
+			{Schema: "public", Name: "orders_id_seq", Type: "bigint", OwnerTable: `"public"."orders"`, OwnerColumn: "id", LastValue: proto.Int64(12_400_000)},
+			{Schema: "public", Name: "tickets", Type: "integer"},
+		},
+		Types: []*inventoryv1.Type{{Schema: "public", Name: "mood", Kind: "enum", Definition: "sad, ok"}},
 		Tables: []*inventoryv1.Table{
-			{Schema: "public", Name: "orders", Kind: "table", IdentityColumns: []string{"region", "id"}, ReplicaIdentity: "d", EstimatedRows: 12_345_678, Bytes: 3 << 30, Indexes: 3},
+			{Schema: "public", Name: "orders", Kind: "table", IdentityColumns: []string{"region", "id"}, ReplicaIdentity: "d", EstimatedRows: 12_345_678, Bytes: 3 << 30, Indexes: 3, Captured: "yes",
+				Columns: []*inventoryv1.Column{{Name: "region", Type: "text", NotNull: true}, {Name: "id", Type: "bigint", NotNull: true}, {Name: "total", Type: "numeric", Generated: true}},
+				IndexList: []*inventoryv1.Index{
+					{Name: "orders_pkey", Definition: "CREATE UNIQUE INDEX orders_pkey ON public.orders USING btree (region, id)", Unique: true, Primary: true, Constraint: "orders_pkey"},
+					{Name: "orders_total", Definition: "CREATE INDEX orders_total ON public.orders USING btree (total)"},
+				},
+				ConstraintList: []*inventoryv1.Constraint{{Name: "orders_pkey", Kind: "primary key", Definition: "PRIMARY KEY (region, id)"}}},
 			{Schema: "public", Name: "My \"Table\"", Kind: "table", ReplicaIdentity: "f", EstimatedRows: -1, Bytes: 8192},
-			{Schema: "public", Name: "tab\tand\nline", Kind: "partition", ReplicaIdentity: "n"},
+			{Schema: "public", Name: "tab\tand\nline", Kind: "partition", ReplicaIdentity: "n", Captured: "no",
+				NotCapturedReason: "it has REPLICA IDENTITY NOTHING", Mend: "one way, or another", MendSql: `ALTER TABLE "public"."t" REPLICA IDENTITY FULL`},
+			{Schema: "public", Name: "events", Kind: "partitioned", ReplicaIdentity: "d", IdentityColumns: []string{"id"}, TotalRows: 99, TotalBytes: 4096, Captured: "partly", NotCapturedReason: "see its partitions"},
 		},
 		NotReplicated: []*inventoryv1.NotReplicated{{Kind: "unlogged table", Name: "public.cache", Reason: "its changes are not in the WAL"}},
 	}
@@ -251,7 +277,8 @@ func (f *fakeInventory) OpenSnapshot(_ *inventoryv1.OpenSnapshotRequest, stream 
 	return stream.Send(&inventoryv1.OpenSnapshotResponse{Event: &inventoryv1.OpenSnapshotResponse_Snapshot{Snapshot: snapshot}})
 }
 
-func (f *fakeInventory) CloseSnapshot(context.Context, *inventoryv1.CloseSnapshotRequest) (*inventoryv1.CloseSnapshotResponse, error) {
+func (f *fakeInventory) CloseSnapshot(_ context.Context, in *inventoryv1.CloseSnapshotRequest) (*inventoryv1.CloseSnapshotResponse, error) {
+	f.closed = in.GetSnapshotId()
 	f.openLeft--
 	return &inventoryv1.CloseSnapshotResponse{}, nil
 }

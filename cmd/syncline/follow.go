@@ -21,6 +21,7 @@ func newFollowCommand() *cobra.Command {
 	var f clientFlags
 	var from string
 	var limit int64
+	var only usedSetFlags
 	cmd := &cobra.Command{
 		Use:   "follow",
 		Short: "Print a primary's committed transactions as they come",
@@ -34,6 +35,7 @@ by this command and by dump. With --json one object for each line.`,
 			if err != nil {
 				return err
 			}
+			request.Set, request.Parameters = only.set, only.parameters
 			if limit < 0 {
 				return usageError{errors.New("--limit: expected 0 for no limit, or a number of transactions")}
 			}
@@ -53,6 +55,7 @@ by this command and by dump. With --json one object for each line.`,
 	}
 	f.register(cmd, primaryGRPC)
 	cmd.Flags().StringVar(&from, "from", "now", "earliest, now, or a position LOGID@LSN")
+	only.register(cmd.Flags())
 	cmd.Flags().Int64Var(&limit, "limit", 0, "end after this many transactions; 0 for never")
 	return cmd
 }

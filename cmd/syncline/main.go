@@ -84,7 +84,7 @@ func newRoot(environment []string) *cobra.Command {
 
 Beside the primary runs ` + "`syncline primary`" + `, beside each replica ` + "`syncline replica`" + `;
 ` + "`syncline replication create`" + ` on the replica makes the first copy and follows from there.
-Every flag can be set by a variable too: --max-row-bytes by SYNCLINE_MAX_ROW_BYTES.`,
+Flags can be set by variables too: --max-row-bytes by SYNCLINE_MAX_ROW_BYTES.`,
 		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -104,7 +104,7 @@ Every flag can be set by a variable too: --max-row-bytes by SYNCLINE_MAX_ROW_BYT
 		return usageError{fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())}
 	})
 	root.AddCommand(serverCommands()...)
-	root.AddCommand(newReplicationCommand(), newStatusCommand(), newVerifyCommand(), newDumpCommand(), newFollowCommand(), newServerGroup(), newHealthCommand(),
+	root.AddCommand(newReplicationCommand(), newStatusCommand(), newVerifyCommand(), newSetCommand(), newLogCommand(), newDumpCommand(), newFollowCommand(), newUpdatedCommand(), newFollowersCommand(), newSnapshotsCommand(), newServerGroup(), newHealthCommand(),
 		newGatewayCommand(), newPrincipalCommand(), newDemoCommand())
 	return root
 }

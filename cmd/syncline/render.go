@@ -8,8 +8,6 @@ import (
 	"unicode"
 
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
-	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
-	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
 	serverv1 "github.com/seed0419d559/syncline/gen/syncline/server/v1"
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/schema"
@@ -104,92 +102,6 @@ func why(code, reason string) string {
 	return code + ": " + reason
 }
 
-func renderReplications(out io.Writer, answer *applierv1.ListReplicationsResponse) {
-	if len(answer.GetReplications()) == 0 {
-		fmt.Fprintln(out, "no replications; create one with `syncline replication create NAME --source HOST:PORT`")
-		return
-	}
-	rows := [][]string{{"NAME", "STATE", "SOURCE", "POSITION", "LAG", "LAG TIME", "CHANGES/S", "COPIED", "REASON"}}
-	for _, r := range answer.GetReplications() {
-		rows = append(rows, []string{
-			r.GetName(), stateName(r.GetState()), r.GetSpec().GetSource(), lsn(r.GetPosition().GetLsn()), size(r.GetLagBytes()), lagSeconds(r),
-			count(int64(r.GetChangesPerSecond())), fmt.Sprintf("%.0f %%", 100*r.GetSync().GetFraction()), why(r.GetReasonCode(), r.GetReason()),
-		})
-	}
-	table(out, rows)
-}
-
-func renderReplication(out io.Writer, r *applierv1.Replication) {
-	rows := [][]string{
-		{"name", r.GetName()},
-		{"state", stateName(r.GetState())},
-	}
-	if r.GetReason() != "" {
-		rows = append(rows, []string{"reason", why(r.GetReasonCode(), r.GetReason())})
-	}
-	if r.GetNextRetryTime() != nil {
-		rows = append(rows, []string{"next retry", r.GetNextRetryTime().AsTime().Format("15:04:05 MST")})
-	}
-	rows = append(rows,
-		[]string{"source", r.GetSpec().GetSource() + " (server " + r.GetSourceServerId() + ")"},
-		[]string{"position", lsn(r.GetPosition().GetLsn()) + " of " + lsn(r.GetSourcePosition().GetLsn())},
-		[]string{"lag", size(r.GetLagBytes()) + ", " + lagSeconds(r)},
-		[]string{"applied", count(r.GetTransactions()) + " transactions, " + count(r.GetChanges()) + " changes since the start, " + count(int64(r.GetChangesPerSecond())) + " changes/s now"},
-	)
-	if s := r.GetSync(); s.GetPhase() != "" || s.GetTables() > 0 {
-		rows = append(rows, []string{"first copy", fmt.Sprintf("%.0f %%, %d of %d tables, %s rows, %s %s %s", 100*s.GetFraction(), s.GetTablesDone(), s.GetTables(), count(s.GetRows()), size(s.GetBytes()), s.GetPhase(), s.GetDetail())})
-	}
-	table(out, rows)
-	for _, w := range r.GetWarnings() {
-		fmt.Fprintln(out, "note:", printable(w))
-	}
-	if len(r.GetTables()) == 0 {
-		return
-	}
-	fmt.Fprintln(out)
-	tables := [][]string{{"TABLE", "STATE", "ROWS COPIED", "BYTES", "COPY AS OF"}}
-	for _, t := range r.GetTables() {
-		tables = append(tables, []string{tableText(t.GetSchema(), t.GetName()), t.GetState(), count(t.GetRows()), size(t.GetBytes()), lsn(t.GetCopyLsn())})
-	}
-	table(out, tables)
-}
-
-func renderLogger(out io.Writer, s *loggerv1.GetStateResponse) {
-	rows := [][]string{{"logger", s.GetState()}}
-	if s.GetReason() != "" {
-		rows = append(rows, []string{"reason", why(s.GetReasonCode(), s.GetReason())})
-	}
-	rows = append(rows,
-		[]string{"position", lsn(s.GetPosition().GetLsn()) + ", confirmed " + lsn(s.GetConfirmedLsn()) + ", primary at " + lsn(s.GetCurrentWalLsn())},
-		[]string{"lag", size(s.GetLagBytes()) + "; the slot " + s.GetSlot() + " keeps " + size(s.GetRetainedWalBytes()) + " of WAL"},
-		[]string{"captured", count(s.GetTransactions()) + " transactions, " + count(s.GetChanges()) + " changes, " + size(s.GetLogBytes()) + " since the start"},
-		[]string{"tables", fmt.Sprint(len(s.GetTables()))},
-	)
-	table(out, rows)
-	for _, w := range s.GetWarnings() {
-		fmt.Fprintln(out, "warning:", printable(w))
-	}
-}
-
-func renderFollowers(out io.Writer, answer *loggerv1.ListFollowersResponse) {
-	if len(answer.GetFollowers()) == 0 {
-		fmt.Fprintln(out, "no followers")
-		return
-	}
-	rows := [][]string{{"FOLLOWER", "CONNECTED", "ADDRESS", "SENT", "APPLIED", "LAG"}}
-	for _, f := range answer.GetFollowers() {
-		connected, name := "no", f.GetName()
-		if f.GetConnected() {
-			connected = "yes"
-		}
-		if name == "" {
-			name = "(anonymous)"
-		}
-		rows = append(rows, []string{name, connected, f.GetAddress(), lsn(f.GetSent().GetLsn()), lsn(f.GetApplied().GetLsn()), size(f.GetLagBytes())})
-	}
-	table(out, rows)
-}
-
 func renderServer(out io.Writer, s *serverv1.Server) {
 	rows := [][]string{
 		{"server", s.GetServerId()},
@@ -204,32 +116,4 @@ func renderServer(out io.Writer, s *serverv1.Server) {
 		rows = append(rows, []string{"inventory", s.GetInventoryAddress()})
 	}
 	table(out, append(rows, []string{"since", s.GetStartTime().AsTime().Format("2006-01-02 15:04:05 MST")}))
-}
-
-func renderInventory(out io.Writer, answer *inventoryv1.GetInventoryResponse) {
-	rows := [][]string{{"TABLE", "KIND", "ROWS (EST.)", "SIZE", "KEY", "INDEXES"}}
-	for _, t := range answer.GetTables() {
-		key := strings.Join(t.GetIdentityColumns(), ", ")
-		switch {
-		case t.GetReplicaIdentity() == "f":
-			key = "whole row"
-		case key == "":
-			key = "none"
-		}
-		estimate := "-"
-		if t.GetEstimatedRows() >= 0 {
-			estimate = count(t.GetEstimatedRows())
-		}
-		rows = append(rows, []string{tableText(t.GetSchema(), t.GetName()), t.GetKind(), estimate, size(t.GetBytes()), key, fmt.Sprint(t.GetIndexes())})
-	}
-	table(out, rows)
-	if len(answer.GetNotReplicated()) == 0 {
-		return
-	}
-	fmt.Fprintln(out, "\nnot replicated:")
-	rows = nil
-	for _, n := range answer.GetNotReplicated() {
-		rows = append(rows, []string{"  " + n.GetKind(), n.GetName(), n.GetReason()})
-	}
-	table(out, rows)
 }

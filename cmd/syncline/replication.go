@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -23,7 +24,8 @@ func newReplicationCommand() *cobra.Command {
 		Args:  wrongUse(cobra.NoArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newCreateCommand(), newListCommand(), newShowCommand(), newStartCommand(), newStopCommand(), newDeleteCommand(), newWaitCommand())
+	cmd.AddCommand(newCreateCommand(), newListCommand(), newShowCommand(), newStartCommand(), newStopCommand(), newDeleteCommand(), newWaitCommand(),
+		newUpdateCommand(), newResyncCommand(), newReplicationLogCommand())
 	return cmd
 }
 
@@ -47,14 +49,6 @@ func oneName(cmd *cobra.Command, args []string) error {
 	})(cmd, args)
 }
 
-// specFlags are the flags that set what the API calls otherwise.
-var specFlags = map[string]string{ //nolint:gosec // they are names
-	"spec.source": "--source", "spec.inventory": "--inventory", "spec.copy_workers": "--copy-workers",
-	"spec.token": "--source-token-file", "spec.proxy": "--source-proxy", "spec.tls.ca": "--source-tls-ca", "spec.tls.server_name": "--source-tls-server-name",
-	"spec.tls.certificate": "--source-tls-cert", "spec.tls.key": "--source-tls-key",
-	"spec.include_tables": "--table", "spec.exclude_tables": "--exclude-table", "name": "NAME",
-}
-
 // inFlags makes an error about a field of the API one about the flag that sets it.
 func inFlags(err error) error { return flagError(err, specFlags) }
 
@@ -70,10 +64,10 @@ func flagError(err error, flags map[string]string) error {
 
 func newCreateCommand() *cobra.Command {
 	var f clientFlags
-	var wait, ifMissing bool
-	var compression string
-	var source sourceFlags
-	spec := &applierv1.ReplicationSpec{}
+	var wait, ifMissing, dryRun bool
+	var r replicationFlags
+	spec := &r.spec
+	var only usedSetFlags
 	cmd := &cobra.Command{
 		Use:   "create NAME --source HOST:PORT",
 		Short: "Copy a primary's tables to this replica, and follow its changes",
@@ -81,48 +75,49 @@ func newCreateCommand() *cobra.Command {
 An existing table is compared first, and a difference that matters is named; one that holds rows is refused without --replace.`,
 		Example: `  syncline replication create shop --source db1:7400 --wait
   syncline replication create orders --source db1:7400 --table 'public.orders' --table 'sales.*'
-  syncline replication create shop --source db1.example:7400 --source-tls-ca ca.pem --source-token-file replica1.token`,
+  syncline replication create shop --source db1.example:7400 --source-tls-ca ca.pem --source-token-file replica1.token
+  syncline replication create acme --source db1:7400 --set by-org --param org=acme
+  syncline replication create shop --source db1:7400 --dry-run`,
 		Args: oneName,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if spec.GetSource() == "" {
 				return usageError{errors.New("--source (SYNCLINE_SOURCE) is needed: the gRPC address of a primary, such as db1:7400")}
 			}
-			if err := setCompression(spec, compression); err != nil {
-				return err
-			}
-			if err := source.set(spec); err != nil {
+			spec.Set, spec.Parameters = only.set, only.parameters
+			if err := r.finish(); err != nil {
 				return err
 			}
 			return applierCall(cmd.Context(), &f, func(ctx context.Context, client applierv1.ApplierServiceClient) error {
+				if dryRun {
+					return wouldCreate(ctx, cmd, &f, client, args[0], spec)
+				}
 				return create(ctx, cmd, &f, client, args[0], spec, wait, ifMissing)
 			})
 		},
 	}
 	f.register(cmd, replicaGRPC)
 	flags := cmd.Flags()
-	flags.StringVar(&spec.Source, "source", "", "HOST:PORT of any service of the primary (needed)")
-	flags.StringVar(&spec.Inventory, "inventory", "", "HOST:PORT of the primary's inventory; asked of the source when empty")
-	patternsFlag(flags, &spec.IncludeTables, "table", "take only these tables: schema.table, schema.*; may be repeated")
-	patternsFlag(flags, &spec.ExcludeTables, "exclude-table", "leave these tables out")
-	flags.BoolVar(&spec.Replace, "replace", false, "remove the rows that the replica's tables hold before the copy")
-	flags.Int32Var(&spec.CopyWorkers, "copy-workers", 0, "sessions that copy and build indexes at the same time; 0 for the default of 4")
-	source.register(flags)
-	flags.StringVar(&compression, "compress", "none", "how changes and rows are compressed on their way from the source: none, or zstd for a slow network")
+	r.register(flags)
+	only.register(flags)
 	flags.BoolVar(&ifMissing, "if-missing", false, "leave a replication alone that is there already under this name, with this source and these tables")
 	flags.BoolVar(&wait, "wait", false, "show the progress of the first copy and return when the replica is up to date")
+	flags.BoolVar(&dryRun, "dry-run", false, "check both sides, tell what would happen, and change nothing")
 	return cmd
 }
 
-func setCompression(spec *applierv1.ReplicationSpec, name string) error {
-	switch name {
-	case "none":
-		spec.Compression = applierv1.Compression_COMPRESSION_UNSPECIFIED
-	case "zstd":
-		spec.Compression = applierv1.Compression_COMPRESSION_ZSTD
-	default:
-		return usageError{fmt.Errorf("--compress %q is unknown: use none or zstd", name)}
+// wouldCreate tells what a create would do.
+func wouldCreate(ctx context.Context, cmd *cobra.Command, f *clientFlags, client applierv1.ApplierServiceClient, name string, spec *applierv1.ReplicationSpec) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*callTimeout)
+	defer cancel()
+	answer, err := client.CreateReplication(ctx, &applierv1.CreateReplicationRequest{Name: name, Spec: spec, ValidateOnly: true})
+	if err != nil {
+		return inFlags(err)
 	}
-	return nil
+	return show(f, cmd.OutOrStdout(), answer, func(out io.Writer, answer *applierv1.CreateReplicationResponse) {
+		plan := answer.GetPlan()
+		fmt.Fprintf(out, "replication %s would be created: %d tables, about %s rows, %s\n", name, len(plan.GetTables()), count(plan.GetEstimatedRows()), size(plan.GetEstimatedBytes()))
+		renderPlan(out, plan)
+	})
 }
 
 func create(ctx context.Context, cmd *cobra.Command, f *clientFlags, client applierv1.ApplierServiceClient, name string, spec *applierv1.ReplicationSpec, wait, ifMissing bool) error {
@@ -157,26 +152,6 @@ func create(ctx context.Context, cmd *cobra.Command, f *clientFlags, client appl
 	return nil
 }
 
-func newListCommand() *cobra.Command {
-	var f clientFlags
-	cmd := &cobra.Command{
-		Use: "list", Short: "List the replications", Args: wrongUse(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return applierCall(cmd.Context(), &f, func(ctx context.Context, client applierv1.ApplierServiceClient) error {
-				ctx, cancel := short(ctx)
-				defer cancel()
-				answer, err := client.ListReplications(ctx, &applierv1.ListReplicationsRequest{})
-				if err != nil {
-					return err
-				}
-				return show(&f, cmd.OutOrStdout(), answer, renderReplications)
-			})
-		},
-	}
-	f.register(cmd, replicaGRPC)
-	return cmd
-}
-
 // newNamedCommand makes a command that does something with one replication and shows it.
 func newNamedCommand(use, about string, run func(ctx context.Context, client applierv1.ApplierServiceClient, name string) (*applierv1.Replication, error)) *cobra.Command {
 	var f clientFlags
@@ -205,13 +180,6 @@ func newShowCommand() *cobra.Command {
 	})
 }
 
-func newStartCommand() *cobra.Command {
-	return newNamedCommand("start", "Start a replication that was stopped or has failed, where it left off", func(ctx context.Context, client applierv1.ApplierServiceClient, name string) (*applierv1.Replication, error) {
-		answer, err := client.StartReplication(ctx, &applierv1.StartReplicationRequest{Name: name})
-		return answer.GetReplication(), err
-	})
-}
-
 func newStopCommand() *cobra.Command {
 	return newNamedCommand("stop", "Stop a replication; it stays stopped over restarts", func(ctx context.Context, client applierv1.ApplierServiceClient, name string) (*applierv1.Replication, error) {
 		answer, err := client.StopReplication(ctx, &applierv1.StopReplicationRequest{Name: name})
@@ -221,13 +189,14 @@ func newStopCommand() *cobra.Command {
 
 func newDeleteCommand() *cobra.Command {
 	var f clientFlags
+	var etag string
 	cmd := &cobra.Command{
 		Use: "delete NAME", Short: "Stop and forget a replication; the tables and their rows stay", Args: oneName,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return applierCall(cmd.Context(), &f, func(ctx context.Context, client applierv1.ApplierServiceClient) error {
 				ctx, cancel := short(ctx)
 				defer cancel()
-				answer, err := client.DeleteReplication(ctx, &applierv1.DeleteReplicationRequest{Name: args[0]})
+				answer, err := client.DeleteReplication(ctx, &applierv1.DeleteReplicationRequest{Name: args[0], Etag: etag})
 				if err != nil {
 					return err
 				}
@@ -240,6 +209,8 @@ func newDeleteCommand() *cobra.Command {
 		},
 	}
 	f.register(cmd, replicaGRPC)
+	cmd.Flags().StringVar(&etag, "etag", "", "delete it only if its etag is this one")
+	withoutVariable(cmd.Flags().Lookup("etag"))
 	return cmd
 }
 

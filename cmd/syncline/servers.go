@@ -36,7 +36,7 @@ var roles = []role{
 	{"primary", "Serve a primary: logger and inventory", "Runs beside the primary's PostgreSQL: captures its changes into the change log, serves them to replicas,\nand gives them their first copy.", []string{node.RoleLogger, node.RoleInventory}},
 	{"replica", "Serve a replica: applier", "Runs beside the replica's PostgreSQL: makes first copies and applies the changes of primaries.", []string{node.RoleApplier}},
 	{"node", "Serve both roles of one database", "Runs logger, inventory and applier for one database that is primary and replica.", []string{node.RoleLogger, node.RoleInventory, node.RoleApplier}},
-	{"logger", "Serve the logger alone", "Captures a primary's changes into the change log and serves them.", []string{node.RoleLogger}},
+	{"logger", "Serve the logger alone, or control one", "Captures a primary's changes into the change log and serves them. The commands below it control a logger that runs.", []string{node.RoleLogger}},
 	{"inventory", "Serve the inventory alone", "Gives a primary's tables, snapshots and dumps.", []string{node.RoleInventory}},
 	{"applier", "Serve the applier alone", "Makes first copies and applies the changes of primaries.", []string{node.RoleApplier}},
 }
@@ -72,6 +72,9 @@ func newServerCommand(r *role) *cobra.Command {
 	if r.name == node.RoleInventory {
 		addInventoryClient(cmd, &f.postgres, &f.protect.connect)
 	}
+	if r.name == node.RoleLogger {
+		cmd.AddCommand(loggerCommands()...)
+	}
 	return cmd
 }
 
@@ -99,6 +102,9 @@ func (f *serverFlags) register(flags *pflag.FlagSet, r *role) {
 		flags.Int64Var(&c.MaxRowBytes, "max-row-bytes", c.MaxRowBytes, "largest row that is captured")
 		flags.DurationVar(&c.MaxAge, "log-max-age", c.MaxAge, "how long changes are kept; 0 for ever")
 		flags.Int64Var(&c.MaxBytes, "log-max-bytes", c.MaxBytes, "size of the change log from which its oldest changes go; 0 for no limit")
+		flags.Int64Var(&c.KeepBytes, "log-keep-bytes", c.KeepBytes, "size of the change log up to which what a follower has not applied is kept for longer; 0 to keep nothing for followers")
+		flags.DurationVar(&c.FollowerTimeout, "follower-timeout", c.FollowerTimeout, "how long a follower that is not connected counts after it was last heard of")
+		flags.BoolVar(&c.LogRemoteChanges, "log-remote-changes", c.LogRemoteChanges, "capture what an applier brings to this primary, too")
 	}
 	if r.has(node.RoleLogger) && !r.has(node.RoleInventory) {
 		flags.StringVar(&f.inventory, "inventory", "", "HOST:PORT of this primary's inventory, told to replicas that ask")
@@ -108,6 +114,8 @@ func (f *serverFlags) register(flags *pflag.FlagSet, r *role) {
 	}
 	if r.has(node.RoleApplier) {
 		flags.DurationVar(&f.applier.RetryCap, "retry-max", f.applier.RetryCap, "longest pause between two attempts after a fault")
+		flags.DurationVar(&f.applier.EventsMaxAge, "events-max-age", f.applier.EventsMaxAge, "how long the run log keeps events")
+		flags.IntVar(&f.applier.EventsMaxCount, "events-max-count", f.applier.EventsMaxCount, "how many events of each replication the run log keeps")
 	}
 }
 

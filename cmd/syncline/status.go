@@ -62,14 +62,17 @@ func status(ctx context.Context, cmd *cobra.Command, f *clientFlags, conn *grpc.
 		}
 	}
 	if slices.Contains(roles, node.RoleApplier) {
-		list, err := applierv1.NewApplierServiceClient(conn).ListReplications(ctx, &applierv1.ListReplicationsRequest{})
+		list, err := listReplications(ctx, applierv1.NewApplierServiceClient(conn), &applierv1.ListReplicationsRequest{})
 		if err != nil {
 			return err
 		}
 		if err := apart(f, cmd, list); err != nil {
 			return err
 		}
-		renderIf(f, func() { renderReplications(out, list) })
+		renderIf(f, func() {
+			renderReplications(out, list)
+			renderHealth(out, list)
+		})
 	}
 	return nil
 }

@@ -22,7 +22,17 @@ func variableName(flag string) string {
 
 // hasVariable tells whether a flag can be set by a variable. Two ask for a text and no work: a variable for one of them, such
 // as the SYNCLINE_VERSION of an image, must not do that to every command.
-func hasVariable(flag *pflag.Flag) bool { return flag.Name != "help" && flag.Name != "version" }
+// Nor has a flag that changes something only where it is given: a variable that was set for another command would do it by accident.
+func hasVariable(flag *pflag.Flag) bool {
+	return flag.Name != "help" && flag.Name != "version" && flag.Annotations[commandLineOnly] == nil
+}
+
+const commandLineOnly = "syncline command line only"
+
+// withoutVariable marks a flag that is given on the command line only.
+func withoutVariable(flag *pflag.Flag) {
+	flag.Annotations = map[string][]string{commandLineOnly: {}}
+}
 
 // bindVariables gives each flag that is not set on the command line the value of its variable. A value that the flag does
 // not take is a wrong use that names the variable.

@@ -56,6 +56,23 @@ var methods = map[string]rule{
 	"/syncline.applier.v1.ApplierService/WaitReplication":   {least: Operator}, // it writes to the source
 	"/syncline.applier.v1.ApplierService/VerifyReplication": {least: Operator},
 
+	// They change what is applied, or begin it anew.
+	"/syncline.applier.v1.ApplierService/UpdateReplication":      {least: Operator, changes: true},
+	"/syncline.applier.v1.ApplierService/ResyncReplication":      {least: Operator, changes: true},
+	"/syncline.applier.v1.ApplierService/ListReplicationEvents":  {least: Reader},
+	"/syncline.applier.v1.ApplierService/WatchReplicationEvents": {least: Reader},
+
+	"/syncline.logger.v1.LoggerService/CreateSet":        {least: Operator, changes: true},
+	"/syncline.logger.v1.LoggerService/UpdateSet":        {least: Operator, changes: true},
+	"/syncline.logger.v1.LoggerService/DeleteSet":        {least: Operator, changes: true},
+	"/syncline.logger.v1.LoggerService/GetSet":           {least: Reader, replicator: whole},
+	"/syncline.logger.v1.LoggerService/ListSets":         {least: Reader, replicator: whole},
+	"/syncline.logger.v1.LoggerService/ListUpdatedSince": {least: Operator, replicator: whole}, // it lists keys of rows
+	"/syncline.logger.v1.LoggerService/GetConfig":        {least: Reader},
+	"/syncline.logger.v1.LoggerService/UpdateConfig":     {least: Admin, changes: true},
+	"/syncline.logger.v1.LoggerService/StartCapture":     {least: Operator, changes: true},
+	"/syncline.logger.v1.LoggerService/StopCapture":      {least: Operator, changes: true},
+
 	// What the API looks like is no secret, but a stream takes a place.
 	"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo":      {least: Reader, replicator: always},
 	"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": {least: Reader, replicator: always},

@@ -81,7 +81,7 @@ func child(ctx context.Context, dir string) error {
 		time.AfterFunc(time.Duration(after)*time.Microsecond, func() { _ = syscall.Kill(os.Getpid(), syscall.SIGKILL) })
 	}
 	limit, _ := strconv.Atoi(os.Getenv(childPurge)) // 0 without
-	l, err := Open(Options{Dir: dir, MaxBytes: int64(limit), PurgeInterval: time.Hour})
+	l, err := Open(Options{Dir: dir, Retention: Retention{MaxBytes: int64(limit)}, PurgeInterval: time.Hour})
 	if err != nil {
 		return err
 	}

@@ -42,12 +42,14 @@ type Log struct {
 	ledger *ledger
 	shapes relationCache
 
-	admin    sync.Mutex // held by what opens, resets, purges and closes
-	appender *Appender  // the last one that was opened
-	meta     atomic.Pointer[Meta]
-	store    atomic.Pointer[store] // replaced as a whole when the store has to be restarted
-	broken   atomic.Bool           // the store has to be restarted before it takes anything
-	closed   bool
+	admin     sync.Mutex // held by what opens, resets, purges and closes
+	appender  *Appender  // the last one that was opened
+	meta      atomic.Pointer[Meta]
+	store     atomic.Pointer[store] // replaced as a whole when the store has to be restarted
+	broken    atomic.Bool           // the store has to be restarted before it takes anything
+	retention atomic.Pointer[Retention]
+	unkept    atomic.Uint64 // see RetentionStart
+	closed    bool
 
 	stop func() // ends the purge loop and waits for it
 }
@@ -65,6 +67,7 @@ func Open(opts Options) (*Log, error) {
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}
+	l.retention.Store(&opts.Retention)
 	lock, err := lockDir(opts.Dir)
 	if err != nil {
 		return nil, err

@@ -11,9 +11,6 @@ import (
 )
 
 func (l *Log) purgeLoop(ctx context.Context) {
-	if l.opts.MaxAge <= 0 && l.opts.MaxBytes <= 0 {
-		return
-	}
 	tick := time.NewTicker(l.opts.PurgeInterval)
 	defer tick.Stop()
 	for {
@@ -28,13 +25,13 @@ func (l *Log) purgeLoop(ctx context.Context) {
 	}
 }
 
-// Purge removes the oldest transactions as far as Options.MaxAge and MaxBytes ask for it. Transactions go whole, and the
+// Purge removes the oldest transactions as far as the retention asks for it. Transactions go whole, and the
 // last block and the transaction that it belongs to stay. The log does this by itself, every Options.PurgeInterval.
 func (l *Log) Purge() error {
-	return l.purge(l.opts.MaxBytes, l.opts.MaxAge)
+	return l.purge(*l.retention.Load())
 }
 
-func (l *Log) purge(maxBytes int64, maxAge time.Duration) error {
+func (l *Log) purge(r Retention) error {
 	l.admin.Lock()
 	defer l.admin.Unlock()
 	if l.closed {
@@ -47,7 +44,10 @@ func (l *Log) purge(maxBytes int64, maxAge time.Duration) error {
 	s := l.store.Load()
 	bytes := s.blocks.Bounds().Bytes
 	l.ledger.setBytes(bytes)
-	first, err := purgePoint(s, &v, bytes, maxBytes, maxAge)
+	first, err := purgePoint(s, &v, bytes, r.MaxBytes, r.MaxAge)
+	if err == nil {
+		first, err = l.keep(s, &v, bytes, first, &r)
+	}
 	if err != nil {
 		return fmt.Errorf("purge change log: %w", err)
 	}
@@ -114,10 +114,7 @@ func firstSince(s *store, low, limit uint64, since time.Time) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if h.Part != nil {
-		low = h.Part.FirstBlock
-	}
-	return max(first, low), nil
+	return max(first, boundary(&h)), nil
 }
 
 // shrink returns the first block from which on the log is smaller by excess bytes, at least from and at most limit.

@@ -58,7 +58,7 @@ func TestPurgeByBytes(t *testing.T) {
 	total := int64(l.Ranges().Bytes)
 	seen := map[int]bool{}
 	for limit := total; limit > 0; limit -= 200_000 {
-		must(t, l.purge(limit, 0))
+		must(t, l.purge(Retention{MaxBytes: limit, MaxAge: 0}))
 		seen[checkStart(t, l, history)] = true
 		if got := int64(l.Ranges().Bytes); got > limit && len(seen) < 10 && limit > 300_000 {
 			t.Errorf("%d bytes with a limit of %d", got, limit)
@@ -67,7 +67,7 @@ func TestPurgeByBytes(t *testing.T) {
 	if seen[11] != true || len(seen) < 8 {
 		t.Errorf("the log began with transactions %v", seen)
 	}
-	must(t, l.purge(1, 0))
+	must(t, l.purge(Retention{MaxBytes: 1, MaxAge: 0}))
 	if i := checkStart(t, l, history); i != 11 {
 		t.Errorf("the last block is gone: transaction %d", i)
 	}
@@ -88,15 +88,15 @@ func TestPurgeByAge(t *testing.T) {
 	must(t, feedAll(t.Context(), a, hash, history[:5]))
 	between := time.Now()
 	must(t, feedAll(t.Context(), a, hash, history[5:]))
-	must(t, l.purge(0, time.Hour))
+	must(t, l.purge(Retention{MaxBytes: 0, MaxAge: time.Hour}))
 	if i := checkStart(t, l, history); i != 0 {
 		t.Errorf("young transactions are gone up to %d", i)
 	}
-	must(t, l.purge(0, time.Since(between)))
+	must(t, l.purge(Retention{MaxBytes: 0, MaxAge: time.Since(between)}))
 	if i := checkStart(t, l, history); i < 4 {
 		t.Errorf("old transactions are there from %d", i)
 	}
-	must(t, l.purge(0, time.Nanosecond))
+	must(t, l.purge(Retention{MaxBytes: 0, MaxAge: time.Nanosecond}))
 	checkStart(t, l, history)
 	if l.Ranges().LastBlock != l.Head().Number || l.Ranges().FirstBlock > l.Head().Number {
 		t.Errorf("%+v", l.Ranges())
@@ -118,13 +118,13 @@ func TestPurgeSparesTheOpenTransaction(t *testing.T) {
 	for l.ledger.view().last.Part == nil {
 		<-a.DurableChanged()
 	}
-	must(t, l.purge(1, time.Nanosecond))
+	must(t, l.purge(Retention{MaxBytes: 1, MaxAge: time.Nanosecond}))
 	must(t, a.Commit(t.Context(), open.commit, open.end, open.time(), open.xid), a.Flush(t.Context()))
 	checkStart(t, l, history)
 }
 
 func TestPurgeLoop(t *testing.T) {
-	l := openLog(t, Options{Dir: t.TempDir(), MaxBytes: 600_000, PurgeInterval: time.Millisecond})
+	l := openLog(t, Options{Dir: t.TempDir(), Retention: Retention{MaxBytes: 600_000}, PurgeInterval: time.Millisecond})
 	must(t, l.Reset(t.Context(), testMeta))
 	history := wideHistory(12)
 	must(t, feedAll(t.Context(), openAppender(t, l), put(t, l), history))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/changelog/block"
@@ -172,4 +173,35 @@ func (l *Log) header(ctx context.Context, number uint64) (*block.Header, error) 
 		return nil, err
 	}
 	return &b.Header, nil
+}
+
+// EndOfLarge returns the end of a transaction that is larger than a block and in the log as a whole, by where its commit begins.
+func (l *Log) EndOfLarge(ctx context.Context, commit change.LSN) (change.LSN, error) {
+	v := l.ledger.view()
+	h, err := l.search(ctx, &v, commit)
+	switch {
+	case err != nil:
+		return 0, err
+	case h == nil || h.Part == nil || h.Part.CommitLSN != commit || !h.Part.Last:
+		return 0, fmt.Errorf("%w: a transaction that commits at %v has no end", ErrCorrupt, commit)
+	}
+	return h.Through, nil
+}
+
+// StoredAfter returns when the first block was stored that reaches beyond the LSN: since then somebody at the LSN is behind. It is
+// false when there is none.
+func (l *Log) StoredAfter(ctx context.Context, lsn change.LSN) (time.Time, bool, error) {
+	v := l.ledger.view()
+	if !v.begun || v.closed {
+		return time.Time{}, false, nil
+	}
+	h, err := l.search(ctx, &v, lsn)
+	if err != nil || h == nil {
+		return time.Time{}, false, err
+	}
+	m, err := l.store.Load().block(h.Number)
+	if errors.Is(err, errNotStored) {
+		return time.Time{}, false, nil // purged meanwhile
+	}
+	return m.at, err == nil, err
 }

@@ -10,10 +10,8 @@ import (
 // Options say where a log is and how long it is kept.
 type Options struct {
 	Dir string // made if missing; one process at a time
-	// MaxBytes is the disk space above which the oldest transactions are purged, whoever needs them; 0 sets no limit.
-	MaxBytes int64
-	// MaxAge is how long a transaction is kept at least, counted from its commit; 0 keeps it for ever.
-	MaxAge time.Duration
+	// Retention is how much is kept from the beginning on; all when zero. SetRetention replaces it.
+	Retention Retention
 	// PurgeInterval is the time between two looks at what may be purged. 10 s when not set.
 	PurgeInterval time.Duration
 	// CacheBytes is how much of the log's end is kept in memory for followers that are close. 16 MiB when not set.

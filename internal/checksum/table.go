@@ -45,6 +45,7 @@ type Table struct {
 	key     int  // how many of the columns are the key
 	columns []string
 	order   Order
+	where   string // a condition for the rows, "" for all
 }
 
 // NewTable describes the reading of a table. Columns of the key need not be among the others. partitioned says that the rows of
@@ -52,7 +53,13 @@ type Table struct {
 func NewTable(name schema.Name, partitioned bool, key, columns []string, order Order) Table {
 	rest := slices.DeleteFunc(slices.Clone(columns), func(c string) bool { return slices.Contains(key, c) })
 	slices.Sort(rest)
-	return Table{name, partitioned, len(key), slices.Concat(key, rest), order}
+	return Table{name: name, whole: partitioned, key: len(key), columns: slices.Concat(key, rest), order: order}
+}
+
+// Where returns the reading of those rows only that fulfil a condition in SQL; "" changes nothing.
+func (t Table) Where(condition string) Table {
+	t.where = condition
+	return t
 }
 
 // Columns are the columns in the order in which they are hashed.
@@ -66,11 +73,15 @@ func (t Table) selection(r Range, sorted bool) (string, [][]byte, error) {
 		sql.WriteString("ONLY ")
 	}
 	sql.WriteString(t.name.SQL())
+	joint := " WHERE "
+	if t.where != "" {
+		sql.WriteString(joint + t.where)
+		joint = " AND "
+	}
 	if t.order != ByKey {
 		return sql.String(), nil, nil
 	}
 	var params [][]byte
-	joint := " WHERE "
 	for _, end := range []struct {
 		place []string
 		sign  string

@@ -60,6 +60,15 @@ func (h *Handler) checked(next runtime.HandlerFunc) runtime.HandlerFunc {
 	}
 }
 
+// takesParameter tells whether there is a parameter of the name. One that is a map takes an entry as NAME[KEY].
+func (o *operation) takesParameter(name string) bool {
+	base, key, entry := strings.Cut(name, "[")
+	if entry && len(key) > 1 && strings.IndexAny(key, "[]") == len(key)-1 {
+		return slices.Contains(o.query, base+"[string]")
+	}
+	return slices.Contains(o.query, name) && !entry
+}
+
 // check refuses parameters and fields that the operation does not have, and values that it cannot read. It returns the timeout
 // that the request asks for.
 func (o *operation) check(r *http.Request) (time.Duration, error) {
@@ -68,7 +77,7 @@ func (o *operation) check(r *http.Request) (time.Duration, error) {
 		return 0, rpc.Invalid("query", "%v", err)
 	}
 	for name, value := range values {
-		if !slices.Contains(o.query, name) {
+		if !o.takesParameter(name) {
 			return 0, refuse(rpc.ReasonUnknownField, name, "%s takes no such parameter; %s", o, o.takes())
 		}
 		if err := runtime.PopulateQueryParameters(o.newRequest(), url.Values{name: value}, utilities.NewDoubleArray(nil)); err != nil {

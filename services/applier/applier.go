@@ -20,12 +20,9 @@ import (
 	"github.com/seed0419d559/syncline/services/applier/apply"
 )
 
-const (
-	defaultCopyWorkers = 4
-	// statePoolSize bounds the connections for reading and writing replications' state; each running replication has one
-	// more, and its workers during the first copy.
-	statePoolSize = 4
-)
+// statePoolSize bounds the connections for reading and writing replications' state; each running replication has one more, and
+// its workers during the first copy.
+const statePoolSize = 4
 
 // Config is what the service needs. DefaultConfig fills in what is not said.
 type Config struct {
@@ -42,13 +39,17 @@ type Config struct {
 	RetryBase    time.Duration
 	RetryCap     time.Duration
 	HealthyAfter time.Duration
+	// EventsMaxAge and EventsMaxCount bound the run log: events are kept for so long, and so many of each replication.
+	EventsMaxAge   time.Duration
+	EventsMaxCount int
 }
 
 // DefaultConfig returns a configuration that lacks only PostgresURL and the node's identity.
 func DefaultConfig() Config {
 	return Config{
 		Log: slog.Default(), Apply: apply.DefaultOptions(),
-		RetryBase: 250 * time.Millisecond, RetryCap: 30 * time.Second, HealthyAfter: 2 * time.Minute,
+		RetryBase: DefaultRetryBase, RetryCap: DefaultRetryCap, HealthyAfter: DefaultHealthyAfter,
+		EventsMaxAge: 30 * 24 * time.Hour, EventsMaxCount: 10_000,
 	}
 }
 
@@ -69,6 +70,9 @@ func New(config Config) (*Service, error) {
 	if config.PostgresURL == "" || config.ServerID == "" {
 		return nil, errors.New("applier: PostgresURL and ServerID are needed")
 	}
+	if config.EventsMaxAge <= 0 || config.EventsMaxCount <= 0 {
+		return nil, errors.New("applier: the run log needs an age and a number of events that are more than 0")
+	}
 	poolConfig, err := pgxpool.ParseConfig(config.PostgresURL)
 	if err != nil {
 		return nil, fmt.Errorf("parse connection URL %s: not a PostgreSQL URL", postgres.Redact(config.PostgresURL))
@@ -84,7 +88,7 @@ func New(config Config) (*Service, error) {
 		return nil, fmt.Errorf("open connection pool: %w", err)
 	}
 	return &Service{
-		config: config, store: &store{pool}, runners: map[string]*runner{}, ready: make(chan struct{}),
+		config: config, store: &store{pool, newRunLog(pool, &config)}, runners: map[string]*runner{}, ready: make(chan struct{}),
 	}, nil
 }
 
@@ -102,10 +106,24 @@ func (s *Service) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	recording, stopRecording := context.WithCancel(context.WithoutCancel(ctx))
+	var recorded sync.WaitGroup
+	recorded.Go(func() { s.store.runLog.run(recording) })
+	defer s.store.runLog.flush(ctx)
+	defer recorded.Wait()
+	defer stopRecording()
+	history, err := s.store.recent(ctx)
+	if err != nil {
+		s.config.Log.Warn("what replications have been through cannot be shown", "error", err)
+	}
 	s.mu.Lock()
 	s.runCtx = ctx
 	for _, r := range list {
 		one := newRunner(&s.config, s.store, r)
+		one.status.remember(history[r.name])
+		if err := one.showTables(ctx, s.store.pool); err != nil {
+			s.config.Log.Warn("tables cannot be shown yet", "replication", r.name, "error", err)
+		}
 		s.runners[r.name] = one
 		if r.wanted == wantedRunning {
 			one.start(ctx)

@@ -18,7 +18,7 @@ import (
 // finish builds indexes and constraints, sets the sequences, and moves to the phase of catching up.
 func (r *runner) finish(ctx context.Context, session *apply.Session, src *source) error {
 	conn := session.Conn()
-	created, err := createdTables(ctx, conn, r.stored.name)
+	created, err := createdTables(ctx, conn, r.name)
 	if err != nil {
 		return err
 	}
@@ -42,7 +42,7 @@ func (r *runner) finish(ctx context.Context, session *apply.Session, src *source
 	}
 	fault.Point(FaultBuilt)
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		tables, err := listTables(ctx, tx, r.stored.name)
+		tables, err := listTables(ctx, tx, r.name)
 		if err != nil {
 			return err
 		}
@@ -57,10 +57,10 @@ func (r *runner) finish(ctx context.Context, session *apply.Session, src *source
 				return err
 			}
 		}
-		if err := setFirstPosition(ctx, tx, r.stored.name, first); err != nil {
+		if err := setFirstPosition(ctx, tx, r.name, first); err != nil {
 			return err
 		}
-		return setPhase(ctx, tx, r.stored.name, phaseCatchingUp)
+		return setPhase(ctx, tx, r.name, phaseCatchingUp)
 	})
 }
 
@@ -115,7 +115,7 @@ func (r *runner) setSequences(ctx context.Context, session *apply.Session, src *
 // build runs the statements after the load: neighbours that may run at the same time do, on as many sessions as copy. holder is the
 // session that holds the replication's lock.
 func (r *runner) build(ctx context.Context, holder uint32, statements []schema.Statement) error {
-	most := copyWorkers(r.snapshot().spec)
+	most := r.config.options(r.snapshot().spec).copyWorkers
 	for len(statements) > 0 {
 		n := 1
 		for statements[0].Parallel && n < len(statements) && statements[n].Parallel {
@@ -140,7 +140,7 @@ func (r *runner) build(ctx context.Context, holder uint32, statements []schema.S
 
 // builder is one session that builds.
 func (r *runner) builder(ctx context.Context, holder uint32, todo <-chan schema.Statement, processes int) error {
-	conn, err := apply.ConnectLoader(ctx, r.config.PostgresURL, r.stored.name, holder)
+	conn, err := apply.ConnectLoader(ctx, r.config.PostgresURL, r.name, holder)
 	if err != nil {
 		return err
 	}

@@ -28,6 +28,7 @@ func (c *copier) chunk(ctx context.Context, conn *pgx.Conn, snapshot copySnapsho
 	stream, err := c.source.inventoryClient().Dump(ctx, &inventoryv1.DumpRequest{
 		SnapshotId: snapshot.id, Schema: j.table.name.Schema, Table: j.table.name.Name, Columns: j.table.columns,
 		FromPage: j.from, ToPage: j.to, Format: format, ColumnTypes: j.table.types,
+		Set: c.source.set.name, Parameters: c.source.set.parameters, SetVersion: c.source.set.version,
 	})
 	if err != nil {
 		return err

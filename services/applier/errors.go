@@ -47,14 +47,25 @@ const (
 	reasonNotReached     = "NOT_REACHED"
 	reasonVerifying      = "VERIFICATION_RUNNING"
 	reasonHeld           = "HELD"
+	reasonETag           = "ETAG_MISMATCH"
+	reasonActive         = "REPLICATION_ACTIVE"
+	reasonNotCopied      = "NOT_COPIED"
+	reasonSkips          = "SKIPS_TRANSACTIONS"
+	reasonRepeats        = "REPEATS_TRANSACTIONS"
+	reasonOtherLog       = "OTHER_LOG"
+	reasonSharedTarget   = "SHARED_TARGET"
 	// From the logger and the inventory.
 	reasonSnapshotGone   = "SNAPSHOT_GONE"
 	reasonTableRewritten = "TABLE_REWRITTEN"
 	reasonTableLocked    = "TABLE_LOCKED"
 	reasonNoTable        = "TABLE_NOT_FOUND"
 	reasonNotReady       = "NOT_READY"
+	reasonSetChanged     = "SET_CHANGED"
 	reasonNoFollower     = "FOLLOWER_UNKNOWN"
 	reasonFollows        = "FOLLOWER_CONNECTED"
+	reasonPositionTooOld = "POSITION_TOO_OLD"
+	reasonPositionAhead  = "POSITION_AHEAD"
+	reasonLogIDMismatch  = "LOG_ID_MISMATCH"
 )
 
 // errorTable maps sentinels to statuses for the whole service.
@@ -68,6 +79,21 @@ var errorTable = rpc.Table{
 type failure struct {
 	code   string
 	passes bool // may pass by itself: try again
+}
+
+// isGap tells whether the source's change log does not hold the replica's position: only copies lead on.
+func (f failure) isGap() bool {
+	return f.code == reasonPositionTooOld || f.code == reasonPositionAhead || f.code == reasonLogIDMismatch
+}
+
+// side tells whose fault it is.
+func (f failure) side() string {
+	switch f.code {
+	case reasonNoSource, reasonNotSyncline, reasonSourceChanged, reasonSnapshotGone, reasonTableRewritten, reasonTableLocked, reasonNoTable,
+		reasonNotReady, reasonFollows, reasonStream, reasonUnknownTable, reasonPositionTooOld, reasonPositionAhead, reasonLogIDMismatch, rpc.ReasonStopping:
+		return sideRemote
+	}
+	return sideLocal
 }
 
 // mayBeStale tells whether the failure can come from what the session saw of the target before: its tables as they were
@@ -122,8 +148,8 @@ func classify(err error) failure {
 			return failure{reasonTarget, true}
 		}
 		return failure{reasonInternal, true}
-	case reasonSnapshotGone:
-		return failure{reasonSnapshotGone, true}
+	case reasonSnapshotGone, reasonSetChanged:
+		return failure{rpc.Reason(err), true}
 	}
 	return failure{rpc.Reason(err), rpc.IsTransient(err)}
 }

@@ -11,4 +11,7 @@ const (
 	FaultBuilt          = "copy/built"           // indexes are built, the position is not stored
 	FaultPositioned     = "copy/positioned"      // the first position is stored
 	FaultCaughtUp       = "copy/caught-up"       // the replication is running
+	FaultResyncAsked    = "control/resync-asked" // a copy of all tables is asked for, nothing is touched
+	FaultUpdated        = "control/updated"      // a changed spec is stored, nothing runs with it yet
+	FaultForced         = "control/forced"       // a position was forced, nothing follows from it yet
 )

@@ -2,6 +2,7 @@ package applier
 
 import (
 	"context"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -19,7 +20,6 @@ import (
 )
 
 const (
-	maxCopyWorkers  = 64
 	defaultWatch    = time.Second
 	minWatch        = 100 * time.Millisecond
 	defaultWait     = time.Minute
@@ -34,7 +34,7 @@ func (s *Service) CreateReplication(ctx context.Context, in *applierv1.CreateRep
 	if err := s.waitReady(ctx); err != nil {
 		return nil, err
 	}
-	if err := validate(in.GetName(), in.GetSpec()); err != nil {
+	if err := s.config.validate(in.GetName(), in.GetSpec()); err != nil {
 		return nil, err
 	}
 	selection, err := schema.ParseSelection(in.GetSpec().GetIncludeTables(), in.GetSpec().GetExcludeTables())
@@ -49,20 +49,22 @@ func (s *Service) CreateReplication(ctx context.Context, in *applierv1.CreateRep
 		return nil, err
 	}
 	defer src.close()
-	server := src.server
-	if server.GetServerId() == s.config.ServerID ||
-		server.GetSystemIdentifier() == s.config.SystemIdentifier && server.GetDatabase() == s.config.Database && s.config.SystemIdentifier != "" {
-		return nil, rpc.Errorf(codes.FailedPrecondition, reasonSourceIsTarget, "the source at %s is this replica's own database %s, and a replication needs two; if it is a physical copy of it, they cannot be told apart: "+
-			"run `syncline server reset-id` on the copy and rename its database", in.GetSpec().GetSource(), server.GetDatabase())
-	}
-	if err := s.notTwice(in, server.GetServerId()); err != nil {
+	if err := s.notMyself(src, in.GetSpec()); err != nil {
 		return nil, err
 	}
-	if err := s.check(ctx, in, src, selection); err != nil {
+	if err := s.notTwice(in.GetName(), in.GetSpec(), src.server.GetServerId()); err != nil {
+		return nil, err
+	}
+	p, err := s.check(ctx, in, src, selection)
+	if err != nil {
 		return nil, refusal(err)
 	}
-	err = s.store.insert(ctx, &stored{name: in.GetName(), spec: in.GetSpec(), wanted: wantedRunning, phase: phaseNew, sourceServerID: server.GetServerId()})
-	if err != nil {
+	fresh := &stored{name: in.GetName(), spec: in.GetSpec(), wanted: wantedRunning, phase: phaseNew, sourceServerID: src.server.GetServerId()}
+	if in.GetValidateOnly() {
+		would := &applierv1.Replication{Name: fresh.name, Spec: withoutSecrets(fresh.spec), SourceServerId: fresh.sourceServerID}
+		return &applierv1.CreateReplicationResponse{Replication: would, Plan: p.proto()}, nil
+	}
+	if err := s.store.insert(ctx, fresh); err != nil {
 		return nil, err
 	}
 	r, err := s.store.get(ctx, in.GetName())
@@ -75,6 +77,17 @@ func (s *Service) CreateReplication(ctx context.Context, in *applierv1.CreateRep
 	one.start(s.runCtx)
 	s.mu.Unlock()
 	return &applierv1.CreateReplicationResponse{Replication: one.status.proto(one.snapshot(), true)}, nil
+}
+
+// notMyself refuses this replica's own database as a source.
+func (s *Service) notMyself(src *source, spec *applierv1.ReplicationSpec) error {
+	server := src.server
+	if server.GetServerId() == s.config.ServerID ||
+		server.GetSystemIdentifier() == s.config.SystemIdentifier && server.GetDatabase() == s.config.Database && s.config.SystemIdentifier != "" {
+		return rpc.Errorf(codes.FailedPrecondition, reasonSourceIsTarget, "the source at %s is this replica's own database %s, and a replication needs two; if it is a physical copy of it, they cannot be told apart: "+
+			"run `syncline server reset-id` on the copy and rename its database", spec.GetSource(), server.GetDatabase())
+	}
+	return nil
 }
 
 // refusal gives an error that has no status of its own the one that says whether it is worth while to try again.
@@ -92,28 +105,40 @@ func refusal(err error) error {
 	return refused
 }
 
-func validate(name string, spec *applierv1.ReplicationSpec) error {
-	switch {
-	case len(name) > maxNameBytes || !nameForm.MatchString(name):
-		return rpc.Invalid("name", "%q is not a name of 1 to %d characters of a-z, 0-9, - and _ that begins with a letter", name, maxNameBytes)
-	case spec.GetSource() == "":
-		return rpc.Invalid("spec.source", "the address (HOST:PORT) of a primary is needed")
-	case spec.GetCopyWorkers() < 0 || spec.GetCopyWorkers() > maxCopyWorkers:
-		return rpc.Invalid("spec.copy_workers", "%d is not from 0 to %d", spec.GetCopyWorkers(), maxCopyWorkers)
-	case len(spec.GetIncludeTables()) > maxPatternCount:
-		return rpc.Invalid("spec.include_tables", "more than %d patterns; use schema.*", maxPatternCount)
-	case len(spec.GetExcludeTables()) > maxPatternCount:
-		return rpc.Invalid("spec.exclude_tables", "more than %d patterns; use schema.*", maxPatternCount)
+// validate refuses what can be told without asking anybody, every field at once.
+func (c *Config) validate(name string, spec *applierv1.ReplicationSpec) error {
+	p := &problems{}
+	if len(name) > maxNameBytes || !nameForm.MatchString(name) {
+		p.add("name", "%q is not a name of 1 to %d characters of a-z, 0-9, - and _ that begins with a letter", name, maxNameBytes)
 	}
-	if _, err := rpc.CheckAddress(spec.GetSource()); err != nil {
-		return rpc.Invalid("spec.source", "%v", err)
+	c.checkSpec(p, spec)
+	return p.result()
+}
+
+func (c *Config) checkSpec(p *problems, spec *applierv1.ReplicationSpec) {
+	if spec.GetSource() == "" {
+		p.add("spec.source", "the address (HOST:PORT) of a primary is needed")
+	} else if _, err := rpc.CheckAddress(spec.GetSource()); err != nil {
+		p.add("spec.source", "%v", err)
 	}
 	if spec.GetInventory() != "" {
 		if _, err := rpc.CheckAddress(spec.GetInventory()); err != nil {
-			return rpc.Invalid("spec.inventory", "%v", err)
+			p.add("spec.inventory", "%v", err)
 		}
 	}
-	return validateConnection(spec)
+	for _, list := range []struct {
+		field    string
+		patterns []string
+	}{{"spec.include_tables", spec.GetIncludeTables()}, {"spec.exclude_tables", spec.GetExcludeTables()}} {
+		if len(list.patterns) > maxPatternCount {
+			p.add(list.field, "more than %d patterns; use schema.*", maxPatternCount)
+		} else if _, err := schema.ParseSelection(list.patterns, nil); err != nil {
+			p.add(list.field, "%v", err)
+		}
+	}
+	p.include(validateSet(spec))
+	p.include(validateConnection(spec))
+	c.checkOptions(p, spec)
 }
 
 func (s *Service) unused(name string) error {
@@ -126,12 +151,12 @@ func (s *Service) unused(name string) error {
 }
 
 // notTwice refuses a second replication of the same source with some of the same tables.
-func (s *Service) notTwice(in *applierv1.CreateReplicationRequest, sourceID string) error {
+func (s *Service) notTwice(self string, spec *applierv1.ReplicationSpec, sourceID string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for name, r := range s.runners {
 		other := r.snapshot()
-		if other.sourceServerID != sourceID || !sameTables(in.GetSpec(), other.spec) {
+		if name == self || other.sourceServerID != sourceID || !sameTables(spec, other.spec) {
 			continue
 		}
 		return rpc.Errorf(codes.AlreadyExists, reasonExists, "replication %s carries the same tables from the same source already", name).With("replication", name)
@@ -141,18 +166,18 @@ func (s *Service) notTwice(in *applierv1.CreateReplicationRequest, sourceID stri
 
 func sameTables(a, b *applierv1.ReplicationSpec) bool {
 	sorted := func(list []string) []string { return slices.Sorted(slices.Values(list)) }
-	return slices.Equal(sorted(a.GetIncludeTables()), sorted(b.GetIncludeTables())) && slices.Equal(sorted(a.GetExcludeTables()), sorted(b.GetExcludeTables()))
+	return a.GetSet() == b.GetSet() && maps.Equal(a.GetParameters(), b.GetParameters()) &&
+		slices.Equal(sorted(a.GetIncludeTables()), sorted(b.GetIncludeTables())) && slices.Equal(sorted(a.GetExcludeTables()), sorted(b.GetExcludeTables()))
 }
 
 // check finds every reason to refuse before anything is stored or touched, and tables that another replication carries.
-func (s *Service) check(ctx context.Context, in *applierv1.CreateReplicationRequest, src *source, selection schema.Selection) error {
+func (s *Service) check(ctx context.Context, in *applierv1.CreateReplicationRequest, src *source, selection schema.Selection) (*plan, error) {
 	session, err := apply.OpenSession(ctx, s.config.PostgresURL, in.GetName())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer session.Close()
-	_, err = makePlan(ctx, session.Conn(), src, planOptions{replication: in.GetName(), selection: selection, replace: in.GetSpec().GetReplace(), unguarded: session.Unguarded})
-	return err
+	return makePlan(ctx, session.Conn(), src, planOptions{replication: in.GetName(), selection: selection, replace: in.GetSpec().GetReplace(), unguarded: session.Unguarded})
 }
 
 // GetReplication returns one replication.
@@ -162,67 +187,6 @@ func (s *Service) GetReplication(ctx context.Context, in *applierv1.GetReplicati
 		return nil, err
 	}
 	return &applierv1.GetReplicationResponse{Replication: r.status.proto(r.snapshot(), true)}, nil
-}
-
-// ListReplications returns all replications.
-func (s *Service) ListReplications(ctx context.Context, _ *applierv1.ListReplicationsRequest) (*applierv1.ListReplicationsResponse, error) {
-	if err := s.waitReady(ctx); err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	out := &applierv1.ListReplicationsResponse{}
-	for _, r := range s.runners {
-		out.Replications = append(out.Replications, r.status.proto(r.snapshot(), false))
-	}
-	slices.SortFunc(out.Replications, func(a, b *applierv1.Replication) int { return compareText(a.GetName(), b.GetName()) })
-	return out, nil
-}
-
-// StartReplication is idempotent. One that waits until it tries again does so at once.
-func (s *Service) StartReplication(ctx context.Context, in *applierv1.StartReplicationRequest) (*applierv1.StartReplicationResponse, error) {
-	r, err := s.runner(ctx, in.GetName())
-	if err != nil {
-		return nil, err
-	}
-	if err := s.store.setWanted(ctx, in.GetName(), wantedRunning); err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r.start(s.runCtx)
-	return &applierv1.StartReplicationResponse{Replication: r.status.proto(r.snapshot(), true)}, nil
-}
-
-// StopReplication is idempotent; the wish is durable before the replication stops.
-func (s *Service) StopReplication(ctx context.Context, in *applierv1.StopReplicationRequest) (*applierv1.StopReplicationResponse, error) {
-	r, err := s.runner(ctx, in.GetName())
-	if err != nil {
-		return nil, err
-	}
-	if err := s.store.setWanted(ctx, in.GetName(), wantedStopped); err != nil {
-		return nil, err
-	}
-	r.stop()
-	r.status.setState(applierv1.State_STATE_STOPPED)
-	return &applierv1.StopReplicationResponse{Replication: r.status.proto(r.snapshot(), true)}, nil
-}
-
-// DeleteReplication stops and forgets a replication. Its follower's entry at the source is removed where the source can be reached.
-func (s *Service) DeleteReplication(ctx context.Context, in *applierv1.DeleteReplicationRequest) (*applierv1.DeleteReplicationResponse, error) {
-	r, err := s.runner(ctx, in.GetName())
-	if err != nil {
-		return nil, err
-	}
-	r.stop()
-	if err := s.store.remove(ctx, in.GetName()); err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	delete(s.runners, in.GetName())
-	s.mu.Unlock()
-	r.farewell(ctx)
-	return &applierv1.DeleteReplicationResponse{}, nil
 }
 
 // farewell tells the source that this follower will not come again.

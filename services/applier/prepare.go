@@ -15,6 +15,7 @@ import (
 	"github.com/seed0419d559/syncline/internal/fault"
 	"github.com/seed0419d559/syncline/internal/rpc"
 	"github.com/seed0419d559/syncline/internal/schema"
+	"github.com/seed0419d559/syncline/internal/sets"
 	"github.com/seed0419d559/syncline/services/applier/apply"
 )
 
@@ -28,6 +29,10 @@ type plan struct {
 	create         []schema.Name  // those to create
 	statements     schema.Plan
 	warnings       []string
+	all            bool          // nothing that is copied counts any more, nor does the position
+	gone           []schema.Name // tables that were to be copied and that the source has no longer
+	set            usedSet
+	left           []*storedTable // those that are in the set no longer
 }
 
 // planOptions say what a plan is made for.
@@ -39,17 +44,21 @@ type planOptions struct {
 	known       map[schema.Name]*storedTable
 	// again are tables, or partitioned tables above some, whose copies from before an LSN do not count; nil for none.
 	again *apply.NewTableError
+	all   bool // no copy counts: all tables are copied again
+	// streamed says that again has come in the stream.
+	streamed bool
 }
 
 // makePlan compares source and target and returns what is to be done for the tables that are not known yet, or have to be
 // copied again. It touches nothing. Every reason to refuse is an error that names the table.
 func makePlan(ctx context.Context, conn *pgx.Conn, src *source, o planOptions) (*plan, error) {
-	p := &plan{}
+	p := &plan{all: o.all}
 	captured, err := p.read(ctx, conn, src, o.selection)
 	if err != nil {
 		return nil, err
 	}
-	if p.warnings, err = p.leaveOut(captured, o.selection); err != nil {
+	p.set = src.set
+	if p.warnings, err = p.leaveOut(captured, o); err != nil {
 		return nil, err
 	}
 	// Read after the target's tables, because another replication stores which are its own when it creates them.
@@ -67,7 +76,8 @@ func makePlan(ctx context.Context, conn *pgx.Conn, src *source, o planOptions) (
 	for _, m := range mismatches {
 		p.warnings = append(p.warnings, m.String())
 	}
-	p.create = slices.DeleteFunc(schema.Missing(p.source, p.target), func(n schema.Name) bool { return o.known[n] != nil })
+	// A table of ours that somebody has dropped is created again only when all are copied again.
+	p.create = slices.DeleteFunc(schema.Missing(p.source, p.target), func(n schema.Name) bool { return o.known[n] != nil && !o.all })
 	if p.statements, err = schema.CreateStatements(p.source, p.target, nonNil(p.create)); err != nil {
 		return nil, err
 	}
@@ -77,7 +87,26 @@ func makePlan(ctx context.Context, conn *pgx.Conn, src *source, o planOptions) (
 	if err := p.checkPrivileges(ctx, conn, o.unguarded); err != nil {
 		return nil, err
 	}
+	p.findGone(o)
 	return p, p.chooseTables(ctx, conn, o)
+}
+
+// findGone finds tables that wait for a copy that the source cannot give any more. Their rows on the replica stay.
+func (p *plan) findGone(o planOptions) {
+	for name, t := range o.known {
+		if _, there := p.source.Table(name); there || t.state == tableCopied && !o.all {
+			continue
+		}
+		if p.set.name != "" && o.all {
+			p.left = append(p.left, t) // the set decides which rows are here
+			continue
+		}
+		p.gone = append(p.gone, name)
+	}
+	slices.SortFunc(p.gone, func(a, b schema.Name) int { return compareText(a.String(), b.String()) })
+	for _, name := range p.gone {
+		p.warnings = append(p.warnings, fmt.Sprintf("table %s is not at the source any more, or not captured there: its rows here stand still", name))
+	}
 }
 
 // read describes both sides, and finds out what the logger captures, all at the same time.
@@ -86,6 +115,9 @@ func (p *plan) read(ctx context.Context, conn *pgx.Conn, src *source, selection 
 	group.Go(func() (err error) {
 		if p.source, err = src.describe(ctx, selection); err != nil {
 			return err
+		}
+		if src.set.name != "" {
+			return nil // whoever made the set has been told
 		}
 		return p.source.Check(selection)
 	})
@@ -115,7 +147,7 @@ func capturedTables(ctx context.Context, src *source) (map[string]bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	for {
-		state, err := src.loggerClient().GetState(ctx, &loggerv1.GetStateRequest{})
+		state, err := src.loggerClient().GetState(ctx, &loggerv1.GetStateRequest{Set: src.set.name, Parameters: src.set.parameters})
 		if err != nil {
 			return nil, fmt.Errorf("ask the source's logger for its tables: %w", err)
 		}
@@ -142,11 +174,14 @@ const (
 
 // leaveOut takes out of the plan what the logger does not capture: a copy of it would stand still. A table that was asked
 // for by its name is refused instead.
-func (p *plan) leaveOut(captured map[string]bool, selection schema.Selection) (warnings []string, err error) {
+//
+// What has just come in the stream is captured, whatever the logger's state says: it is a little behind.
+func (p *plan) leaveOut(captured map[string]bool, o planOptions) (warnings []string, err error) {
 	var refused []string
-	p.source.Tables = slices.DeleteFunc(p.source.Tables, func(t schema.Table) bool {
+	selection, all := o.selection, p.source
+	p.source.Tables = slices.DeleteFunc(slices.Clone(p.source.Tables), func(t schema.Table) bool {
 		name := t.FullName()
-		if !t.HasRows() || captured[name.SQL()] {
+		if !t.HasRows() || captured[name.SQL()] || o.streamed && named(o.again.Tables, all, t) {
 			return false
 		}
 		for _, include := range selection.Include {
@@ -165,6 +200,11 @@ func (p *plan) leaveOut(captured map[string]bool, selection schema.Selection) (w
 		return nil, failed(reasonUnknownTable, "the logger of the source does not capture %s; see `syncline status` of the primary for why", strings.Join(refused, ", "))
 	}
 	return warnings, nil
+}
+
+// named tells whether names hold a table, or a partitioned one above it.
+func named(names []schema.Name, all schema.Database, t schema.Table) bool {
+	return slices.Contains(names, t.FullName()) || slices.ContainsFunc(sets.Above(all, t), func(n schema.Name) bool { return slices.Contains(names, n) })
 }
 
 // leaveToOthers refuses tables whose target another replication writes: two of them would take each other's rows for strangers'.
@@ -224,7 +264,7 @@ func (p *plan) chooseTables(ctx context.Context, conn *pgx.Conn, o planOptions) 
 	for _, t := range p.source.Tables {
 		name := t.FullName()
 		before := o.known[name]
-		if !t.HasRows() || before != nil && before.oid == t.OID && !p.copiedAgain(t, before, o.again) {
+		if !t.HasRows() || before != nil && before.oid == t.OID && !o.all && !p.copiedAgain(t, before, o.again) {
 			continue
 		}
 		target, exists := schema.Route(p.source, p.target, name)
@@ -233,6 +273,7 @@ func (p *plan) chooseTables(ctx context.Context, conn *pgx.Conn, o planOptions) 
 		}
 		p.tables = append(p.tables, &storedTable{
 			name: name, target: target, oid: t.OID, state: tableWaiting, estimatedRows: t.EstimatedRows, bytesExpected: t.EstimatedBytes, pages: t.Pages,
+			selector: p.set.rows[name],
 		})
 		if !exists || o.replace || before != nil {
 			continue
@@ -240,6 +281,10 @@ func (p *plan) chooseTables(ctx context.Context, conn *pgx.Conn, o planOptions) 
 		var rows bool
 		if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+target.SQL()+")").Scan(&rows); err != nil {
 			return fmt.Errorf("look into table %s of the replica: %w", target, err)
+		}
+		if described, _ := p.target.Table(target); rows && t.IsPartition() && described.Kind == schema.KindPartitioned {
+			return failed(reasonMissingObject, "the source's partition %s is not there on the replica, whose table %s has partitions of its own: make it there too (CREATE TABLE %s PARTITION OF %s %s), then start the replication again",
+				name, target, name.SQL(), target.SQL(), t.Bound)
 		}
 		if rows && !slices.Contains(filled, target.String()) {
 			filled = append(filled, target.String())
@@ -269,18 +314,7 @@ func (p *plan) indexes() map[schema.Name][]schema.Statement {
 
 // copiedAgain tells whether a table's copy does not count, because of its own name or that of a table above it.
 func (p *plan) copiedAgain(t schema.Table, before *storedTable, again *apply.NewTableError) bool {
-	if again == nil || before.position.LSN > again.LSN {
-		return false
-	}
-	if slices.Contains(again.Tables, t.FullName()) {
-		return true
-	}
-	for _, parent := range t.Parents {
-		if above, ok := p.source.Table(parent); ok && t.IsPartition() && p.copiedAgain(above, before, again) {
-			return true
-		}
-	}
-	return false
+	return again != nil && before.position.LSN <= again.LSN && named(again.Tables, p.source, t)
 }
 
 // carryOut creates what is missing and stores the tables, all or nothing.
@@ -301,10 +335,26 @@ func (p *plan) carryOut(ctx context.Context, conn *pgx.Conn, replication string)
 		if err := setCreatedTables(ctx, tx, replication, append(before, p.create...)); err != nil {
 			return err
 		}
+		for _, name := range p.gone {
+			if err := removeTable(ctx, tx, replication, name); err != nil {
+				return err
+			}
+		}
+		if p.all {
+			if err := forgetPosition(ctx, tx, replication); err != nil {
+				return err
+			}
+		}
 		for _, t := range p.tables {
 			if err := addTable(ctx, tx, replication, t); err != nil {
 				return err
 			}
+		}
+		if err := p.leave(ctx, tx, replication); err != nil {
+			return err
+		}
+		if err := setSetVersion(ctx, tx, replication, p.set.version); err != nil {
+			return err
 		}
 		return setPhase(ctx, tx, replication, phaseSyncing)
 	})

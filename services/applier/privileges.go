@@ -31,6 +31,13 @@ func (p *plan) checkPrivileges(ctx context.Context, conn *pgx.Conn, unguarded bo
 				"as a superuser run GRANT SET ON PARAMETER session_replication_role TO %s", why, role))
 		}
 	}
+	grant, err := postgres.MessageGrant(ctx, conn)
+	if err != nil {
+		return err //nolint:wrapcheck // it says what failed
+	}
+	if grant != "" {
+		problems = append(problems, fmt.Sprintf("each applied transaction begins with a logical message that tells where it came from: run %s as a superuser", grant))
+	}
 	if problems != nil {
 		return failed(reasonPrivilege, "role %s lacks privileges on the replica: %s", p.target.Role.Name, strings.Join(problems, "; "))
 	}

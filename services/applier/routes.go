@@ -12,6 +12,8 @@ type routes struct {
 	selection schema.Selection
 	ignored   map[schema.Name]change.LSN // tables that were gone again when a copy was to be made, and as of when
 	lastCopy  change.LSN                 // the latest position of a table's copy
+	// everything says that whatever comes is selected, as in the stream of a set.
+	everything bool
 }
 
 func newRoutes(tables []*storedTable, selection schema.Selection, ignored map[schema.Name]change.LSN) *routes {
@@ -31,7 +33,7 @@ func (r *routes) table(name schema.Name) (apply.Table, bool) {
 	if t, ok := r.tables[name]; ok {
 		return t, true
 	}
-	return apply.Table{}, !r.selection.Matches(name)
+	return apply.Table{}, !r.everything && !r.selection.Matches(name)
 }
 
 // captured tells whether a table that is captured from a commit LSN on needs a copy: it has none, or one from before.
@@ -42,5 +44,5 @@ func (r *routes) captured(name schema.Name, from change.LSN) bool {
 	if t, ok := r.tables[name]; ok {
 		return t.CopyLSN <= from
 	}
-	return r.selection.Matches(name)
+	return r.everything || r.selection.Matches(name)
 }

@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"google.golang.org/grpc/codes"
 
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
@@ -24,6 +23,7 @@ import (
 // runner runs one replication until it is stopped: it copies what is not copied, then applies the stream, and tries again
 // after faults that pass.
 type runner struct {
+	name   string
 	config *Config
 	store  *store
 	log    *slog.Logger
@@ -36,17 +36,19 @@ type runner struct {
 	wake   chan struct{} // holds one when the next attempt shall not wait
 	holds  *apply.Holds  // of the engine that runs, nil while none does
 
-	verifying sync.Mutex // held while the replica is compared with its source
+	control   chan struct{} // holds one while a user's decision is carried out
+	verifying sync.Mutex    // held while the replica is compared with its source
 
 	ignored       map[schema.Name]change.LSN // tables that appeared and were gone again; belongs to the running goroutine
 	looked        change.LSN                 // position after which the target was looked at twice; it belongs to the running goroutine too
 	planned       *plan                      // what this attempt has carried out and not copied yet, nil for nothing; of the running goroutine
+	setChanged    bool                       // the source serves another version of the set than the target holds; of the running goroutine
 	noForeignKeys bool                       // this attempt has seen that no foreign keys are to be added; of the running goroutine
 }
 
 func newRunner(config *Config, st *store, r *stored) *runner {
 	return &runner{
-		config: config, store: st, stored: r, status: newStatus(), ignored: map[schema.Name]change.LSN{}, wake: make(chan struct{}, 1),
+		name: r.name, config: config, store: st, stored: r, status: newStatus(r, st.runLog.note), ignored: map[schema.Name]change.LSN{}, wake: make(chan struct{}, 1), control: make(chan struct{}, 1),
 		log: config.Log.With("replication", r.name),
 	}
 }
@@ -96,6 +98,21 @@ func (r *runner) stop() {
 	<-done
 }
 
+// active tells whether it runs, or waits to try again.
+func (r *runner) active() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.cancel == nil {
+		return false
+	}
+	select {
+	case <-r.done:
+		return false
+	default:
+		return true
+	}
+}
+
 // run tries until it is stopped or something fails that does not pass by itself.
 func (r *runner) run(ctx context.Context) {
 	for attempt := 0; ; attempt++ {
@@ -109,23 +126,37 @@ func (r *runner) run(ctx context.Context) {
 		if time.Since(began) > r.config.HealthyAfter || r.status.appliedSoFar() > before {
 			attempt = 0
 		}
-		f := classify(err)
+		f, text := classify(err), rpc.Message(err)
+		r.setChanged = r.setChanged || f.code == reasonSetChanged
 		if f.mayBeStale() && r.lookTwice() {
 			f.passes = true
 		}
+		if f.isGap() {
+			var resynced bool
+			if resynced, f, text = r.closeGap(ctx, f, text); resynced {
+				continue
+			}
+		}
+		o := r.config.options(r.snapshot().spec)
+		if limit := o.retryLimit; f.passes && limit > 0 && attempt >= limit {
+			f.passes, text = false, fmt.Sprintf("%s; it failed %d times in a row, and was to be tried again %d times (retry_limit)", text, attempt+1, limit)
+		}
 		if !f.passes {
-			r.log.Error("replication stopped", "reason", f.code, "error", rpc.Message(err))
+			r.log.Error("replication stopped", "reason", f.code, "error", text)
 			r.status.update(func(s *status) {
-				s.state, s.reasonCode, s.reason, s.nextRetry = applierv1.State_STATE_FAILED, f.code, rpc.Message(err), time.Time{}
-				s.errors++
+				s.state, s.reasonCode, s.reason, s.nextRetry = applierv1.State_STATE_FAILED, f.code, text, time.Time{}
+				s.happened(f, text)
 			})
+			if _, err := r.refresh(ctx); err != nil { // so that the position shown is the one that it goes on after
+				r.log.Warn("the stored position cannot be shown", "error", err)
+			}
 			return
 		}
-		pause := r.backoff(attempt)
-		r.log.Warn("replication is tried again", "reason", f.code, "error", rpc.Message(err), "pause", pause)
+		pause := backoff(o, attempt)
+		r.log.Warn("replication is tried again", "reason", f.code, "error", text, "pause", pause)
 		r.status.update(func(s *status) {
-			s.state, s.reasonCode, s.reason, s.nextRetry = applierv1.State_STATE_RETRYING, f.code, rpc.Message(err), time.Now().Add(pause)
-			s.errors++
+			s.state, s.reasonCode, s.reason, s.nextRetry = applierv1.State_STATE_RETRYING, f.code, text, time.Now().Add(pause)
+			s.happened(f, text)
 		})
 		select {
 		case <-ctx.Done():
@@ -149,10 +180,10 @@ func (r *runner) lookTwice() bool {
 }
 
 // backoff is the pause before the next attempt: exponential, with jitter, capped.
-func (r *runner) backoff(attempt int) time.Duration {
-	pause := r.config.RetryBase << min(attempt, 20)
-	if pause <= 0 || pause > r.config.RetryCap {
-		pause = r.config.RetryCap
+func backoff(o options, attempt int) time.Duration {
+	pause := o.retryBase << min(attempt, 20)
+	if pause <= 0 || pause > o.retryCap {
+		pause = o.retryCap
 	}
 	return pause/2 + rand.N(pause/2+1)
 }
@@ -167,26 +198,30 @@ func (r *runner) once(ctx context.Context) error {
 		return err
 	}
 	defer session.Close()
-	fresh, err := r.store.get(ctx, spec.name)
+	fresh, err := r.refresh(ctx)
 	if err != nil {
 		return err
 	}
-	r.mu.Lock()
-	r.stored = fresh
-	r.mu.Unlock()
 	src, err := dialSource(ctx, fresh.spec, r.config.Dial)
 	if err != nil {
 		return err
 	}
 	defer src.close()
 	if id := src.server.GetServerId(); id != fresh.sourceServerID {
-		return failed(reasonSourceChanged, "the source at %s is now another server (%s instead of %s); its rows are not a continuation of what was applied: point the address to the right server, or delete the replication and create it again", fresh.spec.GetSource(), id, fresh.sourceServerID)
+		return failed(reasonSourceChanged, "the source at %s is now another server (%s instead of %s); its rows are not a continuation of what was applied: point the address to the right server, or, if it has taken the former one's place, run `syncline replication update %s --accept-source`", fresh.spec.GetSource(), id, fresh.sourceServerID, fresh.name)
 	}
 	if err := r.showTables(ctx, session.Conn()); err != nil {
 		return err
 	}
-	if fresh.phase == phaseNew {
-		if err := r.prepare(ctx, session, src, fresh.spec); err != nil {
+	src.set.version = fresh.setVersion
+	switch {
+	case r.setChanged && fresh.phase != phaseNew && fresh.pending != pendingResync: // it looks for tables to add, too
+		if err := r.adoptSet(ctx, session, src, fresh); err != nil {
+			return err
+		}
+		r.setChanged = false
+	case fresh.phase == phaseNew || fresh.pending != pendingNothing:
+		if err := r.prepare(ctx, session, src, fresh); err != nil {
 			return err
 		}
 	}
@@ -213,29 +248,41 @@ func (r *runner) once(ctx context.Context) error {
 	}
 }
 
-// prepare checks both sides and creates what is missing, before the first copy.
-func (r *runner) prepare(ctx context.Context, session *apply.Session, src *source, spec *applierv1.ReplicationSpec) error {
-	p, err := r.plan(ctx, session, src, spec, nil)
+// prepare checks both sides and creates what is missing, before the first copy, before one of all tables, or of some that were
+// added.
+func (r *runner) prepare(ctx context.Context, session *apply.Session, src *source, fresh *stored) error {
+	all := fresh.pending == pendingResync
+	if all {
+		r.ignored, r.looked = map[schema.Name]change.LSN{}, 0 // of another log, maybe
+		src.set.version, r.setChanged = 0, false              // the present one is taken over
+	}
+	p, err := r.plan(ctx, session, src, fresh.spec, planOptions{all: all})
 	if err != nil {
 		return err
 	}
 	return r.carryOut(ctx, session, p)
 }
 
-func (r *runner) plan(ctx context.Context, session *apply.Session, src *source, spec *applierv1.ReplicationSpec, again *apply.NewTableError) (*plan, error) {
-	selection, err := schema.ParseSelection(spec.GetIncludeTables(), spec.GetExcludeTables())
+// plan fills in what the options do not say.
+func (r *runner) plan(ctx context.Context, session *apply.Session, src *source, spec *applierv1.ReplicationSpec, o planOptions) (*plan, error) {
+	var err error
+	if o.selection, err = schema.ParseSelection(spec.GetIncludeTables(), spec.GetExcludeTables()); err != nil {
+		return nil, err
+	}
+	tables, err := listTables(ctx, session.Conn(), r.name)
 	if err != nil {
 		return nil, err
 	}
-	tables, err := listTables(ctx, session.Conn(), r.stored.name)
-	if err != nil {
-		return nil, err
-	}
+	o.replication, o.replace, o.unguarded, o.known = r.name, spec.GetReplace(), session.Unguarded, byName(tables)
+	return makePlan(ctx, session.Conn(), src, o)
+}
+
+func byName(tables []*storedTable) map[schema.Name]*storedTable {
 	known := make(map[schema.Name]*storedTable, len(tables))
 	for _, t := range tables {
 		known[t.name] = t
 	}
-	return makePlan(ctx, session.Conn(), src, planOptions{r.stored.name, selection, spec.GetReplace(), session.Unguarded, known, again})
+	return known
 }
 
 func (r *runner) carryOut(ctx context.Context, session *apply.Session, p *plan) error {
@@ -245,11 +292,15 @@ func (r *runner) carryOut(ctx context.Context, session *apply.Session, p *plan) 
 	r.status.update(func(s *status) {
 		s.sync.phase, s.warnings = "creating tables", p.warnings
 	})
-	if err := p.carryOut(ctx, session.Conn(), r.stored.name); err != nil {
+	if err := p.carryOut(ctx, session.Conn(), r.name); err != nil {
 		return err
 	}
-	if err := r.setPhase(ctx, phaseSyncing); err != nil {
+	fresh, err := r.refresh(ctx)
+	if err != nil {
 		return err
+	}
+	if fresh.phase != phaseSyncing {
+		return fmt.Errorf("replication %s is in phase %s, expected %s", fresh.name, fresh.phase, phaseSyncing)
 	}
 	if err := session.Reload(ctx); err != nil {
 		return err
@@ -260,7 +311,7 @@ func (r *runner) carryOut(ctx context.Context, session *apply.Session, p *plan) 
 
 // addTables makes tables that appeared in the stream part of the replication, or ignores those that are gone again.
 func (r *runner) addTables(ctx context.Context, session *apply.Session, src *source, appeared *apply.NewTableError) error {
-	p, err := r.plan(ctx, session, src, r.snapshot().spec, appeared)
+	p, err := r.plan(ctx, session, src, r.snapshot().spec, planOptions{again: appeared, streamed: true})
 	if err != nil {
 		return err
 	}
@@ -287,8 +338,27 @@ func (r *runner) removed(names []schema.Name) {
 	}
 }
 
+// refresh reads again what is stored.
+func (r *runner) refresh(ctx context.Context) (*stored, error) {
+	fresh, err := r.store.get(ctx, r.name)
+	if err != nil {
+		return nil, err
+	}
+	r.adopt(fresh)
+	return fresh, nil
+}
+
+// adopt takes over what is stored, while no engine runs.
+func (r *runner) adopt(fresh *stored) {
+	r.mu.Lock()
+	r.stored = fresh
+	r.mu.Unlock()
+	r.status.update(func(s *status) { s.restore(fresh) })
+}
+
+// setPhase reads again what is stored after the phase was moved there.
 func (r *runner) setPhase(ctx context.Context, to phase) error {
-	fresh, err := r.store.get(ctx, r.stored.name)
+	fresh, err := r.store.get(ctx, r.snapshot().name)
 	if err != nil {
 		return err
 	}
@@ -303,14 +373,15 @@ func (r *runner) setPhase(ctx context.Context, to phase) error {
 }
 
 // showTables takes the stored state of the tables over into the status.
-func (r *runner) showTables(ctx context.Context, conn *pgx.Conn) error {
-	tables, err := listTables(ctx, conn, r.stored.name)
+func (r *runner) showTables(ctx context.Context, q querier) error {
+	tables, err := listTables(ctx, q, r.name)
 	if err != nil {
 		return err
 	}
 	spec := r.snapshot()
 	r.status.update(func(s *status) {
 		s.sync.started, s.sync.ended = spec.syncStarted, spec.syncEnded
+		s.tables = make(map[schema.Name]*tableProgress, len(tables))
 		for _, t := range tables {
 			p := s.table(t.name)
 			p.state, p.copyLSN, p.rows, p.bytes = t.state, t.position.LSN, t.rows, t.bytes
@@ -328,7 +399,7 @@ func (r *runner) copyTables(ctx context.Context, session *apply.Session, src *so
 	}
 	r.status.setState(applierv1.State_STATE_SYNCING)
 	c := &copier{
-		replication: spec.name, url: r.config.PostgresURL, workers: copyWorkers(spec.spec), conn: session.Conn(),
+		replication: spec.name, url: r.config.PostgresURL, workers: r.config.options(spec.spec).copyWorkers, conn: session.Conn(),
 		source: src, targets: session.Catalog, replace: spec.spec.GetReplace(), status: r.status,
 	}
 	if p := r.planned; p != nil {
@@ -339,6 +410,7 @@ func (r *runner) copyTables(ctx context.Context, session *apply.Session, src *so
 			return err
 		}
 	}
+	before, began := r.status.uncopied(), time.Now()
 	if err := c.run(ctx); err != nil {
 		return err
 	}
@@ -346,19 +418,23 @@ func (r *runner) copyTables(ctx context.Context, session *apply.Session, src *so
 		return err
 	}
 	fault.Point(FaultPositioned)
-	return r.setPhase(ctx, phaseCatchingUp)
-}
-
-func copyWorkers(spec *applierv1.ReplicationSpec) int {
-	if n := spec.GetCopyWorkers(); n > 0 {
-		return int(n)
+	if err := r.setPhase(ctx, phaseCatchingUp); err != nil {
+		return err
 	}
-	return defaultCopyWorkers
+	r.status.update(func(s *status) {
+		if len(before) > 0 {
+			s.tell(s.copiedEvent(before, time.Since(began)))
+		}
+	})
+	return nil
 }
 
 // applyStream follows the source from the stored position until something ends it.
 func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *source) error {
-	spec := r.snapshot()
+	spec, err := r.refresh(ctx)
+	if err != nil {
+		return err
+	}
 	position, found, err := session.ReadPosition(ctx)
 	if err != nil {
 		return err
@@ -375,6 +451,7 @@ func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *s
 		return err
 	}
 	routes := newRoutes(tables, selection, r.ignored)
+	routes.everything = src.set.selects()
 	catchUp := &catchUp{runner: r, session: session, source: src, until: routes.lastCopy, pending: spec.phase == phaseCatchingUp}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -383,17 +460,18 @@ func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *s
 	} else {
 		r.status.setState(applierv1.State_STATE_RUNNING)
 	}
-	r.status.update(func(s *status) { s.position, s.hasPosition = position, true })
+	r.status.update(func(s *status) { s.restore(spec) })
 	if err := catchUp.reached(ctx, position.LSN); err != nil {
 		return err
 	}
 	holds := apply.NewHolds()
 	r.setHolds(holds)
 	defer r.setHolds(nil)
+	o := r.config.options(spec.spec)
 	engine := apply.NewEngine(apply.Config{
 		Holds: holds, Replication: spec.name, Session: session, SourceID: spec.sourceServerID, Position: position,
 		Table: routes.table, Captured: routes.captured, Removed: r.removed,
-		Reader: r.store.pool, Options: r.config.Apply,
+		Reader: r.store.pool, Options: o.apply,
 		Applied: func(p apply.Progress) error {
 			r.status.progressed(p)
 			return catchUp.reached(ctx, p.Position.LSN)
@@ -401,9 +479,10 @@ func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *s
 	})
 	var reporting sync.WaitGroup
 	reporting.Go(func() { r.report(ctx, src) })
+	reporting.Go(func() { r.endResyncRow(ctx) })
 	defer reporting.Wait()
 	defer cancel()
-	return engine.Run(ctx, follow(ctx, src.logger, r.followerName(), position, r.status.heard))
+	return engine.Run(ctx, follow(ctx, src.logger, src.set, r.followerName(), position, o.sourceTimeout, r.status.heard))
 }
 
 func (r *runner) setHolds(holds *apply.Holds) {
@@ -413,4 +492,4 @@ func (r *runner) setHolds(holds *apply.Holds) {
 }
 
 // followerName is how the source's logger lists this replication.
-func (r *runner) followerName() string { return r.config.ServerID + "/" + r.stored.name }
+func (r *runner) followerName() string { return r.config.ServerID + "/" + r.name }

@@ -27,6 +27,7 @@ type source struct {
 	server    *serverv1.Server
 	logger    *grpc.ClientConn
 	inventory *grpc.ClientConn
+	set       usedSet
 }
 
 // dialSource asks the service at spec.source who it is and where the primary's other services are, and connects to them.
@@ -45,7 +46,7 @@ func dialSource(ctx context.Context, spec *applierv1.ReplicationSpec, options []
 	if err != nil {
 		return nil, err
 	}
-	s := &source{server: server}
+	s := &source{server: server, set: usedSetOf(spec)}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -137,22 +138,29 @@ func (s *source) forget(ctx context.Context, follower string) error {
 	}
 }
 
-// describe returns the primary's selected tables.
+// describe returns the primary's selected tables, as far as they are in the set.
 func (s *source) describe(ctx context.Context, selection schema.Selection) (schema.Database, error) {
 	request := &inventoryv1.GetInventoryRequest{Tables: &inventoryv1.TableSelection{}}
+	if s.set.name != "" {
+		return s.describeSet(ctx, selection)
+	}
 	for _, p := range selection.Include {
 		request.Tables.Include = append(request.Tables.Include, p.String())
 	}
 	for _, p := range selection.Exclude {
 		request.Tables.Exclude = append(request.Tables.Exclude, p.String())
 	}
-	answer, err := s.inventoryClient().GetInventory(ctx, request, rpc.LargeAnswer())
+	database, _, err := s.readInventory(ctx, request)
+	return database, err
+}
+
+func (s *source) readInventory(ctx context.Context, request *inventoryv1.GetInventoryRequest) (database schema.Database, answer *inventoryv1.GetInventoryResponse, err error) {
+	answer, err = s.inventoryClient().GetInventory(ctx, request, rpc.LargeAnswer())
 	if err != nil {
-		return schema.Database{}, fmt.Errorf("read the source's inventory: %w", err)
+		return schema.Database{}, nil, fmt.Errorf("read the source's inventory: %w", err)
 	}
-	var database schema.Database
 	if err := json.Unmarshal(answer.GetDescriptors(), &database); err != nil {
-		return schema.Database{}, fmt.Errorf("read the source's inventory: %w", err)
+		return schema.Database{}, nil, fmt.Errorf("read the source's inventory: %w", err)
 	}
-	return database, nil
+	return database, answer, nil
 }

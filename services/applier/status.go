@@ -17,6 +17,9 @@ import (
 
 // status is what is known of a replication now. It is written by its runner and read by anyone.
 type status struct {
+	replication string
+	note        func(*event) // tells the run log; it never waits
+
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced whenever something changes
 
@@ -40,7 +43,11 @@ type status struct {
 
 	sync     syncProgress
 	warnings []string
+	standing []string // warnings that stand until all is copied anew
 	tables   map[schema.Name]*tableProgress
+	copied   copied // by copies that are forgotten
+
+	record
 }
 
 // totals counts what was applied.
@@ -89,15 +96,30 @@ func (s *status) table(name schema.Name) *tableProgress {
 	return t
 }
 
-func newStatus() *status {
-	return &status{changed: make(chan struct{}), tables: map[schema.Name]*tableProgress{}, state: applierv1.State_STATE_INITIALIZING}
+func newStatus(r *stored, note func(*event)) *status {
+	s := &status{
+		replication: r.name, note: note, changed: make(chan struct{}), tables: map[schema.Name]*tableProgress{},
+	}
+	s.restore(r)
+	return s
+}
+
+// restore takes over what is stored of the position and the counts. The caller holds the lock, or is the only one.
+func (s *status) restore(r *stored) {
+	s.position, s.hasPosition, s.durable = r.position, r.hasPosition, r.position
+	s.applied, s.engine = r.applied, totals{}
+	s.copied, s.standing = r.copied, r.standing
 }
 
 // update changes the status under its lock and wakes those who watch it.
 func (s *status) update(edit func(*status)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	before := s.state
 	edit(s)
+	if s.state != before {
+		s.entered()
+	}
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
@@ -153,7 +175,7 @@ func (s *status) progressed(p apply.Progress) {
 		}
 		s.engine = totals{p.Transactions, p.Changes}
 		s.rate.add(now, s.applied.changes+p.Changes)
-		s.errors = 0
+		s.recovered()
 	})
 }
 
@@ -212,7 +234,8 @@ func (s *status) proto(r *stored, withTables bool) *applierv1.Replication {
 		Name: r.name, Spec: withoutSecrets(r.spec), State: s.state, Reason: s.reason, ReasonCode: s.reasonCode, SourceServerId: r.sourceServerID,
 		Transactions: s.applied.transactions + s.engine.transactions, Changes: s.applied.changes + s.engine.changes,
 		ChangesPerSecond: s.rate.perSecond(now), ErrorCount: s.errors, CreateTime: timestamppb.New(r.createdAt),
-		Warnings: s.warnings, NextRetryTime: timeProto(&s.nextRetry), LastContactTime: timeProto(&s.lastContact),
+		Warnings: slices.Concat(s.standing, s.warnings), Etag: r.etag(), AutoResyncs: int32(r.autoResyncs), Pending: string(r.pending),
+		NextRetryTime: timeProto(&s.nextRetry), LastContactTime: timeProto(&s.lastContact),
 	}
 	if s.hasPosition {
 		out.Position = positionProto(s.position)
@@ -233,6 +256,8 @@ func (s *status) proto(r *stored, withTables bool) *applierv1.Replication {
 		}
 	}
 	out.Sync = s.syncProto()
+	out.CopiedRows, out.CopiedBytes = s.copied.rows+out.GetSync().GetRows(), s.copied.bytes+out.GetSync().GetBytes()
+	s.showRecord(out)
 	if withTables {
 		out.Tables = s.tablesProto()
 	}
@@ -298,4 +323,10 @@ func timeProto(t *time.Time) *timestamppb.Timestamp {
 		return nil
 	}
 	return timestamppb.New(*t)
+}
+
+func (s *status) stateNow() applierv1.State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state
 }

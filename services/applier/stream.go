@@ -31,21 +31,20 @@ const (
 const (
 	// eventsAhead bounds how many blocks are received before they are applied: about 4 MiB of ordinary blocks.
 	eventsAhead = 16
-	// heartbeat is asked of the logger; a stream that is silent for silenceLimit is dead.
-	heartbeat    = time.Second
-	silenceLimit = 20 * time.Second
+	// heartbeat is asked of the logger; a stream that is silent for much longer is dead.
+	heartbeat = time.Second
 )
 
-// errSilent says that the source sent nothing, not even a heartbeat, for silenceLimit.
+// errSilent says that the source sent nothing, not even a heartbeat, for as long as is waited for one.
 var errSilent = errors.New("the source sent no heartbeat")
 
-// follow opens the stream after a position and gives its events until it ends. Heartbeats go to heard instead. The channel's
-// last event holds the error that ended the stream.
-func follow(ctx context.Context, conn grpc.ClientConnInterface, follower string, after change.Position, heard func(*loggerv1.Heartbeat)) <-chan apply.Event {
+// follow opens the stream after a position and gives its events until it ends, or is silent for longer than silence. Heartbeats go to
+// heard instead. The channel's last event holds the error that ended the stream.
+func follow(ctx context.Context, conn grpc.ClientConnInterface, selected usedSet, follower string, after change.Position, silence time.Duration, heard func(*loggerv1.Heartbeat)) <-chan apply.Event {
 	events := make(chan apply.Event, eventsAhead)
 	go func() {
 		defer close(events)
-		err := receive(ctx, conn, follower, after, heard, events)
+		err := receive(ctx, conn, selected, follower, after, silence, heard, events)
 		select {
 		case events <- apply.Event{Err: err}:
 		case <-ctx.Done():
@@ -54,23 +53,24 @@ func follow(ctx context.Context, conn grpc.ClientConnInterface, follower string,
 	return events
 }
 
-func receive(ctx context.Context, conn grpc.ClientConnInterface, follower string, after change.Position, heard func(*loggerv1.Heartbeat), events chan<- apply.Event) error {
+func receive(ctx context.Context, conn grpc.ClientConnInterface, selected usedSet, follower string, after change.Position, silence time.Duration, heard func(*loggerv1.Heartbeat), events chan<- apply.Event) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	watchdog := time.AfterFunc(silenceLimit, func() { cancel(errSilent) })
+	watchdog := time.AfterFunc(silence, func() { cancel(errSilent) })
 	defer watchdog.Stop()
 	stream, err := rpc.OpenFrames(ctx, conn, loggerv1.LoggerService_Follow_FullMethodName, &loggerv1.FollowRequest{
 		Position: positionProto(after), Follower: follower, Heartbeat: durationpb.New(heartbeat),
+		Set: selected.name, Parameters: selected.parameters, SetVersion: selected.version, Selection: selected.own,
 	})
 	if err != nil {
-		return streamError(ctx, err)
+		return streamError(ctx, err, silence)
 	}
 	for {
 		var frame rpc.Frame
 		if err := stream.RecvMsg(&frame); err != nil {
-			return streamError(ctx, err)
+			return streamError(ctx, err, silence)
 		}
-		watchdog.Reset(silenceLimit)
+		watchdog.Reset(silence)
 		event, err := decodeFrame(frame.Data, after, heard)
 		if err != nil {
 			return err
@@ -85,13 +85,13 @@ func receive(ctx context.Context, conn grpc.ClientConnInterface, follower string
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		watchdog.Reset(silenceLimit)
+		watchdog.Reset(silence)
 	}
 }
 
-func streamError(ctx context.Context, err error) error {
+func streamError(ctx context.Context, err error, silence time.Duration) error {
 	if cause := context.Cause(ctx); errors.Is(cause, errSilent) {
-		return fmt.Errorf("follow the source: %w for %s", errSilent, silenceLimit)
+		return fmt.Errorf("follow the source: %w for %s", errSilent, silence)
 	}
 	if errors.Is(err, io.EOF) {
 		return fmt.Errorf("follow the source: %w", io.ErrUnexpectedEOF)

@@ -54,6 +54,7 @@ func (s *Service) VerifyReplication(in *applierv1.VerifyReplicationRequest, stre
 	if id, bound := src.server.GetServerId(), r.snapshot().sourceServerID; id != bound {
 		return failed(reasonSourceChanged, "the source at %s is now another server (%s instead of %s), to which this replica cannot be compared", r.snapshot().spec.GetSource(), id, bound)
 	}
+	src.set.version = r.snapshot().setVersion
 	v.source = src
 	if err := v.run(ctx); err != nil {
 		return fmt.Errorf("verify replication %s: %w", in.GetName(), verifyRefusal(ctx, err))

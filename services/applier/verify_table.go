@@ -272,6 +272,7 @@ func (c *tableCheck) sourceChunks(ctx context.Context, ranges []checksum.Range, 
 func (c *tableCheck) checksum(ctx context.Context, request *inventoryv1.ChecksumRequest, take func(*inventoryv1.ChecksumResponse) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	request.Set, request.Parameters, request.SetVersion = c.source.set.name, c.source.set.parameters, c.source.set.version
 	stream, err := c.source.inventoryClient().Checksum(ctx, request)
 	if err != nil {
 		return sourceError(err)

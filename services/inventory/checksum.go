@@ -23,7 +23,11 @@ func (s *Service) Checksum(request *inventoryv1.ChecksumRequest, stream grpc.Ser
 	}
 	ctx, end := span(stream.Context(), "checksum", attribute.String("db.collection.name", plan.name.String()))
 	defer end(&err)
-	err = s.reading(ctx, request.GetSnapshotId(), func(ctx context.Context, l *lease) error { return s.checksum(ctx, l, plan, stream.Send) })
+	only, err := s.usedSet(ctx, request.GetSet(), request.GetParameters(), request.GetSetVersion())
+	if err != nil {
+		return err
+	}
+	err = s.reading(ctx, request.GetSnapshotId(), func(ctx context.Context, l *lease) error { return s.checksum(ctx, l, plan, only, stream.Send) })
 	if err != nil {
 		return fmt.Errorf("checksum of table %s: %w", plan.name, err)
 	}
@@ -31,7 +35,7 @@ func (s *Service) Checksum(request *inventoryv1.ChecksumRequest, stream grpc.Ser
 }
 
 // checksum sends what was asked for and then the end.
-func (s *Service) checksum(ctx context.Context, l *lease, plan checksumPlan, send func(*inventoryv1.ChecksumResponse) error) error {
+func (s *Service) checksum(ctx context.Context, l *lease, plan checksumPlan, only *set, send func(*inventoryv1.ChecksumResponse) error) error {
 	conn, t, err := s.openTable(ctx, l, plan.name)
 	if err != nil {
 		return err
@@ -41,6 +45,11 @@ func (s *Service) checksum(ctx context.Context, l *lease, plan checksumPlan, sen
 	if err != nil {
 		return err
 	}
+	rows, err := only.rows(ctx, conn, t)
+	if err != nil {
+		return err
+	}
+	reading = reading.Where(rows)
 	out := &batches{send: send}
 	if err := plan.run(ctx, conn, reading, out); err != nil {
 		return checksumError(ctx, conn, plan, err)

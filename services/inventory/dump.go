@@ -24,14 +24,18 @@ func (s *Service) Dump(request *inventoryv1.DumpRequest, stream grpc.ServerStrea
 	}
 	ctx, end := span(stream.Context(), "dump", attribute.String("db.collection.name", plan.name.String()))
 	defer end(&err)
-	if err := s.reading(ctx, request.GetSnapshotId(), func(ctx context.Context, l *lease) error { return s.dump(ctx, l, plan, stream.Send) }); err != nil {
+	only, err := s.usedSet(ctx, request.GetSet(), request.GetParameters(), request.GetSetVersion())
+	if err != nil {
+		return err
+	}
+	if err := s.reading(ctx, request.GetSnapshotId(), func(ctx context.Context, l *lease) error { return s.dump(ctx, l, plan, only, stream.Send) }); err != nil {
 		return fmt.Errorf("dump table %s: %w", plan.name, err)
 	}
 	return nil
 }
 
 // dump sends the rows and then the end.
-func (s *Service) dump(ctx context.Context, l *lease, plan dumpPlan, send func(*inventoryv1.DumpResponse) error) (err error) {
+func (s *Service) dump(ctx context.Context, l *lease, plan dumpPlan, only *set, send func(*inventoryv1.DumpResponse) error) (err error) {
 	began := time.Now()
 	binary := plan.format == inventoryv1.DumpFormat_DUMP_FORMAT_COPY_BINARY
 	out := &chunks{size: plan.chunkBytes, unescape: plan.format == inventoryv1.DumpFormat_DUMP_FORMAT_JSON_LINES, binary: binary}
@@ -49,6 +53,9 @@ func (s *Service) dump(ctx context.Context, l *lease, plan dumpPlan, send func(*
 		return err
 	}
 	defer closeSession(conn.PgConn())
+	if plan.rows, err = only.rows(ctx, conn, t); err != nil {
+		return err
+	}
 	columns, err := t.choose(plan.columns)
 	if err != nil {
 		return err
@@ -104,7 +111,7 @@ func (s *Service) locate(ctx context.Context, conn *pgx.Conn, l *lease, plan dum
 		return unknown
 	}
 	var ctid string
-	if err := conn.QueryRow(ctx, "SELECT ctid::text FROM ONLY "+plan.name.SQL()+plan.pages()+" OFFSET $1 LIMIT 1", n).Scan(&ctid); err != nil {
+	if err := conn.QueryRow(ctx, "SELECT ctid::text FROM ONLY "+plan.name.SQL()+plan.where()+" OFFSET $1 LIMIT 1", n).Scan(&ctid); err != nil {
 		return unknown
 	}
 	return "the row at ctid " + ctid

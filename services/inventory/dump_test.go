@@ -241,7 +241,7 @@ func TestPageRanges(t *testing.T) {
 	}
 	plan := dumpPlan{from: 3, to: 9}
 	plan.name.Schema, plan.name.Name = "public", "a"
-	rows, err := b.admin.Query(t.Context(), "EXPLAIN "+selectColumns(plan.name, []column{{name: "n"}})+plan.pages())
+	rows, err := b.admin.Query(t.Context(), "EXPLAIN "+selectColumns(plan.name, []column{{name: "n"}})+plan.where())
 	if err != nil {
 		t.Fatal(err)
 	}

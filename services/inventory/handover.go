@@ -16,6 +16,7 @@ import (
 type loggerClient interface {
 	GetState(ctx context.Context, in *loggerv1.GetStateRequest, opts ...grpc.CallOption) (*loggerv1.GetStateResponse, error)
 	GetRanges(ctx context.Context, in *loggerv1.GetRangesRequest, opts ...grpc.CallOption) (*loggerv1.GetRangesResponse, error)
+	GetSet(ctx context.Context, in *loggerv1.GetSetRequest, opts ...grpc.CallOption) (*loggerv1.GetSetResponse, error)
 	EmitBarrier(ctx context.Context, in *loggerv1.EmitBarrierRequest, opts ...grpc.CallOption) (*loggerv1.EmitBarrierResponse, error)
 }
 
@@ -39,11 +40,20 @@ func logPosition(ctx context.Context, logger loggerClient, serverID string) (cha
 		return change.Position{}, fmt.Errorf("%w: ask for its position: %s", ErrLoggerUnavailable, rpc.Message(err))
 	}
 	switch {
+	case state.GetState() == "failed":
+		return change.Position{}, fmt.Errorf("%w: capture has failed: %s", ErrLoggerUnavailable, state.GetReason())
+	case state.GetStopTime() != nil:
+		return change.Position{}, fmt.Errorf("%w: capture is stopped, and a snapshot could not be followed: start it with `syncline logger start`", ErrLoggerUnavailable)
+	}
+	return positionOf(state, serverID)
+}
+
+// positionOf is where the change log of a state stands, if it is that of the server.
+func positionOf(state *loggerv1.GetStateResponse, serverID string) (change.Position, error) {
+	switch {
 	case serverID != "" && state.GetServerId() != "" && state.GetServerId() != serverID:
 		return change.Position{}, fmt.Errorf("%w: the logger captures server %s, but this inventory service reads server %s: give both the same PostgreSQL",
 			ErrLogChanged, state.GetServerId(), serverID)
-	case state.GetState() == "failed":
-		return change.Position{}, fmt.Errorf("%w: capture has failed: %s", ErrLoggerUnavailable, state.GetReason())
 	case state.GetPosition().GetLsn() == 0:
 		return change.Position{}, fmt.Errorf("%w: it has no position yet (state %s): try again when it captures", ErrLoggerUnavailable, state.GetState())
 	}

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	changev1 "github.com/seed0419d559/syncline/gen/syncline/change/v1"
 	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
@@ -47,6 +48,10 @@ type fakeLogger struct {
 	ranges   int        // calls of GetRanges
 	barriers int
 	onRanges func(*fakeLogger) // called in each GetRanges, with mu held
+
+	tables, insertOnly []string
+	uncaptured         []*loggerv1.UncapturedTable
+	stopped            bool
 }
 
 func (f *fakeLogger) set(edit func(*fakeLogger)) {
@@ -88,7 +93,14 @@ func (f *fakeLogger) GetState(ctx context.Context, _ *loggerv1.GetStateRequest) 
 	if err != nil {
 		return nil, err
 	}
-	return &loggerv1.GetStateResponse{State: f.state, ServerId: f.serverID, Position: &changev1.Position{LogId: f.logID, Lsn: lsn}}, nil
+	answer := &loggerv1.GetStateResponse{
+		State: f.state, ServerId: f.serverID, Position: &changev1.Position{LogId: f.logID, Lsn: lsn},
+		Tables: f.tables, InsertOnlyTables: f.insertOnly, UncapturedTables: f.uncaptured,
+	}
+	if f.stopped {
+		answer.StopTime = timestamppb.Now()
+	}
+	return answer, nil
 }
 
 func (f *fakeLogger) GetRanges(ctx context.Context, _ *loggerv1.GetRangesRequest) (*loggerv1.GetRangesResponse, error) {

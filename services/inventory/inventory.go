@@ -5,10 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	changev1 "github.com/seed0419d559/syncline/gen/syncline/change/v1"
 	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
+	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
+	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/rpc"
 	"github.com/seed0419d559/syncline/internal/schema"
 )
@@ -24,7 +27,18 @@ func (s *Service) GetInventory(ctx context.Context, request *inventoryv1.GetInve
 	}
 	ctx, end := span(ctx, "read inventory")
 	defer end(&err)
-	db, err := s.readSchema(ctx, selection)
+	only, err := s.usedSet(ctx, request.GetSet(), request.GetParameters(), 0)
+	if err != nil {
+		return nil, err
+	}
+	version := int64(0)
+	if only != nil {
+		if !selection.All() {
+			return nil, rpc.Invalid("tables", "a set has been named, which selects the tables")
+		}
+		selection, version = only.definition.Selection(), only.version
+	}
+	db, selectors, err := s.readSchema(ctx, selection, only)
 	if err != nil {
 		return nil, fmt.Errorf("get inventory: %w", err)
 	}
@@ -33,43 +47,64 @@ func (s *Service) GetInventory(ctx context.Context, request *inventoryv1.GetInve
 		return nil, fmt.Errorf("get inventory: write descriptors: %w", err)
 	}
 	answer := &inventoryv1.GetInventoryResponse{
-		ServerId: s.config.ServerID, PostgresVersion: int32(db.ServerVersion), Descriptors: descriptors,
+		ServerId: s.config.ServerID, PostgresVersion: int32(db.ServerVersion), Descriptors: descriptors, SetVersion: version,
 	}
 	for _, t := range db.Tables {
-		answer.Tables = append(answer.Tables, tableProto(t))
+		table := tableProto(t)
+		table.Rows = selectors[t.FullName()]
+		answer.Tables = append(answer.Tables, table)
 	}
 	for _, skipped := range db.NotReplicated {
 		answer.NotReplicated = append(answer.NotReplicated, &inventoryv1.NotReplicated{Kind: skipped.Kind, Name: skipped.Name, Reason: skipped.Reason})
 	}
+	if request.GetIncludeSystem() {
+		system, err := s.readSystem(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("get inventory: %w", err)
+		}
+		answer.Tables = append(answer.Tables, system...)
+	}
+	addDetails(db, answer)
 	asking, cancel := context.WithTimeout(ctx, positionTimeout)
 	defer cancel()
-	if position, err := logPosition(asking, s.logger, s.config.ServerID); err == nil {
-		answer.Position = &changev1.Position{LogId: position.LogID.String(), Lsn: uint64(position.LSN)}
-	} else {
-		s.config.Log.Debug("inventory without a position", "error", err)
+	state, err := s.logger.GetState(asking, &loggerv1.GetStateRequest{})
+	var position change.Position
+	if err == nil {
+		position, err = positionOf(state, s.config.ServerID)
 	}
+	if err != nil {
+		s.config.Log.Debug("inventory without a position", "error", err)
+		return answer, nil
+	}
+	answer.Position = &changev1.Position{LogId: position.LogID.String(), Lsn: uint64(position.LSN)}
+	addCaptured(db, answer.GetTables(), state)
 	return answer, nil
 }
 
-// readSchema describes the selected tables. A selection that names something unknown is ErrNoSuchTable.
-func (s *Service) readSchema(ctx context.Context, selection schema.Selection) (schema.Database, error) {
+// readSchema describes the selected tables. A selection that names something unknown is ErrNoSuchTable, but for that of a set, whose
+// selectors are told too.
+func (s *Service) readSchema(ctx context.Context, selection schema.Selection, only *set) (db schema.Database, selectors map[schema.Name]string, err error) {
 	conn, err := connect(ctx, s.config.PostgresURL)
 	if err != nil {
-		return schema.Database{}, err
+		return db, nil, err
 	}
 	defer closeSession(conn.PgConn())
-	db, err := schema.Read(ctx, conn, selection)
-	if err != nil {
-		return schema.Database{}, explain(ctx, err)
+	if db, err = schema.Read(ctx, conn, selection); err != nil {
+		return db, nil, explain(ctx, err)
+	}
+	if only != nil {
+		db.NotReplicated = slices.DeleteFunc(db.NotReplicated, func(skipped schema.Skipped) bool { return !selection.Matches(skipped.Relation) })
+		selectors, err = only.selectors(ctx, conn, db)
+		return db, selectors, err
 	}
 	if err := db.Check(selection); err != nil {
 		var unknown *schema.UnknownTablesError
 		if errors.As(err, &unknown) {
-			return schema.Database{}, fmt.Errorf("%w: %w", ErrNoSuchTable, err)
+			return db, nil, fmt.Errorf("%w: %w", ErrNoSuchTable, err)
 		}
-		return schema.Database{}, err
+		return db, nil, err
 	}
-	return db, nil
+	return db, nil, nil
 }
 
 // kinds are the words of the API for those of descriptors.

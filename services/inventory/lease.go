@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	changev1 "github.com/seed0419d559/syncline/gen/syncline/change/v1"
@@ -32,6 +33,8 @@ type lease struct {
 	seen     string // pg_current_snapshot() in the keeper: whoever imports must see the same
 	created  time.Time
 	ttl      time.Duration
+	client   string // address of who opened it
+	pid      uint32 // of the keeper's session
 
 	wake chan struct{} // the lease was renewed or is to be closed
 	gone chan struct{} // closed when everything that the lease held is free
@@ -40,6 +43,7 @@ type lease struct {
 	expires time.Time
 	closing string // why it ends; empty while it is open
 	dumps   map[*context.CancelCauseFunc]struct{}
+	reads   int64 // begun so far
 	drained sync.WaitGroup
 }
 
@@ -239,6 +243,7 @@ func (r *leases) use(id string, cancel context.CancelCauseFunc) (l *lease, done 
 		return nil, nil, err
 	}
 	l.dumps[&cancel] = struct{}{}
+	l.reads++
 	l.drained.Add(1)
 	return l, func() {
 		r.mu.Lock()
@@ -331,5 +336,9 @@ func (l *lease) proto() *inventoryv1.Snapshot {
 		ExpireTime:  timestamppb.New(l.expires),
 		CreateTime:  timestamppb.New(l.created),
 		ActiveDumps: int32(len(l.dumps)),
+		Ttl:         durationpb.New(l.ttl),
+		Client:      l.client,
+		SessionPid:  l.pid,
+		Reads:       l.reads,
 	}
 }

@@ -22,6 +22,7 @@ type dumpPlan struct {
 	from, to   int64    // pages; to 0 is the end of the table
 	format     inventoryv1.DumpFormat
 	chunkBytes int
+	rows       string // a condition for the rows, "" for all
 }
 
 // planDump checks a request as far as that can be done without the database.
@@ -69,14 +70,17 @@ func planDump(request *inventoryv1.DumpRequest) (dumpPlan, error) {
 	return plan, nil
 }
 
-// pages is the condition for the asked pages, which PostgreSQL reads with a TID range scan.
-func (p dumpPlan) pages() string {
+// where is the condition for the asked rows. PostgreSQL finds the pages with a TID range scan.
+func (p dumpPlan) where() string {
 	var conditions []string
 	if p.from > 0 {
 		conditions = append(conditions, fmt.Sprintf("ctid >= '(%d,0)'::tid", p.from))
 	}
 	if p.to > 0 {
 		conditions = append(conditions, fmt.Sprintf("ctid < '(%d,0)'::tid", p.to))
+	}
+	if p.rows != "" {
+		conditions = append(conditions, p.rows)
 	}
 	if conditions == nil {
 		return ""
@@ -86,7 +90,7 @@ func (p dumpPlan) pages() string {
 
 // copyStatement is the SQL of the dump.
 func (p dumpPlan) copyStatement(columns []column) string {
-	rows := selectColumns(p.name, columns) + p.pages()
+	rows := selectColumns(p.name, columns) + p.where()
 	switch p.format {
 	case inventoryv1.DumpFormat_DUMP_FORMAT_CSV:
 		return "COPY (" + rows + ") TO STDOUT (FORMAT csv)"

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
@@ -219,12 +220,20 @@ func (s *Service) open(ctx context.Context, ttl time.Duration, news chan *invent
 		return nil, err
 	}
 	l := &lease{
-		id: randomHex(16), position: made.position, exported: made.exported, seen: made.seen, ttl: ttl,
+		id: randomHex(16), position: made.position, exported: made.exported, seen: made.seen, ttl: ttl, client: clientOf(ctx), pid: made.keeper.PID(),
 		wake: make(chan struct{}, 1), gone: make(chan struct{}), dumps: make(map[*context.CancelCauseFunc]struct{}),
 	}
 	s.leases.add(l, made.keeper)
 	fault.Point(FaultLeased)
 	return l, nil
+}
+
+// clientOf is the address that a call came from.
+func clientOf(ctx context.Context) string {
+	if p, ok := peer.FromContext(ctx); ok {
+		return p.Addr.String()
+	}
+	return ""
 }
 
 // abandon closes a snapshot that its client has not heard of.

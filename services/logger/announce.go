@@ -61,6 +61,9 @@ func (f *feed) announce(ctx context.Context, operation block.Operation, row pgou
 	if string(publication) != f.publication || content == nil {
 		return nil
 	}
+	if err := f.takeIn(ctx); err != nil {
+		return err
+	}
 	return inLog(f.appender.Message(ctx, publish.MessagePrefix, content, f.at))
 }
 

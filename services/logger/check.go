@@ -96,6 +96,13 @@ func inspect(ctx context.Context, conn *pgx.Conn, cfg Config, pub publish.Config
 	if !replication {
 		add(CodePrivilege, "role %s may not replicate: run ALTER ROLE %s REPLICATION as a superuser", s.role, role)
 	}
+	grant, err := postgres.MessageGrant(ctx, conn)
+	if err != nil {
+		return s, publish.State{}, err //nolint:wrapcheck // it says what failed
+	}
+	if grant != "" {
+		add(CodePrivilege, "role %s may not emit logical messages, by which waiting for a position works: run %s as a superuser", s.role, grant)
+	}
 	if !schemaThere && !create {
 		add(CodeSchemaMissing, "schema syncline is not prepared in database %s: GRANT CREATE ON DATABASE %s TO %s and start again", s.database, postgres.Ident(s.database), role)
 	}

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/seed0419d559/syncline/internal/schema"
 	"github.com/seed0419d559/syncline/services/logger/publish"
 	"github.com/seed0419d559/syncline/services/logger/walsender"
 )
@@ -32,6 +31,13 @@ type Config struct {
 	MaxAge time.Duration
 	// MaxBytes is the size from which the change log's oldest transactions are purged, 0 for no limit.
 	MaxBytes int64
+	// KeepBytes is the size of the change log up to which what registered followers have not applied is kept beyond MaxAge and MaxBytes,
+	// 0 to keep nothing for them.
+	KeepBytes int64
+	// FollowerTimeout is how long a registered follower that is not connected counts after it was last heard of.
+	FollowerTimeout time.Duration
+	// LogRemoteChanges says that transactions with an origin are captured too.
+	LogRemoteChanges bool
 	// MaxFollowers bounds the streams that are served at the same time.
 	MaxFollowers int
 	// CatalogInterval is the time between two looks for new tables and lost identities. It grows when a look is slow.
@@ -55,6 +61,11 @@ func DefaultConfig() Config {
 		MaxRowBytes:     256 << 20,
 		MaxAge:          7 * 24 * time.Hour,
 		MaxBytes:        64 << 30,
+		KeepBytes:       64 << 30, // no more than MaxBytes: a follower never makes the log larger by default
+		FollowerTimeout: 14 * 24 * time.Hour,
+
+		LogRemoteChanges: true,
+
 		MaxFollowers:    1000,
 		CatalogInterval: 500 * time.Millisecond,
 		LockTimeout:     3 * time.Second,
@@ -74,8 +85,8 @@ const (
 	messageOverhead = 64 << 10
 )
 
-// publication checks the configuration and returns its part for package publish.
-func (c Config) publication() (publish.Config, error) {
+// check checks the configuration and returns its part for package publish.
+func (c Config) check() (publish.Config, error) {
 	for name, value := range map[string]string{"slot": c.Slot, "publication": c.Publication} {
 		if !walsender.NamePattern.MatchString(value) {
 			return publish.Config{}, fmt.Errorf("%w: %s name %q: use 1 to 55 lower-case letters, digits and underscores, with no digit first", ErrConfig, name, value)
@@ -86,22 +97,16 @@ func (c Config) publication() (publish.Config, error) {
 		return publish.Config{}, fmt.Errorf("%w: a directory for the change log is needed", ErrConfig)
 	case c.MaxRowBytes < minRowBytes || c.MaxRowBytes > maxRowBytes:
 		return publish.Config{}, fmt.Errorf("%w: max row bytes %d: use 1 MiB to 1 GiB", ErrConfig, c.MaxRowBytes)
-	case c.MaxAge < 0 || c.MaxBytes < 0:
+	case c.MaxAge < 0 || c.MaxBytes < 0 || c.KeepBytes < 0:
 		return publish.Config{}, fmt.Errorf("%w: retention cannot be below zero", ErrConfig)
+	case c.FollowerTimeout < minFollowerTimeout:
+		return publish.Config{}, fmt.Errorf("%w: follower timeout %v: use %v or longer", ErrConfig, c.FollowerTimeout, minFollowerTimeout)
 	case c.MaxFollowers < 1 || c.CatalogInterval <= 0 || c.LockTimeout <= 0 || c.RetryMax <= 0 || c.FailedRetry <= 0 || c.SilenceLimit <= 0:
 		return publish.Config{}, fmt.Errorf("%w: intervals and the number of followers have to be above zero", ErrConfig)
 	}
-	selection, err := schema.ParseSelection(c.Include, c.Exclude)
+	p, err := publication(c, newSettings(c).defaults)
 	if err != nil {
 		return publish.Config{}, fmt.Errorf("%w: %w", ErrConfig, err)
-	}
-	p := publish.Config{Name: c.Publication, Select: selection, LockTimeout: c.LockTimeout}
-	for _, text := range c.InsertOnly {
-		pattern, err := schema.ParsePattern(text)
-		if err != nil {
-			return publish.Config{}, fmt.Errorf("%w: %w", ErrConfig, err)
-		}
-		p.InsertOnly = append(p.InsertOnly, pattern)
 	}
 	return p, nil
 }

@@ -36,6 +36,7 @@ type feed struct {
 	status      *status
 	publication string // name of the first one
 	forgeries   *forgeries
+	remote      *atomic.Bool // transactions with an origin are captured
 
 	decoder   pgoutput.Decoder
 	relations map[uint32]relation
@@ -44,11 +45,14 @@ type feed struct {
 	at            change.LSN // where the message that is fed stands in the WAL
 	xid           uint32
 	origin        bool // the open transaction has an origin
+	open          opening
 	// unfinished says that the log ends inside a transaction which the server has not sent again yet: a mark could not
-	// stand there.
-	unfinished bool
-	through    change.LSN // end of what was fed: a commit or a mark, or what the log had before
-	marked     time.Time
+	// stand there. Its xid is that of unfinishedXID, and it lies after logged, the end of what the log had when it was opened.
+	unfinished    bool
+	unfinishedXID uint32
+	logged        change.LSN
+	through       change.LSN // end of what was fed: a commit or a mark, or what the log had before
+	marked        time.Time
 
 	// inside says that the stream is between a Begin and its Commit. It is read by other goroutines.
 	inside atomic.Bool
@@ -91,7 +95,7 @@ func (f *feed) data(ctx context.Context, message []byte, at change.LSN) error {
 	case pgoutput.KindBegin:
 		f.inside.Store(true)
 		f.xid, f.origin = d.Begin.XID, false
-		return inLog(f.appender.Begin(ctx, d.Begin.FinalLSN, change.Timestamp(d.Begin.CommitTime), d.Begin.XID))
+		return f.begin(ctx)
 	case pgoutput.KindCommit:
 		return f.commit(ctx)
 	case pgoutput.KindRelation:
@@ -102,8 +106,7 @@ func (f *feed) data(ctx context.Context, message []byte, at change.LSN) error {
 		return f.message(ctx)
 	case pgoutput.KindOrigin:
 		// A transaction that Syncline applied names its origin itself, and more exactly.
-		f.origin = true
-		return inLog(f.appender.Origin(ctx, block.Origin{Name: d.Origin.Name}))
+		return f.takeOrigin(ctx, block.Origin{Name: d.Origin.Name})
 	case pgoutput.KindType, pgoutput.KindIgnored:
 		return nil
 	}
@@ -121,6 +124,9 @@ func (f *feed) change(ctx context.Context, operation block.Operation, oid uint32
 	if f.announcements.is(oid) {
 		return f.announce(ctx, operation, row)
 	}
+	if left, err := f.event(ctx); left || err != nil {
+		return err
+	}
 	r, ok := f.relations[oid]
 	if !ok {
 		return fmt.Errorf("feed change log: %w: OID %d", errUnknownRelation, oid)
@@ -133,6 +139,9 @@ func (f *feed) change(ctx context.Context, operation block.Operation, oid uint32
 }
 
 func (f *feed) truncate(ctx context.Context) error {
+	if left, err := f.event(ctx); left || err != nil {
+		return err
+	}
 	truncate := &f.decoder.Truncate
 	hashes := make([]change.RelationHash, 0, len(truncate.RelationOIDs))
 	for _, oid := range truncate.RelationOIDs {
@@ -167,6 +176,11 @@ func (f *feed) relation(ctx context.Context) error {
 
 func (f *feed) commit(ctx context.Context) error {
 	c := &f.decoder.Commit
+	if left, err := f.event(ctx); err != nil {
+		return err
+	} else if left && !f.open.taken {
+		return f.endLeftOut(ctx, c.EndLSN)
+	}
 	if err := f.appender.Commit(ctx, c.CommitLSN, c.EndLSN, change.Timestamp(c.CommitTime), f.xid); err != nil {
 		return inLog(err)
 	}
@@ -191,9 +205,12 @@ func (f *feed) message(ctx context.Context) error {
 	}
 	if m.Prefix == OriginPrefix {
 		if origin, err := parseOrigin(m.Content); err == nil {
-			return inLog(f.appender.Origin(ctx, origin))
+			return f.takeOrigin(ctx, origin)
 		}
 		f.status.warn("a message with prefix " + OriginPrefix + " could not be read; it is passed on as an ordinary message")
+	}
+	if left, err := f.event(ctx); left || err != nil {
+		return err
 	}
 	return inLog(f.appender.Message(ctx, m.Prefix, m.Content, m.LSN))
 }

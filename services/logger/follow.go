@@ -49,6 +49,10 @@ func (s *Service) Follow(request *loggerv1.FollowRequest, stream grpc.ServerStre
 	if err != nil {
 		return err
 	}
+	one, err := s.followedSet(ctx, request)
+	if err != nil {
+		return err
+	}
 	first, err := s.changes.Find(ctx, from)
 	if err != nil {
 		return s.positionError(err, from)
@@ -65,6 +69,9 @@ func (s *Service) Follow(request *loggerv1.FollowRequest, stream grpc.ServerStre
 	p := &pursuit{
 		service: s, stream: stream, entry: entry, sent: from, next: first, heartbeat: heartbeat, bounds: bounds,
 		known: make(map[change.RelationHash]struct{}),
+	}
+	if one != nil {
+		p.selecting = newSelecting(s.lookup(), one, request.GetParameters(), from)
 	}
 	err = p.run(ctx)
 	switch {
@@ -148,14 +155,19 @@ type pursuit struct {
 	next      uint64          // number of the block to send next
 	heartbeat time.Duration
 	beat      time.Time // when the last heartbeat was sent
+	marked    time.Time // when the last block was sent
 	known     map[change.RelationHash]struct{}
 	inside    bool // the last block sent ends inside a transaction
 	bounds    bounds
+	selecting *selecting // nil when everything is served
 }
 
 // run sends blocks and heartbeats until a bound is reached or something fails.
 func (p *pursuit) run(ctx context.Context) error {
 	started := &loggerv1.Started{Position: positionProto(p.sent), ServerId: p.service.cfg.ServerID}
+	if p.selecting != nil {
+		started.SetVersion = p.selecting.set.version
+	}
 	if err := p.stream.Send(&loggerv1.FollowResponse{Event: &loggerv1.FollowResponse_Started{Started: started}}); err != nil {
 		return err //nolint:wrapcheck // it is the transport's
 	}
@@ -169,11 +181,14 @@ func (p *pursuit) run(ctx context.Context) error {
 				return err
 			}
 		}
+		if err := p.sendMark(ctx); err != nil {
+			return err
+		}
 		b, err := p.read(ctx)
 		switch {
 		case err == nil:
 		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
-			continue // nothing new until the next heartbeat is due
+			continue // nothing new until the next heartbeat or mark is due
 		default:
 			return err
 		}
@@ -189,9 +204,33 @@ func (p *pursuit) idle() bool {
 	return !p.inside && p.service.changes.Head().Position.LSN <= p.sent.LSN
 }
 
+// sendMark tells how far the log has been read when nothing of the set has come for a while, or when that is the end of the stream.
+func (p *pursuit) sendMark(ctx context.Context) error {
+	if p.selecting == nil {
+		return nil
+	}
+	if err := p.service.sameSet(ctx, p.selecting.set); err != nil {
+		return err
+	}
+	if !p.selecting.marked() {
+		return nil
+	}
+	through := p.selecting.through()
+	last := p.bounds.reached(through) || p.bounds.announced() && p.service.changes.Head().Position.LSN <= through
+	if time.Since(p.marked) < markWantedInterval && !last {
+		return nil
+	}
+	return p.selecting.mark(func(b *block.Block) error { return p.sendBlock(ctx, b, b.Data(), 0) })
+}
+
 // read returns the next block, or context.DeadlineExceeded when the next heartbeat or the end of the wait comes first.
 func (p *pursuit) read(ctx context.Context) (*block.Block, error) {
 	next := p.beat.Add(p.heartbeat)
+	if p.selecting != nil && p.selecting.marked() {
+		if mark := p.marked.Add(markWantedInterval); mark.Before(next) {
+			next = mark
+		}
+	}
 	if end, ok := p.bounds.waitEnd(); ok && p.idle() && end.Before(next) {
 		next = end
 	}
@@ -212,13 +251,15 @@ func (p *pursuit) end() error {
 	return p.stream.Send(&loggerv1.FollowResponse{Event: &loggerv1.FollowResponse_Ended{Ended: ended}}) //nolint:wrapcheck // it is the transport's
 }
 
-// send sends a block as it is stored, after the relations in it that are new to this stream. The first one is cut when it
-// begins before the position.
+// send sends a block as it is stored, or what a set selects of it. The first one is cut when it begins before the position.
 func (p *pursuit) send(ctx context.Context, b *block.Block) error {
 	if b.LogID != p.sent.LogID {
 		return changelog.ErrOtherLog
 	}
 	p.next = b.Number + 1
+	if p.selecting != nil {
+		return p.selecting.take(ctx, b, func(own *block.Block) error { return p.sendBlock(ctx, own, own.Data(), own.Transactions) })
+	}
 	if b.Through <= p.sent.LSN && !b.Open() {
 		return nil // all that is in it ends at or before the position
 	}
@@ -229,6 +270,11 @@ func (p *pursuit) send(ctx context.Context, b *block.Block) error {
 			return err
 		}
 	}
+	return p.sendBlock(ctx, b, data, transactions)
+}
+
+// sendBlock sends the data of a block, after the relations in it that are new to this stream.
+func (p *pursuit) sendBlock(ctx context.Context, b *block.Block, data []byte, transactions uint32) error {
 	for _, hash := range b.Relations {
 		if err := p.sendRelation(ctx, hash); err != nil {
 			return err
@@ -243,7 +289,7 @@ func (p *pursuit) send(ctx context.Context, b *block.Block) error {
 	if err := p.stream.SendMsg(&rpc.Frame{Prefix: prefix, Data: data}); err != nil {
 		return err //nolint:wrapcheck // it is the transport's
 	}
-	p.inside = b.Open()
+	p.inside, p.marked = b.Open(), time.Now()
 	if transactions > 0 || p.inside {
 		p.bounds.sent(int64(transactions), time.Now())
 	}

@@ -1,20 +1,16 @@
 package logger
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	changev1 "github.com/seed0419d559/syncline/gen/syncline/change/v1"
-	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/rpc"
 )
@@ -35,7 +31,9 @@ type follower struct {
 	sent    change.Position
 	applied change.Position // zero until it has reported
 	contact time.Time
-	unsaved bool // applied is newer than the table's row
+	since   time.Time // when it connected
+	speed   speed     // of applied, else of sent
+	unsaved bool      // applied is newer than the table's row
 }
 
 // followers knows who follows. What registered followers have applied is kept in the table syncline.followers and written
@@ -43,10 +41,11 @@ type follower struct {
 type followers struct {
 	max int
 
-	mu     sync.Mutex
-	named  map[string]*follower
-	all    map[*follower]struct{} // connected ones
-	loaded bool
+	mu       sync.Mutex
+	named    map[string]*follower
+	all      map[*follower]struct{} // connected ones
+	loaded   bool
+	patience time.Duration // how long one that is not connected counts after it was last heard of
 }
 
 func newFollowers(limit int) *followers {
@@ -75,6 +74,7 @@ func (r *followers) connect(name, address string, from change.Position, cancel c
 		f = &follower{name: name}
 	}
 	f.address, f.cancel, f.sent, f.contact = address, cancel, from, time.Now()
+	f.since, f.speed = f.contact, speed{}
 	r.all[f] = struct{}{}
 	if name != "" {
 		r.named[name] = f
@@ -119,41 +119,6 @@ func (r *followers) connected() int {
 	return len(r.all)
 }
 
-// list describes all followers by name. head is the log's newest position, against which the lag is counted.
-func (r *followers) list(head change.Position) []*loggerv1.Follower {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	list := make([]*follower, 0, len(r.named)+len(r.all))
-	for _, f := range r.named {
-		list = append(list, f)
-	}
-	for f := range r.all {
-		if f.name == "" {
-			list = append(list, f)
-		}
-	}
-	slices.SortFunc(list, func(a, b *follower) int {
-		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.address, b.address))
-	})
-	answer := make([]*loggerv1.Follower, len(list))
-	for i, f := range list {
-		at := f.applied
-		if at.LSN == 0 {
-			at = f.sent
-		}
-		answer[i] = &loggerv1.Follower{
-			Name: f.name, Connected: f.cancel != nil, Address: f.address, Sent: positionProto(f.sent), Applied: positionProto(f.applied),
-		}
-		if at.LogID == head.LogID && head.LSN > at.LSN {
-			answer[i].LagBytes = int64(head.LSN - at.LSN)
-		}
-		if !f.contact.IsZero() {
-			answer[i].LastContactTime = timestamppb.New(f.contact)
-		}
-	}
-	return answer
-}
-
 // positionProto returns nil for no position.
 func positionProto(p change.Position) *changev1.Position {
 	if p.LSN == 0 {
@@ -192,9 +157,12 @@ func (r *followers) disconnected(name string) (*follower, error) {
 	return f, nil
 }
 
-// load reads the registered followers once. What was reported meanwhile is newer and stays.
-func (r *followers) load(ctx context.Context, pool *pgxpool.Pool) error {
-	rows, err := pool.Query(ctx, "SELECT name, log_id, (lsn - '0/0'::pg_lsn)::numeric::text, reported FROM syncline.followers")
+// loadOnce reads the registered followers once. What was reported meanwhile is newer and stays.
+func (r *followers) loadOnce(ctx context.Context, q querier) error {
+	if r.known() {
+		return nil
+	}
+	rows, err := q.Query(ctx, "SELECT name, log_id, (lsn - '0/0'::pg_lsn)::numeric::text, reported FROM syncline.followers")
 	if err != nil {
 		return fmt.Errorf("read followers: %w", err)
 	}
@@ -235,13 +203,10 @@ func (r *followers) save(ctx context.Context, pool *pgxpool.Pool) error {
 			f.unsaved = false
 		}
 	}
-	loaded := r.loaded
 	r.mu.Unlock()
-	if !loaded {
-		if err := r.load(ctx, pool); err != nil {
-			r.unsave(changed)
-			return err
-		}
+	if err := r.loadOnce(ctx, pool); err != nil {
+		r.unsave(changed)
+		return err
 	}
 	if len(changed) == 0 {
 		return nil

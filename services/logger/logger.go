@@ -35,19 +35,28 @@ type Service struct {
 	loggerv1.UnimplementedLoggerServiceServer
 
 	cfg       Config
-	pub       publish.Config
+	settings  *settings
+	pub       atomic.Pointer[publish.Config] // of the settings
+	remote    atomic.Bool                    // transactions with an origin are captured, by the settings
 	log       *slog.Logger
 	pooled    *pgxpool.Config
 	status    status
 	followers *followers
+	sets      setList
+	families  families
 	meters    *meters
+	speeds    speeds
+	heads     timeline // of the log's durable end
+	wal       timeline // of the primary's WAL
 
 	opened  atomic.Bool   // pool and changes are set
 	pool    *pgxpool.Pool // for the service's own short statements
 	changes *changelog.Log
 
-	publishing sync.Mutex // held while the publications are changed
-	running    atomic.Pointer[running]
+	configuring sync.Mutex    // held while settings are read or changed
+	publishing  sync.Mutex    // held while the publications are changed
+	lookNow     chan struct{} // holds one when the publications may have to change
+	running     atomic.Pointer[running]
 
 	// Used by the capture loop only.
 	walsender uint32 // process id of the last session's walsender
@@ -63,7 +72,7 @@ type running struct {
 
 // New builds a logger. It returns ErrConfig, or an error about the URL; it connects to nothing yet.
 func New(cfg Config) (*Service, error) {
-	pub, err := cfg.publication()
+	pub, err := cfg.check()
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +93,12 @@ func New(cfg Config) (*Service, error) {
 	if log == nil {
 		log = slog.Default()
 	}
-	s := &Service{cfg: cfg, pub: pub, log: log.With("service", "logger"), pooled: pooled, followers: newFollowers(cfg.MaxFollowers)}
+	s := &Service{
+		cfg: cfg, settings: newSettings(cfg), log: log.With("service", "logger"), pooled: pooled, followers: newFollowers(cfg.MaxFollowers),
+		lookNow: make(chan struct{}, 1),
+	}
+	s.pub.Store(&pub)
+	s.remote.Store(cfg.LogRemoteChanges)
 	s.forgeries.log, s.forgeries.status = s.log, &s.status
 	s.status.set(PhaseStarting, "", "")
 	if s.meters, err = newMeters(s); err != nil {
@@ -105,8 +119,21 @@ func (s *Service) Check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, _, err = inspect(ctx, conn, s.cfg, s.pub, known == nil)
-	return err
+	var closed *SetupError // everything that is missing is told together
+	if err := s.loadSettings(ctx, conn); err != nil && !errors.As(err, &closed) {
+		return err
+	}
+	_, _, err = inspect(ctx, conn, s.cfg, *s.pub.Load(), known == nil)
+	var setup *SetupError
+	switch {
+	case closed == nil:
+		return err
+	case errors.As(err, &setup):
+		return &SetupError{Problems: append(closed.Problems, setup.Problems...)}
+	case err != nil:
+		return err
+	}
+	return closed
 }
 
 // Register adds the service to a server. Its calls are answered with UNAVAILABLE until Run has opened the change log.
@@ -122,7 +149,7 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	defer pool.Close()
 	changes, err := changelog.Open(changelog.Options{
-		Dir: s.cfg.Dir, MaxAge: s.cfg.MaxAge, MaxBytes: s.cfg.MaxBytes, Logger: s.log,
+		Dir: s.cfg.Dir, Logger: s.log, // nothing is purged before the settings are known
 		Stored: func(bytes int) {
 			s.status.logBytes.Add(int64(bytes))
 			s.meters.written(ctx, bytes)
@@ -138,6 +165,7 @@ func (s *Service) Run(ctx context.Context) error {
 	g.Go(func() error { return s.keepPublications(work) })
 	g.Go(func() error { return s.watchServer(work) })
 	g.Go(func() error { return s.saveFollowers(work) })
+	g.Go(func() error { return s.sample(work) })
 	err = g.Wait()
 	if closing := changes.Close(); closing != nil {
 		err = errors.Join(err, fmt.Errorf("close change log: %w", closing))
@@ -168,9 +196,14 @@ func (s *Service) capture(ctx context.Context) error {
 	wait := firstRetry
 	for {
 		began := time.Now()
-		err := s.session(ctx)
+		err := s.attempt(ctx)
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // the end was asked for
+		}
+		if errors.Is(err, errStopped) {
+			s.rest(ctx)
+			wait = firstRetry
+			continue
 		}
 		v := s.judge(ctx, err)
 		if time.Since(began) > healthyAfter {
@@ -184,10 +217,13 @@ func (s *Service) capture(ctx context.Context) error {
 		s.status.set(v.phase, v.code, "%s", v.reason)
 		s.log.Warn("capture interrupted", "state", v.phase, "code", v.code, "reason", v.reason, "retry_in", pause)
 		timer := time.NewTimer(pause)
+		_, turned := s.settings.stopped()
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 			return nil
+		case <-turned:
+			timer.Stop()
 		case <-timer.C:
 		}
 	}

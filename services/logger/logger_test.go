@@ -471,10 +471,10 @@ func TestCheck(t *testing.T) {
 		}
 	})
 	setup := check(func(c *Config) { c.PostgresURL = withUser(t, url, role) })
-	if setup == nil || len(setup.Problems) != 4 {
+	if setup == nil || len(setup.Problems) != 5 {
 		t.Fatalf("plain role: %v", setup)
 	}
-	for _, way := range []string{"ALTER ROLE \"" + role + "\" REPLICATION", "GRANT CREATE ON DATABASE", "syncline.announcements, which belongs to postgres", "ALTER TABLE \"public\".\"a\" OWNER TO"} {
+	for _, way := range []string{"ALTER ROLE \"" + role + "\" REPLICATION", "GRANT CREATE ON DATABASE", "syncline.announcements, which belongs to postgres", "ON ALL TABLES IN SCHEMA syncline TO", "ALTER TABLE \"public\".\"a\" OWNER TO"} {
 		if !strings.Contains(setup.Error(), way) {
 			t.Errorf("%q is missing in %v", way, setup)
 		}

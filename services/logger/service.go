@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
@@ -23,22 +24,46 @@ func Errors() rpc.Table {
 }
 
 // GetState tells how capture and the change log are. It asks nothing of the primary.
-func (s *Service) GetState(context.Context, *loggerv1.GetStateRequest) (*loggerv1.GetStateResponse, error) {
-	answer := &loggerv1.GetStateResponse{
-		ServerId: s.cfg.ServerID, Slot: s.cfg.Slot, Publications: s.pub.Names(), Followers: int32(s.followers.connected()),
+func (s *Service) GetState(ctx context.Context, request *loggerv1.GetStateRequest) (*loggerv1.GetStateResponse, error) {
+	one, err := s.usedSet(ctx, request.GetSet(), request.GetParameters(), 0)
+	if err != nil {
+		return nil, err
 	}
-	s.status.describe(answer)
+	answer := &loggerv1.GetStateResponse{
+		ServerId: s.cfg.ServerID, Slot: s.cfg.Slot, Publications: s.pub.Load().Names(), Followers: int32(s.followers.connected()),
+	}
+	s.status.describe(answer, one)
+	s.describeSpeeds(answer)
+	if since, _ := s.settings.stopped(); !since.IsZero() {
+		answer.StopTime = timestamppb.New(since)
+	}
 	if s.ready() != nil {
 		return answer, nil //nolint:nilerr // the state says why
 	}
-	head := s.changes.Head()
-	answer.Position = positionProto(head.Position)
+	head, v := s.changes.Head(), s.view()
+	answer.Position, answer.FirstPosition, answer.StoredBytes = positionProto(head.Position), positionProto(v.first), v.bytes
 	answer.CurrentWalLsn = max(answer.GetCurrentWalLsn(), uint64(head.Position.LSN))
 	answer.LagBytes = int64(answer.GetCurrentWalLsn() - uint64(head.Position.LSN))
+	if answer.GetLagBytes() == 0 {
+		answer.LagSeconds = proto.Float64(0)
+	} else if since, ok := s.wal.after(head.Position.LSN); ok {
+		answer.LagSeconds = proto.Float64(max(0, v.now.Sub(since).Seconds()))
+	}
 	if head.HasCommit {
 		answer.LastCommitTime = timestamppb.New(head.LastCommitTime.Time())
 	}
+	answer.Warnings = append(answer.GetWarnings(), s.followers.warnings(v)...)
 	return answer, nil
+}
+
+func (s *Service) describeSpeeds(answer *loggerv1.GetStateResponse) {
+	s.speeds.mu.Lock()
+	defer s.speeds.mu.Unlock()
+	answer.TransactionsPerSecond, answer.ChangesPerSecond = s.speeds.transactions.perSecond(), s.speeds.changes.perSecond()
+	answer.LogBytesPerSecond = s.speeds.bytes.perSecond()
+	if free, ok := freeBytes(s.cfg.Dir); ok {
+		answer.FreeBytes = &free
+	}
 }
 
 // GetRanges tells what the change log holds.
@@ -50,6 +75,10 @@ func (s *Service) GetRanges(context.Context, *loggerv1.GetRangesRequest) (*logge
 	answer := &loggerv1.GetRangesResponse{
 		LogId: r.LogID.String(), FirstLsn: uint64(r.First), LastLsn: uint64(r.Last),
 		FirstBlock: r.FirstBlock, LastBlock: r.LastBlock, Bytes: int64(r.Bytes),
+		Blocks: int64(r.LastBlock - r.FirstBlock + 1), RetentionLsn: max(uint64(r.First), uint64(s.changes.RetentionStart())),
+	}
+	if head := s.changes.Head(); head.HasCommit {
+		answer.LastCommitTime = timestamppb.New(head.LastCommitTime.Time())
 	}
 	if !r.FirstTime.IsZero() {
 		answer.FirstTime = timestamppb.New(r.FirstTime)
@@ -84,11 +113,11 @@ func (s *Service) ReportApplied(_ context.Context, request *loggerv1.ReportAppli
 }
 
 // ListFollowers lists the connected and the registered followers.
-func (s *Service) ListFollowers(context.Context, *loggerv1.ListFollowersRequest) (*loggerv1.ListFollowersResponse, error) {
+func (s *Service) ListFollowers(ctx context.Context, _ *loggerv1.ListFollowersRequest) (*loggerv1.ListFollowersResponse, error) {
 	if err := s.ready(); err != nil {
 		return nil, err
 	}
-	return &loggerv1.ListFollowersResponse{Followers: s.followers.list(s.changes.Head().Position)}, nil
+	return &loggerv1.ListFollowersResponse{Followers: s.followers.list(s.view(), s.behindSince(ctx))}, nil
 }
 
 // DeleteFollower forgets a registered follower.
@@ -108,6 +137,9 @@ func (s *Service) DeleteFollower(ctx context.Context, request *loggerv1.DeleteFo
 // EmitBarrier commits a message. Its LSN lies after the commit of everything that was committed before the call.
 func (s *Service) EmitBarrier(ctx context.Context, _ *loggerv1.EmitBarrierRequest) (*loggerv1.EmitBarrierResponse, error) {
 	if err := s.ready(); err != nil {
+		return nil, err
+	}
+	if err := s.capturing(); err != nil {
 		return nil, err
 	}
 	id := s.changes.Head().Position.LogID

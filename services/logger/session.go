@@ -53,10 +53,16 @@ func (s *Service) session(ctx context.Context) error {
 		return err
 	}
 	defer disconnect(ctx, conn)
+	if err := s.within(ctx, func(ctx context.Context) error { return s.readSettings(ctx, conn) }); err != nil {
+		return err
+	}
+	if since, _ := s.settings.stopped(); !since.IsZero() {
+		return errStopped
+	}
 	meta, hasLog := s.changes.Meta()
 	var server server
 	err = s.within(ctx, func(ctx context.Context) error {
-		if server, _, err = inspect(ctx, conn, s.cfg, s.pub, !hasLog); err != nil {
+		if server, _, err = inspect(ctx, conn, s.cfg, *s.pub.Load(), !hasLog); err != nil {
 			return err
 		}
 		return s.freeSlot(ctx, conn, server.slot)
@@ -86,7 +92,9 @@ func (s *Service) session(ctx context.Context) error {
 	}
 	defer appender.Close()
 	span.SetAttributes(attribute.String("syncline.log_id", s.changes.Head().Position.LogID.String()))
-	err = s.within(ctx, func(ctx context.Context) error { return ws.Start(ctx, s.cfg.Slot, s.pub.Names(), server.version) })
+	err = s.within(ctx, func(ctx context.Context) error {
+		return ws.Start(ctx, s.cfg.Slot, s.pub.Load().Names(), server.version)
+	})
 	if err != nil {
 		return err
 	}
@@ -183,15 +191,15 @@ func (s *Service) publications(ctx context.Context, conn *pgx.Conn) (publish.Sta
 	defer s.publishing.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, s.publicationTimeout())
 	defer cancel()
-	if err := publish.Prepare(ctx, conn, s.pub); err != nil {
+	if err := publish.Prepare(ctx, conn, *s.pub.Load()); err != nil {
 		return publish.State{}, err
 	}
-	tables, err := publish.Reconcile(ctx, conn, s.pub)
+	tables, err := publish.Reconcile(ctx, conn, *s.pub.Load())
 	if err != nil {
 		return publish.State{}, err
 	}
 	s.status.setTables(tables)
-	guarded, err := publish.Guard(ctx, conn, s.pub)
+	guarded, err := publish.Guard(ctx, conn, *s.pub.Load())
 	switch {
 	case err != nil:
 		s.log.Warn("no event trigger guards the published tables", "error", err)
@@ -312,8 +320,8 @@ func (s *Service) stream(ctx context.Context, ws *walsender.Conn, appender *chan
 	tail := appender.Tail()
 	f := &feed{
 		log: s.changes, appender: appender, status: &s.status, relations: make(map[uint32]relation),
-		publication: s.pub.Name, forgeries: &s.forgeries,
-		through: tail.Through, unfinished: tail.Open,
+		publication: s.pub.Load().Name, forgeries: &s.forgeries, remote: &s.remote,
+		through: tail.Through, logged: tail.Through, unfinished: tail.Open, unfinishedXID: tail.XID,
 	}
 	c := &confirmer{ws: ws, feed: f, appender: appender, status: &s.status, wanted: make(chan struct{}, 1)}
 	s.status.heard()
@@ -374,9 +382,15 @@ func (s *Service) receive(ctx context.Context, ws *walsender.Conn, f *feed, c *c
 // tooLarge fails, naming the row, unless its table is left out by the configuration: the WAL from before the table was taken
 // out of the publication still holds it. Only the message that would not fit is passed over then, in plain sight.
 func (s *Service) tooLarge(ctx context.Context, f *feed, large *walsender.TooLargeError) error {
+	if f.open.left {
+		if _, err := io.Copy(io.Discard, large.Body); err != nil {
+			return fmt.Errorf("pass over a row: %w", err)
+		}
+		return nil
+	}
 	row, oid := f.describe(large.Body)
 	if oid != 0 {
-		excluded, err := publish.Excluded(ctx, s.pool, s.pub, oid)
+		excluded, err := publish.Excluded(ctx, s.pool, *s.pub.Load(), oid)
 		if err != nil {
 			return err //nolint:wrapcheck // it says what failed
 		}

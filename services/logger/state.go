@@ -11,6 +11,7 @@ import (
 
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
 	"github.com/seed0419d559/syncline/internal/change"
+	"github.com/seed0419d559/syncline/internal/schema"
 	"github.com/seed0419d559/syncline/services/logger/publish"
 )
 
@@ -20,13 +21,17 @@ const (
 	PhaseCapturing    = "capturing"
 	PhaseReconnecting = "reconnecting"
 	PhaseBlocked      = "blocked"
-	PhaseFailed       = "failed"
+	PhaseStopped      = "stopped"
+	// PhaseStopping is told by StopCapture only.
+	PhaseStopping = "stopping"
+	PhaseFailed   = "failed"
 )
 
 // status is what is known of capture. It is written by capture and its watchers, and read by the service.
 type status struct {
 	transactions atomic.Int64
 	changes      atomic.Int64
+	leftOut      atomic.Int64 // transactions with an origin
 	logBytes     atomic.Int64
 	confirmed    atomic.Uint64 // last confirmed to the slot, after the change log had it durably
 	contact      atomic.Int64  // Unix nanoseconds of the last message from the primary
@@ -35,6 +40,7 @@ type status struct {
 	phase    string
 	reason   string
 	code     string
+	since    time.Time // of PhaseStopped
 	tables   publish.State
 	standing []string // warnings that hold for the process's life, such as a new change log
 	server   serverStats
@@ -45,6 +51,9 @@ type status struct {
 type serverStats struct {
 	walLSN   change.LSN
 	retained int64 // bytes of WAL that the slot keeps
+	// limit is how many it keeps at most, left how many more until the slot is in danger; nil without a limit.
+	limit, left *int64
+	walStatus   string // of the slot; empty when there is none
 }
 
 func (s *status) set(phase, code, format string, args ...any) {
@@ -53,10 +62,30 @@ func (s *status) set(phase, code, format string, args ...any) {
 	s.phase, s.code, s.reason = phase, code, fmt.Sprintf(format, args...)
 }
 
+// setStopped says that capture is stopped; how much WAL is kept meanwhile is told when somebody asks.
+func (s *status) setStopped(since time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.phase, s.code, s.reason, s.since = PhaseStopped, ReasonStopped, "", since
+}
+
+func (s *status) current() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.phase
+}
+
 func (s *status) setTables(tables publish.State) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tables = tables
+}
+
+// insertOnlyTables are the tables of which no updates and deletes are captured.
+func (s *status) insertOnlyTables() []schema.Name {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tables.InsertOnly
 }
 
 // warn adds a warning that stays.
@@ -83,23 +112,50 @@ func (s *status) walLSN() change.LSN {
 // heard notes that the primary has just been heard of.
 func (s *status) heard() { s.contact.Store(time.Now().UnixNano()) }
 
-// describe fills in what the status knows.
-func (s *status) describe(answer *loggerv1.GetStateResponse) {
+// describe fills in what the status knows, of the tables of a set only if there is one.
+func (s *status) describe(answer *loggerv1.GetStateResponse, only *set) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	answer.State, answer.Reason, answer.ReasonCode = s.phase, s.reason, s.code
+	if s.phase == PhaseStopped {
+		answer.Reason = stoppedText(s.since, s.server)
+	}
 	answer.ConfirmedLsn = s.confirmed.Load()
 	answer.CurrentWalLsn = uint64(s.server.walLSN)
 	answer.RetainedWalBytes = s.server.retained
 	answer.Transactions, answer.Changes, answer.LogBytes = s.transactions.Load(), s.changes.Load(), s.logBytes.Load()
-	for _, name := range s.tables.Captured {
-		answer.Tables = append(answer.Tables, name.SQL())
+	answer.WalLimitBytes, answer.WalLeftBytes, answer.SlotWalStatus = s.server.limit, s.server.left, s.server.walStatus
+	answer.RemoteTransactionsLeftOut = s.leftOut.Load()
+	in := func(name schema.Name) bool {
+		if only == nil {
+			return true
+		}
+		_, in := only.definition.Entry(name, s.tables.Above[name])
+		return in
 	}
-	answer.Warnings = slices.Concat(s.standing, s.limits, s.tables.Pending)
+	for _, name := range s.tables.Captured {
+		if in(name) {
+			answer.Tables = append(answer.Tables, name.SQL())
+		}
+	}
+	answer.Warnings = slices.Concat(s.standing, s.limits)
+	if only == nil {
+		answer.Warnings = append(answer.Warnings, s.tables.Pending...)
+	}
 	for _, refusal := range s.tables.Refused {
+		if !in(refusal.Table) {
+			continue
+		}
 		answer.Warnings = append(answer.Warnings, refusal.String())
+		answer.UncapturedTables = append(answer.UncapturedTables, &loggerv1.UncapturedTable{
+			Schema: refusal.Table.Schema, Name: refusal.Table.Name, Reason: refusal.Reason, Mend: refusal.Mend, Sql: refusal.SQL,
+		})
 	}
 	for _, name := range s.tables.InsertOnly {
+		if !in(name) {
+			continue
+		}
+		answer.InsertOnlyTables = append(answer.InsertOnlyTables, name.SQL())
 		answer.Warnings = append(answer.Warnings, fmt.Sprintf("table %s: only inserts and truncates are captured, its updates and deletes are not", name))
 	}
 	if contact := s.contact.Load(); contact != 0 {

@@ -31,6 +31,8 @@ func (s *Service) keepPublications(ctx context.Context) error {
 		case <-ctx.Done():
 			timer.Stop()
 			return nil
+		case <-s.lookNow:
+			timer.Stop()
 		case <-timer.C:
 		}
 		began := time.Now()
@@ -53,7 +55,10 @@ func (s *Service) look(ctx context.Context, conn *pgx.Conn) {
 	session := s.running.Load()
 	ctx, cancel := context.WithTimeout(ctx, s.publicationTimeout())
 	defer cancel()
-	tables, err := publish.Reconcile(ctx, conn, s.pub)
+	if _, loaded := s.settings.get(); !loaded {
+		return // what is to be captured is not known yet
+	}
+	tables, err := publish.Reconcile(ctx, conn, *s.pub.Load())
 	if session != nil && (errors.Is(err, publish.ErrForeignPublication) || err == nil && tables.OIDs != session.publications) {
 		session.end(errReplaced)
 	}
@@ -68,6 +73,9 @@ func (s *Service) look(ctx context.Context, conn *pgx.Conn) {
 		s.log.Warn("table is no longer captured", "table", name.String())
 	}
 	s.status.setTables(tables)
+	if err := s.families.look(ctx, conn, tables.Above); err != nil {
+		s.log.Debug("look at the partitions", "error", err)
+	}
 }
 
 // watchServer reads once a second what GetState and heartbeats tell about the primary.
@@ -89,21 +97,21 @@ func (s *Service) readServer(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var stats serverStats
-	var wal, walStatus, keep, idle, encoding string
-	var safe *int64
+	var wal, keep, idle, encoding string
 	err := s.pool.QueryRow(ctx, `
 		SELECT pg_current_wal_lsn()::text, coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn), 0)::int8, coalesce(s.wal_status, ''),
-		       s.safe_wal_size, current_setting('max_slot_wal_keep_size'), coalesce(current_setting('idle_replication_slot_timeout', true), '0'),
+		       s.safe_wal_size, current_setting('max_slot_wal_keep_size'),
+		       (SELECT nullif(setting::int8, -1) * 1048576 FROM pg_settings WHERE name = 'max_slot_wal_keep_size'), coalesce(current_setting('idle_replication_slot_timeout', true), '0'),
 		       current_setting('server_encoding')
 		FROM (SELECT 1) one LEFT JOIN pg_replication_slots s ON s.slot_name = $1`, s.cfg.Slot).
-		Scan(&wal, &stats.retained, &walStatus, &safe, &keep, &idle, &encoding)
+		Scan(&wal, &stats.retained, &stats.walStatus, &stats.left, &keep, &stats.limit, &idle, &encoding)
 	if err != nil {
 		return // what was read last stands, with the time of the last contact
 	}
 	if stats.walLSN, err = change.ParseLSN(wal); err != nil {
 		return
 	}
-	s.status.setServer(stats, limitWarnings(s.cfg.Slot, walStatus, safe, keep, idle, encoding))
+	s.status.setServer(stats, limitWarnings(s.cfg.Slot, stats.walStatus, stats.left, keep, idle, encoding))
 }
 
 // limitWarnings tells what can cost the slot, and so the change log's continuity.

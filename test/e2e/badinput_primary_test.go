@@ -57,6 +57,7 @@ func (s *servers) primaryMends(t *testing.T) {
 	database := postgres.Ident(databaseOf(t, url))
 	newRole(t, super, "syncline")
 	newRole(t, super, "shop_owner")
+	message := closeMessages(t, super)
 	pgtest.Exec(t, super, `GRANT CREATE ON SCHEMA public TO shop_owner;
 		CREATE TABLE items (id int PRIMARY KEY, name text); INSERT INTO items VALUES (1, 'one'); ALTER TABLE items OWNER TO shop_owner`)
 	role := asRole(t, url, "syncline")
@@ -65,6 +66,7 @@ func (s *servers) primaryMends(t *testing.T) {
 	for _, step := range []struct{ name, asked string }{
 		{"CREATE on the database", "GRANT CREATE ON DATABASE " + database + ` TO "syncline"`},
 		{"REPLICATION", `ALTER ROLE "syncline" REPLICATION`},
+		{"logical messages", "GRANT EXECUTE ON FUNCTION " + message + " TO syncline"},
 		{"ownership", `GRANT "shop_owner" TO "syncline"`},
 	} {
 		t.Run(step.name, func(t *testing.T) {
@@ -80,6 +82,14 @@ func (s *servers) primaryMends(t *testing.T) {
 	primary.start()
 	primary.waitHealthy(time.Minute)
 	s.requireReplicates(t, primary, url)
+}
+
+// closeMessages takes the right to emit logical messages away from everybody, in one database, and returns the function.
+func closeMessages(t testing.TB, super *pgx.Conn) string {
+	t.Helper()
+	function := pgtest.QueryRow[string](t, super, "SELECT oid::regprocedure::text FROM pg_proc WHERE proname = 'pg_logical_emit_message' AND proargtypes[2] = 'text'::regtype")
+	pgtest.Exec(t, super, "REVOKE EXECUTE ON FUNCTION "+function+" FROM PUBLIC")
+	return function
 }
 
 // primaryNeedsLogicalWAL refuses a server whose WAL cannot be decoded, for the logger and for the inventory.

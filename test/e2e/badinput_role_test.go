@@ -24,6 +24,7 @@ func (s *servers) replicaRole(t *testing.T) {
 	pgtest.Exec(t, super, `REVOKE ALL ON SCHEMA public FROM PUBLIC;
 		CREATE SCHEMA sales; CREATE TABLE sales.orders (id int PRIMARY KEY, item int NOT NULL, note text);
 		ALTER TABLE sales.orders OWNER TO somebody_else; GRANT USAGE ON SCHEMA sales TO copier`)
+	message := closeMessages(t, super)
 	role := asRole(t, targetURL, "copier")
 	database := postgres.Ident(databaseOf(t, targetURL))
 	before := objects(t, super)
@@ -39,6 +40,7 @@ func (s *servers) replicaRole(t *testing.T) {
 	for _, grant := range []string{
 		`GRANT SET ON PARAMETER session_replication_role TO "copier"`,
 		`GRANT USAGE, CREATE ON SCHEMA "public" TO "copier"`,
+		"GRANT EXECUTE ON FUNCTION " + message + " TO copier",
 		`GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE "sales"."orders" TO "copier"`,
 	} {
 		_, err := replica.create("all", primary.grpc)

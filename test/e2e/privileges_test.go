@@ -96,6 +96,17 @@ func TestReadmePrivileges(t *testing.T) {
 	pgtest.RequireEqualWith(t, sourceURL, targetURL, pgtest.CompareOptions{Except: except})
 	replica.mustVerify("shop").requireEqual(t)
 	requireReadable(t, replica, sourceURL, targetURL)
+	// What is there already is used again, with no more.
+	for _, n := range []*node{primary, replica} {
+		if code := n.terminate(time.Minute); code != 0 {
+			t.Errorf("%s ended with %d", n.name, code)
+		}
+		n.start()
+		n.waitHealthy(time.Minute)
+	}
+	mutate(100)
+	replica.waitApplied("shop", 2*time.Minute)
+	pgtest.RequireEqualWith(t, sourceURL, targetURL, pgtest.CompareOptions{Except: except})
 	for _, n := range []*node{primary, replica} {
 		if containsSecret(n.out.String()) {
 			t.Errorf("the password is in what %s printed", n.name)

@@ -160,7 +160,7 @@ func (w *web) refuses(c call) {
 	plain := call{path: c.path}
 	at := plain.url(path)
 	w.bad(method, at+"?no_such_parameter=1", "", http.StatusBadRequest, "UNKNOWN_FIELD")
-	w.bad("PATCH", at, "", http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED")
+	w.bad("PUT", at, "", http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED")
 	w.bad(method, at+":no_such_action", "", http.StatusNotFound, "UNKNOWN_PATH")
 	if !op.hasBody() {
 		w.bad(method, at, "{}", http.StatusBadRequest, "UNEXPECTED_BODY")
@@ -212,6 +212,9 @@ func TestREST(t *testing.T) {
 func walkInventory(t *testing.T, primary *web) {
 	t.Helper()
 	tables := primary.good(call{id: "InventoryService_GetInventory", query: url.Values{"tables.include": {"public.orders"}}})[0]
+	if all := primary.good(call{id: "InventoryService_GetInventory", query: url.Values{"includeSystem": {"true"}}})[0]["tables"].([]any); len(all) < 50 {
+		t.Errorf("%d tables with PostgreSQL's own", len(all))
+	}
 	primary.bad("GET", "/v1/inventory?tables.include=public.none", "", http.StatusNotFound, "TABLE_NOT_FOUND")
 	if list := tables["tables"].([]any); len(list) != 1 {
 		t.Errorf("tables %v", list)
@@ -338,9 +341,43 @@ func walkLogger(t *testing.T, primary *web, conn *pgx.Conn) {
 			t.Errorf("%s is %v over HTTP and %s over gRPC", key, got, value)
 		}
 	}
-	for _, id := range []string{"GetState", "GetRanges", "EmitBarrier", "Follow", "ListFollowers", "ReportApplied", "DeleteFollower"} {
+	walkLoggerControl(t, primary, logID, lsn)
+	walkSets(primary)
+	for _, id := range []string{"CreateSet", "GetSet", "ListSets", "UpdateSet", "DeleteSet"} {
+		primary.refuses(call{id: "LoggerService_" + id, path: map[string]string{"name": "mine"}})
+	}
+	for _, id := range []string{"GetConfig", "UpdateConfig", "StartCapture", "StopCapture", "ListUpdatedSince", "GetState", "GetRanges", "EmitBarrier", "Follow", "ListFollowers", "ReportApplied", "DeleteFollower"} {
 		primary.refuses(call{id: "LoggerService_" + id, path: name})
 	}
+}
+
+func walkSets(primary *web) {
+	name := map[string]string{"name": "mine"}
+	primary.good(call{id: "LoggerService_CreateSet", body: `{"name":"mine","spec":{"tables":[{"pattern":"public.orders","rows":"{\"id\": {\"$lte\": {\"$param\": \"top\"}}}"}]}}`})
+	primary.bad("POST", "/v1/sets", `{"name":"mine","spec":{}}`, http.StatusConflict, "SET_EXISTS")
+	primary.bad("POST", "/v1/sets", `{"name":"other","spec":{"tables":[{"pattern":"public.orders","rows":"{\"note\": 1}"}]}}`, http.StatusBadRequest, "INVALID_FIELD")
+	if set := primary.good(call{id: "LoggerService_GetSet", path: name})[0]["set"].(map[string]any); fmt.Sprint(set["parameters"]) != "[top]" {
+		primary.t.Errorf("set %v", set)
+	}
+	if list := primary.good(call{id: "LoggerService_ListSets"})[0]["sets"].([]any); len(list) != 1 {
+		primary.t.Errorf("sets %v", list)
+	}
+	query := url.Values{"start": {"START_EARLIEST"}, "set": {"mine"}, "parameters[top]": {"2"}, "wait": {"0s"}}
+	inserted := 0
+	for _, line := range primary.good(call{id: "LoggerService_Follow", query: query}) {
+		if record, _ := line["record"].(map[string]any); record["kind"] == "update" {
+			inserted++
+		} else if record["kind"] == "delete" {
+			primary.t.Errorf("the set does not have %v", record)
+		}
+	}
+	if inserted != 2 {
+		primary.t.Errorf("%d updates of the set", inserted)
+	}
+	primary.good(call{id: "LoggerService_UpdateSet", path: name, body: `{"spec":{"tables":[{"pattern":"public.*"}]}}`})
+	primary.bad("GET", "/v1/logger:follow?start=START_NOW&set=mine&parameters[top]=2", "", http.StatusBadRequest, "INVALID_FIELD")
+	primary.good(call{id: "LoggerService_DeleteSet", path: name})
+	primary.bad("GET", "/v1/sets/mine", "", http.StatusNotFound, "SET_UNKNOWN")
 }
 
 func walkApplier(t *testing.T, replica *web, source string) {
@@ -369,6 +406,27 @@ func walkApplier(t *testing.T, replica *web, source string) {
 	replica.bad("POST", "/v1/replications/shop:wait", `{"timeout":"60s"}`, http.StatusBadRequest, "REPLICATION_NOT_RUNNING")
 	replica.good(call{id: "ApplierService_StartReplication", path: shop, body: `{}`})
 	replica.node.waitState("shop", time.Minute, applierv1.State_STATE_RUNNING)
+
+	updated := replica.good(call{id: "ApplierService_UpdateReplication", path: shop, body: `{"spec":{"copyWorkers":2,"retryCap":"5s"},"updateMask":"copyWorkers,retryCap"}`})[0]
+	if plan := updated["plan"].(map[string]any); len(plan["changedFields"].([]any)) != 2 {
+		t.Errorf("updated: %v", updated)
+	}
+	replica.bad("PATCH", "/v1/replications/shop", `{"spec":{"copyWorkers":65},"updateMask":"copyWorkers"}`, http.StatusBadRequest, "INVALID_FIELD")
+	replica.bad("PATCH", "/v1/replications/shop", `{"spec":{"copyWorkers":3},"updateMask":"copyWorkers","etag":"x-1"}`, http.StatusConflict, "ETAG_MISMATCH")
+	replica.bad("DELETE", "/v1/replications/shop?etag=x-1", "", http.StatusConflict, "ETAG_MISMATCH")
+	replica.bad("GET", "/v1/replications?pageSize=-1", "", http.StatusBadRequest, "INVALID_FIELD")
+	replica.bad("GET", "/v1/replications?pageToken=x", "", http.StatusBadRequest, "INVALID_FIELD")
+	replica.bad("POST", "/v1/replications/shop:start", `{"from":{"logId":"x","lsn":"1"}}`, http.StatusBadRequest, "INVALID_FIELD")
+	replica.good(call{id: "ApplierService_ResyncReplication", path: shop, body: `{"includeTables":["public.orders"]}`})
+	replica.bad("POST", "/v1/replications/shop:resync", `{"includeTables":["orders"]}`, http.StatusBadRequest, "INVALID_FIELD")
+	replica.node.waitState("shop", time.Minute, applierv1.State_STATE_RUNNING)
+	events := replica.good(call{id: "ApplierService_ListReplicationEvents", query: url.Values{"replication": {"shop"}, "newestFirst": {"true"}, "pageSize": {"2"}}})[0]
+	if list := events["events"].([]any); len(list) != 2 || events["nextPageToken"] == "" {
+		t.Errorf("events %v", events)
+	}
+	replica.bad("GET", "/v1/events?replication=sop", "", http.StatusNotFound, "REPLICATION_NOT_FOUND")
+	replica.bad("GET", "/v1/events?pageSize=5000", "", http.StatusBadRequest, "INVALID_FIELD")
+	walkEvents(t, replica)
 
 	// A watch tells each change, and at last why it ends.
 	replica.called["ApplierService_WatchReplication"] = true
@@ -400,13 +458,34 @@ func walkApplier(t *testing.T, replica *web, source string) {
 		t.Errorf("the watch ended with %v", last)
 	}
 	for _, one := range []struct{ method, path string }{
-		{"GET", ""}, {"DELETE", ""}, {"POST", ":start"}, {"POST", ":stop"}, {"POST", ":wait"}, {"POST", ":verify"}, {"GET", ":watch"},
+		{"GET", ""}, {"DELETE", ""}, {"POST", ":start"}, {"POST", ":stop"}, {"POST", ":wait"}, {"POST", ":verify"}, {"GET", ":watch"}, {"PATCH", ""}, {"POST", ":resync"},
 	} {
 		replica.bad(one.method, "/v1/replications/shop"+one.path, "", http.StatusNotFound, "REPLICATION_NOT_FOUND")
 	}
 	for _, id := range slices.Sorted(maps.Keys(replica.called)) {
 		replica.refuses(call{id: id, path: shop})
 	}
+}
+
+// walkEvents reads the beginning of the run log as a stream.
+func walkEvents(t *testing.T, replica *web) {
+	t.Helper()
+	replica.called["ApplierService_WatchReplicationEvents"] = true
+	_, path, op := replica.operation("ApplierService_WatchReplicationEvents")
+	answer := replica.open("GET", path+"?replication=shop", "")
+	defer answer.Body.Close()
+	lines := bufio.NewScanner(answer.Body)
+	for n := range 3 {
+		var object map[string]any
+		if !lines.Scan() || json.Unmarshal(lines.Bytes(), &object) != nil {
+			t.Fatalf("the stream ended: %s %v", lines.Text(), lines.Err())
+		}
+		replica.document.check(t, "watch events", op.Responses["200"].Schema, object)
+		if kind := object["event"].(map[string]any)["kind"]; n == 0 && kind != "EVENT_KIND_CREATED" {
+			t.Errorf("the first event is %v", object)
+		}
+	}
+	replica.bad("GET", path+"?afterId=-1", "", http.StatusBadRequest, "INVALID_FIELD")
 }
 
 // TestRESTStreamsEndWithTheServer follows a primary until it stops: the last line says why.

@@ -31,12 +31,21 @@ type Assembler struct {
 	end      change.LSN
 	joined   []byte
 	total    uint64 // of the record being joined; 0 if there is none
+	within   bool   // the first block may lie within a transaction, see NewAssemblerWithin
+	tail     bool   // the rest of a record whose beginning was not read is passed over
 	err      error
 }
 
 // NewAssembler returns an Assembler that yields the transactions after the position: its first block must not begin after
 // it, and transactions in that block that end at or before it are passed over.
 func NewAssembler(after change.Position) *Assembler { return &Assembler{after: after} }
+
+// NewAssemblerWithin returns an Assembler whose first block may lie within a large transaction: its records begin with the first one
+// that begins in that block, without a Begin. Events tells how many of the transaction come before.
+func NewAssemblerWithin() *Assembler { return &Assembler{within: true} }
+
+// Events returns how many events of the open transaction have been read, or come before the first block.
+func (a *Assembler) Events() uint64 { return a.events }
 
 // Push hands over the next block. All records of the one before have to be read. It returns ErrChain.
 func (a *Assembler) Push(b *Block) error {
@@ -45,6 +54,9 @@ func (a *Assembler) Push(b *Block) error {
 	}
 	if a.err = a.follows(b); a.err != nil {
 		return a.err
+	}
+	if part := b.Part; !a.begun && part != nil && part.FirstBlock != b.Number {
+		a.open, a.begin, a.events, a.tail = true, Begin{CommitLSN: part.CommitLSN, XID: part.XID}, part.EventsBefore, true
 	}
 	a.block, a.reader, a.begun, a.commits = b, b.Reader(), true, 0
 	a.end = b.Previous
@@ -60,7 +72,7 @@ func (a *Assembler) follows(b *Block) error {
 		return fmt.Errorf("block %d: %w: it is of log %v, not %v", b.Number, ErrChain, b.LogID, a.after.LogID)
 	case !a.begun && !a.after.LogID.IsZero() && b.Start() > a.after.LSN:
 		return fmt.Errorf("block %d: %w: it begins at %v, after %v", b.Number, ErrChain, b.Start(), a.after.LSN)
-	case !a.begun && part != nil && part.FirstBlock != b.Number:
+	case !a.begun && part != nil && part.FirstBlock != b.Number && !a.within:
 		return fmt.Errorf("block %d: %w: the beginning of its transaction is in block %d", b.Number, ErrChain, part.FirstBlock)
 	case !a.begun:
 	case b.LogID != last.LogID:
@@ -89,6 +101,11 @@ func (a *Assembler) Next(rec *Record) (bool, error) {
 				return false, nil
 			}
 		}
+		if err == nil && a.tail {
+			if a.passTail(rec) {
+				continue
+			}
+		}
 		if err == nil && rec.Kind == KindFragment {
 			ok, err = a.join(rec)
 		} else if err == nil && a.total != 0 {
@@ -107,6 +124,19 @@ func (a *Assembler) Next(rec *Record) (bool, error) {
 		}
 	}
 	return false, a.err
+}
+
+// passTail tells whether a record is a piece of one whose beginning was not read.
+func (a *Assembler) passTail(rec *Record) bool {
+	if rec.Kind != KindFragment || rec.Fragment.TotalBytes != 0 {
+		a.tail = false
+		return false
+	}
+	if rec.Fragment.Last {
+		a.tail = false
+		a.events++
+	}
+	return true
 }
 
 // nest checks that records make transactions.

@@ -55,6 +55,8 @@ type executor struct {
 	begun    bool // BEGIN was sent
 	progress Progress
 	storedAt time.Time
+	// uncounted are transactions that wrote nothing here, taken since the position was stored: it counts them when it is next.
+	uncounted int
 	// outstanding counts the tasks handed over and not done. idle is signalled when it falls to zero.
 	outstanding atomic.Int32
 	idle        chan struct{}
@@ -147,6 +149,8 @@ func (x *executor) commit(ctx context.Context, c *commitPoint) error {
 		}
 		fault.Point(FaultAfterCommit)
 		x.committed(c)
+	} else {
+		x.uncounted += c.transactions
 	}
 	return x.applied(c)
 }
@@ -165,8 +169,8 @@ func (x *executor) applied(c *commitPoint) error {
 
 // sendPosition moves the stored position, provided that it still is where this session left it. The stored commit time stays
 // where no transaction was taken since the engine began.
-func (x *executor) sendPosition(ctx context.Context, to change.LSN, commitTime change.Timestamp, hasCommit bool) error {
-	params := x.positionParams(to, commitTime, hasCommit)
+func (x *executor) sendPosition(ctx context.Context, c *commitPoint) error {
+	params := x.positionParams(c)
 	err := x.writer.pipe.send(ctx, &x.config.Session.statements.position, params, expectation{rows: 1, what: storePosition})
 	if err == nil {
 		err = x.writer.pipe.flush(ctx)
@@ -176,10 +180,13 @@ func (x *executor) sendPosition(ctx context.Context, to change.LSN, commitTime c
 
 const storePosition = "store position"
 
-func (x *executor) positionParams(to change.LSN, commitTime change.Timestamp, hasCommit bool) [][]byte {
-	params := [][]byte{[]byte(x.config.Replication), []byte(x.progress.Stored.String()), []byte(to.String()), nil}
-	if hasCommit {
-		params[3] = strconv.AppendInt(nil, int64(commitTime), 10)
+func (x *executor) positionParams(c *commitPoint) [][]byte {
+	params := [][]byte{
+		[]byte(x.config.Replication), []byte(x.progress.Stored.String()), []byte(c.position.String()), nil,
+		strconv.AppendInt(nil, int64(c.transactions+x.uncounted), 10), strconv.AppendInt(nil, c.changes, 10),
+	}
+	if c.hasCommit {
+		params[3] = strconv.AppendInt(nil, int64(c.commitTime), 10)
 	}
 	return params
 }
@@ -204,10 +211,10 @@ func (x *executor) storeIdle(ctx context.Context) error {
 	if x.begun || x.progress.Position.LSN <= x.progress.Stored || time.Since(x.storedAt) < x.config.Options.StoreInterval {
 		return nil
 	}
-	if err := x.sendPosition(ctx, x.progress.Position.LSN, x.progress.CommitTime, x.progress.HasCommit); err != nil {
+	if err := x.sendPosition(ctx, &commitPoint{position: x.progress.Position.LSN, commitTime: x.progress.CommitTime, hasCommit: x.progress.HasCommit}); err != nil {
 		return err
 	}
-	x.progress.Stored, x.storedAt = x.progress.Position.LSN, time.Now()
+	x.progress.Stored, x.storedAt, x.uncounted = x.progress.Position.LSN, time.Now(), 0
 	return x.config.Applied(x.progress)
 }
 

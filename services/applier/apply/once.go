@@ -127,7 +127,7 @@ func (x *executor) sendOnce(ctx context.Context, w *write, c *commitPoint) error
 // queueCommit queues the position and COMMIT. Unless the position is still where this session left it, nothing is committed.
 func (x *executor) queueCommit(ctx context.Context, c *commitPoint) error {
 	p, fixed := &x.writer.pipe, &x.config.Session.statements
-	params := x.positionParams(c.position, c.commitTime, c.hasCommit)
+	params := x.positionParams(c)
 	if err := p.send(ctx, fixed.position.alone(), params, expectation{rows: 1, what: storePosition}); err != nil {
 		return err
 	}
@@ -164,5 +164,5 @@ func (w *writer) bind(s *statement) {
 // committed notes that a group is in the target.
 func (x *executor) committed(c *commitPoint) {
 	x.begun = false
-	x.progress.Stored, x.storedAt = c.position, time.Now()
+	x.progress.Stored, x.storedAt, x.uncounted = c.position, time.Now(), 0
 }

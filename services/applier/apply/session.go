@@ -228,8 +228,9 @@ func (s *Session) ReadPosition(ctx context.Context) (position change.Position, f
 const (
 	beginSQL    = "BEGIN"
 	originSQL   = "SELECT pg_catalog.pg_logical_emit_message(true, 'syncline.origin', $1::text)"
-	positionSQL = "UPDATE syncline.positions SET lsn = $3::pg_lsn, commit_time = coalesce($4::bigint, commit_time), updated_at = now() WHERE replication = $1 AND lsn = $2::pg_lsn"
-	commitSQL   = "COMMIT"
+	positionSQL = "UPDATE syncline.positions SET lsn = $3::pg_lsn, commit_time = coalesce($4::bigint, commit_time), updated_at = now(), " +
+		"transactions = transactions + $5::bigint, changes = changes + $6::bigint WHERE replication = $1 AND lsn = $2::pg_lsn"
+	commitSQL = "COMMIT"
 )
 
 // pipe queues statements of the open transaction and checks each one's row count. At most one of its pipelines is open.

@@ -82,7 +82,7 @@ func (c catalog) mayAnnounce(p publication, role string) error {
 
 // Announcement is the content of the message that tells followers of a change: from its commit on a table in Captured
 // is captured whole, one in InsertOnly without its updates and deletes, and one in Removed not at all. A partitioned table
-// stands for all its partitions, also future ones. Removed is to be read first: when a partitioned table goes, partitions of it
+// stands for all its partitions, also future ones; those that there are stand beside it, for who follows only some of them. Removed is to be read first: when a partitioned table goes, partitions of it
 // may be captured one by one from then on, without a gap.
 type Announcement struct {
 	Captured   []AnnouncedTable `json:"captured,omitempty"`
@@ -95,6 +95,24 @@ type AnnouncedTable struct {
 	OID    uint32 `json:"oid"`
 	Schema string `json:"schema"`
 	Name   string `json:"name"`
+}
+
+// spread names the partitions beside the partitioned tables.
+func (a *Announcement) spread(c catalog) {
+	for _, list := range []*[]AnnouncedTable{&a.Captured, &a.InsertOnly, &a.Removed} {
+		for _, listed := range slices.Clone(*list) {
+			t := c.tables[listed.OID]
+			if t == nil {
+				continue
+			}
+			for _, leaf := range c.leaves(t) {
+				table := AnnouncedTable{OID: leaf.OID, Schema: leaf.Name.Schema, Name: leaf.Name.Name}
+				if !slices.Contains(*list, table) {
+					*list = append(*list, table)
+				}
+			}
+		}
+	}
 }
 
 func (a *Announcement) add(m move) {

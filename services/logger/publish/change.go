@@ -137,6 +137,7 @@ func (s *State) transact(ctx context.Context, conn *pgx.Conn, cfg Config, units 
 		if !settled(c, c.plan(cfg), have, units) {
 			return errChanged
 		}
+		note.spread(c)
 		return announce(ctx, tx, cfg, &note)
 	})
 	if err != nil {

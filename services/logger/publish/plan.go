@@ -63,6 +63,26 @@ func (c catalog) root(t *Table) *Table {
 	}
 }
 
+// above are the names of the partitioned tables above t, from its parent up.
+func (c catalog) above(t *Table) (names []schema.Name) {
+	for parent, ok := c.tables[t.Parent]; ok; parent, ok = c.tables[parent.Parent] {
+		names = append(names, parent.Name)
+	}
+	return names
+}
+
+// leaves are the partitions with rows below t, none if t has rows itself.
+func (c catalog) leaves(t *Table) (list []*Table) {
+	for _, child := range c.children[t.OID] {
+		if child.Partitioned {
+			list = append(list, c.leaves(child)...)
+		} else {
+			list = append(list, child)
+		}
+	}
+	return list
+}
+
 // plan decides where each table is listed, by the configuration alone.
 func (c catalog) plan(cfg Config) plan {
 	p := plan{listed: make(map[uint32]target), tables: c.tables}
@@ -108,8 +128,8 @@ func (c catalog) placeLeaf(p *plan, t *Table, where target) (target, bool) {
 	case nowhere:
 		return nowhere, true
 	case everything:
-		if reason, mend := t.identityProblem(c.version); reason != "" {
-			p.refused = append(p.refused, Refusal{Table: t.Name, Reason: reason, Mend: mend})
+		if r := t.identityProblem(c.version); r != nil {
+			p.refused = append(p.refused, *r)
 			return nowhere, false
 		}
 	case insertOnly:
@@ -124,15 +144,17 @@ func (c catalog) placeLeaf(p *plan, t *Table, where target) (target, bool) {
 // generated column that is not published.
 const versionRefusesGenerated = 180000
 
-// identityProblem returns why updates and deletes of the table cannot be captured, and the ways out; "" when they can.
-func (t *Table) identityProblem(version int) (reason, mend string) {
+// identityProblem returns why updates and deletes of the table cannot be captured, and the ways out; nil when they can.
+func (t *Table) identityProblem(version int) *Refusal {
 	full := "ALTER TABLE " + t.Name.SQL() + " REPLICA IDENTITY FULL"
+	statement := full // unless it needs a decision
+	var reason string
 	switch {
 	case t.Identity == change.IdentityFull && t.Generated && version >= versionRefusesGenerated:
 		reason = "it has REPLICA IDENTITY FULL and a generated column, for which this PostgreSQL would refuse UPDATE and DELETE"
-		full = "give it a primary key and ALTER TABLE " + t.Name.SQL() + " REPLICA IDENTITY DEFAULT"
+		full, statement = "give it a primary key and ALTER TABLE "+t.Name.SQL()+" REPLICA IDENTITY DEFAULT", ""
 	case t.Identity == change.IdentityFull:
-		return "", ""
+		return nil
 	case t.Identity == change.IdentityNothing:
 		reason = "it has REPLICA IDENTITY NOTHING"
 	case t.Identity == change.IdentityIndex && !t.IdentityIndex:
@@ -144,13 +166,14 @@ func (t *Table) identityProblem(version int) (reason, mend string) {
 	case t.GeneratedKey:
 		reason = "its replica identity holds a generated column, which is not in the stream"
 		if version >= versionRefusesGenerated {
-			full = "ALTER TABLE " + t.Name.SQL() + " REPLICA IDENTITY USING INDEX with a unique index that holds no generated column"
+			full, statement = "ALTER TABLE "+t.Name.SQL()+" REPLICA IDENTITY USING INDEX with a unique index that holds no generated column", ""
 		}
 	default:
-		return "", ""
+		return nil
 	}
-	return reason, fmt.Sprintf("%s, or leave it out with --exclude-table %s, or capture its inserts only with --insert-only-table %s",
+	mend := fmt.Sprintf("%s, or leave it out with --exclude-table %s, or capture its inserts only with --insert-only-table %s",
 		full, shellWord(t.Name), shellWord(t.Name))
+	return &Refusal{Table: t.Name, Reason: reason, Mend: mend, SQL: statement}
 }
 
 // shellWord is the name as the value of a flag in a shell.
@@ -177,6 +200,7 @@ func (p *plan) refuseForeign(have [2]publication, role string) {
 			Reason: fmt.Sprintf("it belongs to %s, and only its owner may publish it", t.Owner),
 			Mend: fmt.Sprintf("GRANT %s TO %s, or ALTER TABLE %s OWNER TO %s, or leave it out with --exclude-table %s",
 				postgres.Ident(t.Owner), postgres.Ident(role), t.Name.SQL(), postgres.Ident(role), shellWord(t.Name)),
+			SQL: "GRANT " + postgres.Ident(t.Owner) + " TO " + postgres.Ident(role),
 		})
 	}
 	isForeign := func(t *Table) bool { return foreign[t.OID] }

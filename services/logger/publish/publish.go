@@ -64,6 +64,8 @@ type State struct {
 	Captured, InsertOnly []schema.Name
 	// Refused are selected tables that are not captured.
 	Refused []Refusal
+	// Above are the partitioned tables above each partition.
+	Above map[schema.Name][]schema.Name
 	// Pending are changes of the publications that wait, with their reason. They are tried again with the next call.
 	Pending []string
 	// Listed and Removed tell what this call changed.
@@ -88,14 +90,8 @@ func Check(ctx context.Context, conn *pgx.Conn, cfg Config) (State, error) {
 	if err != nil {
 		return State{}, err
 	}
-	var unknown []string
-	for _, p := range slices.Concat(cfg.Select.Include, cfg.Select.Exclude, cfg.InsertOnly) {
-		if name, exact := p.Exact(); exact && !c.has(name) {
-			unknown = append(unknown, name.String())
-		}
-	}
-	if unknown != nil {
-		return State{}, &UnknownTablesError{Names: slices.Compact(unknown)}
+	if err := c.find(slices.Concat(cfg.Select.Include, cfg.Select.Exclude, cfg.InsertOnly)); err != nil {
+		return State{}, err
 	}
 	var state State
 	var have [2]publication
@@ -113,6 +109,28 @@ func Check(ctx context.Context, conn *pgx.Conn, cfg Config) (State, error) {
 	wanted.refuseForeign(have, conn.Config().User)
 	state.describe(c, wanted, nil)
 	return state, c.mayAnnounce(have[1], conn.Config().User)
+}
+
+// CheckTables returns an *UnknownTablesError when a pattern without a star selects no table.
+func CheckTables(ctx context.Context, conn *pgx.Conn, patterns []schema.Pattern) error {
+	c, err := read(ctx, conn)
+	if err != nil {
+		return err
+	}
+	return c.find(patterns)
+}
+
+func (c catalog) find(patterns []schema.Pattern) error {
+	var unknown []string
+	for _, p := range patterns {
+		if name, exact := p.Exact(); exact && !c.has(name) {
+			unknown = append(unknown, name.String())
+		}
+	}
+	if unknown != nil {
+		return &UnknownTablesError{Names: slices.Compact(unknown)}
+	}
+	return nil
 }
 
 func (p publication) usable(name, role string) error {
@@ -152,6 +170,12 @@ func (s *State) describe(c catalog, p plan, failed map[uint32]bool) {
 	}
 	s.Captured, s.InsertOnly, s.Refused = list(p.captured), list(p.inserts), p.refused
 	slices.SortFunc(s.Refused, func(a, b Refusal) int { return compareNames(a.Table, b.Table) })
+	s.Above = make(map[schema.Name][]schema.Name)
+	for _, t := range c.tables {
+		if names := c.above(t); names != nil {
+			s.Above[t.Name] = names
+		}
+	}
 }
 
 // read reads the catalog.

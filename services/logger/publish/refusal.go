@@ -12,6 +12,7 @@ type Refusal struct {
 	Table  schema.Name
 	Reason string
 	Mend   string
+	SQL    string // a statement that mends it; empty when every one needs a decision
 }
 
 func (r Refusal) String() string {

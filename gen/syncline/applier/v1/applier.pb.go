@@ -13,6 +13,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -25,6 +26,60 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+// AutoResync is what is done when the source's change log does not hold the replica's position any more: it was purged, or the log
+// is another one. The gap itself is never passed over.
+type AutoResync int32
+
+const (
+	// Not set: as off.
+	AutoResync_AUTO_RESYNC_UNSPECIFIED AutoResync = 0
+	// The replication is FAILED, with the reason, until a user decides.
+	AutoResync_AUTO_RESYNC_OFF AutoResync = 1
+	// All tables are copied anew; their rows on the replica are removed table by table as the copy begins.
+	AutoResync_AUTO_RESYNC_COPY AutoResync = 2
+)
+
+// Enum value maps for AutoResync.
+var (
+	AutoResync_name = map[int32]string{
+		0: "AUTO_RESYNC_UNSPECIFIED",
+		1: "AUTO_RESYNC_OFF",
+		2: "AUTO_RESYNC_COPY",
+	}
+	AutoResync_value = map[string]int32{
+		"AUTO_RESYNC_UNSPECIFIED": 0,
+		"AUTO_RESYNC_OFF":         1,
+		"AUTO_RESYNC_COPY":        2,
+	}
+)
+
+func (x AutoResync) Enum() *AutoResync {
+	p := new(AutoResync)
+	*p = x
+	return p
+}
+
+func (x AutoResync) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (AutoResync) Descriptor() protoreflect.EnumDescriptor {
+	return file_syncline_applier_v1_applier_proto_enumTypes[0].Descriptor()
+}
+
+func (AutoResync) Type() protoreflect.EnumType {
+	return &file_syncline_applier_v1_applier_proto_enumTypes[0]
+}
+
+func (x AutoResync) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use AutoResync.Descriptor instead.
+func (AutoResync) EnumDescriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{0}
+}
 
 // Compression of what travels between two services.
 type Compression int32
@@ -63,11 +118,11 @@ func (x Compression) String() string {
 }
 
 func (Compression) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[0].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[1].Descriptor()
 }
 
 func (Compression) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[0]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[1]
 }
 
 func (x Compression) Number() protoreflect.EnumNumber {
@@ -76,7 +131,7 @@ func (x Compression) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Compression.Descriptor instead.
 func (Compression) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{0}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{1}
 }
 
 // State is what a replication is doing.
@@ -136,11 +191,11 @@ func (x State) String() string {
 }
 
 func (State) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[1].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[2].Descriptor()
 }
 
 func (State) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[1]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[2]
 }
 
 func (x State) Number() protoreflect.EnumNumber {
@@ -149,7 +204,60 @@ func (x State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use State.Descriptor instead.
 func (State) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{1}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{2}
+}
+
+// FaultSide tells on which side a fault has its cause.
+type FaultSide int32
+
+const (
+	// Not known, or no fault.
+	FaultSide_FAULT_SIDE_UNSPECIFIED FaultSide = 0
+	// This replica: its database, or what a user decided here.
+	FaultSide_FAULT_SIDE_LOCAL FaultSide = 1
+	// The source, or the way to it.
+	FaultSide_FAULT_SIDE_REMOTE FaultSide = 2
+)
+
+// Enum value maps for FaultSide.
+var (
+	FaultSide_name = map[int32]string{
+		0: "FAULT_SIDE_UNSPECIFIED",
+		1: "FAULT_SIDE_LOCAL",
+		2: "FAULT_SIDE_REMOTE",
+	}
+	FaultSide_value = map[string]int32{
+		"FAULT_SIDE_UNSPECIFIED": 0,
+		"FAULT_SIDE_LOCAL":       1,
+		"FAULT_SIDE_REMOTE":      2,
+	}
+)
+
+func (x FaultSide) Enum() *FaultSide {
+	p := new(FaultSide)
+	*p = x
+	return p
+}
+
+func (x FaultSide) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FaultSide) Descriptor() protoreflect.EnumDescriptor {
+	return file_syncline_applier_v1_applier_proto_enumTypes[3].Descriptor()
+}
+
+func (FaultSide) Type() protoreflect.EnumType {
+	return &file_syncline_applier_v1_applier_proto_enumTypes[3]
+}
+
+func (x FaultSide) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FaultSide.Descriptor instead.
+func (FaultSide) EnumDescriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{3}
 }
 
 // DifferenceKind is how a row differs.
@@ -193,11 +301,11 @@ func (x DifferenceKind) String() string {
 }
 
 func (DifferenceKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[2].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[4].Descriptor()
 }
 
 func (DifferenceKind) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[2]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[4]
 }
 
 func (x DifferenceKind) Number() protoreflect.EnumNumber {
@@ -206,7 +314,7 @@ func (x DifferenceKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use DifferenceKind.Descriptor instead.
 func (DifferenceKind) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{2}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{4}
 }
 
 // TableOutcome is how a comparison of one table ended.
@@ -254,11 +362,11 @@ func (x TableOutcome) String() string {
 }
 
 func (TableOutcome) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[3].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[5].Descriptor()
 }
 
 func (TableOutcome) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[3]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[5]
 }
 
 func (x TableOutcome) Number() protoreflect.EnumNumber {
@@ -267,7 +375,161 @@ func (x TableOutcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TableOutcome.Descriptor instead.
 func (TableOutcome) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{3}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{5}
+}
+
+// TableAction is what happens to a table.
+type TableAction int32
+
+const (
+	// Never sent.
+	TableAction_TABLE_ACTION_UNSPECIFIED TableAction = 0
+	// Its rows are copied into the table that there is.
+	TableAction_TABLE_ACTION_COPY TableAction = 1
+	// It is created, and its rows are copied.
+	TableAction_TABLE_ACTION_CREATE TableAction = 2
+	// Its changes are not applied any more; its rows stay.
+	TableAction_TABLE_ACTION_REMOVE TableAction = 3
+)
+
+// Enum value maps for TableAction.
+var (
+	TableAction_name = map[int32]string{
+		0: "TABLE_ACTION_UNSPECIFIED",
+		1: "TABLE_ACTION_COPY",
+		2: "TABLE_ACTION_CREATE",
+		3: "TABLE_ACTION_REMOVE",
+	}
+	TableAction_value = map[string]int32{
+		"TABLE_ACTION_UNSPECIFIED": 0,
+		"TABLE_ACTION_COPY":        1,
+		"TABLE_ACTION_CREATE":      2,
+		"TABLE_ACTION_REMOVE":      3,
+	}
+)
+
+func (x TableAction) Enum() *TableAction {
+	p := new(TableAction)
+	*p = x
+	return p
+}
+
+func (x TableAction) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TableAction) Descriptor() protoreflect.EnumDescriptor {
+	return file_syncline_applier_v1_applier_proto_enumTypes[6].Descriptor()
+}
+
+func (TableAction) Type() protoreflect.EnumType {
+	return &file_syncline_applier_v1_applier_proto_enumTypes[6]
+}
+
+func (x TableAction) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TableAction.Descriptor instead.
+func (TableAction) EnumDescriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{6}
+}
+
+// EventKind is what an event of the run log tells.
+type EventKind int32
+
+const (
+	// Never sent.
+	EventKind_EVENT_KIND_UNSPECIFIED EventKind = 0
+	// The replication was created.
+	EventKind_EVENT_KIND_CREATED EventKind = 1
+	// A user changed it: the text names the fields.
+	EventKind_EVENT_KIND_UPDATED EventKind = 2
+	// A user started it.
+	EventKind_EVENT_KIND_STARTED EventKind = 3
+	// A user stopped it.
+	EventKind_EVENT_KIND_STOPPED EventKind = 4
+	// A user deleted it.
+	EventKind_EVENT_KIND_DELETED EventKind = 5
+	// It came into another state.
+	EventKind_EVENT_KIND_STATE EventKind = 6
+	// An attempt failed, and is tried again. Of many alike in a row the 1st, 2nd, 4th, 8th, … are written.
+	EventKind_EVENT_KIND_RETRIED EventKind = 7
+	// It stopped by itself, until somebody mends what the text names.
+	EventKind_EVENT_KIND_FAILED EventKind = 8
+	// Tables were copied.
+	EventKind_EVENT_KIND_COPIED EventKind = 9
+	// Tables are copied anew, by auto_resync or by a user.
+	EventKind_EVENT_KIND_RESYNC EventKind = 10
+	// A user forced it to another position.
+	EventKind_EVENT_KIND_POSITION_FORCED EventKind = 11
+	// It was bound to another source.
+	EventKind_EVENT_KIND_SOURCE_ACCEPTED EventKind = 12
+	// Events are missing here, because they could not be written in time.
+	EventKind_EVENT_KIND_LOST EventKind = 13
+)
+
+// Enum value maps for EventKind.
+var (
+	EventKind_name = map[int32]string{
+		0:  "EVENT_KIND_UNSPECIFIED",
+		1:  "EVENT_KIND_CREATED",
+		2:  "EVENT_KIND_UPDATED",
+		3:  "EVENT_KIND_STARTED",
+		4:  "EVENT_KIND_STOPPED",
+		5:  "EVENT_KIND_DELETED",
+		6:  "EVENT_KIND_STATE",
+		7:  "EVENT_KIND_RETRIED",
+		8:  "EVENT_KIND_FAILED",
+		9:  "EVENT_KIND_COPIED",
+		10: "EVENT_KIND_RESYNC",
+		11: "EVENT_KIND_POSITION_FORCED",
+		12: "EVENT_KIND_SOURCE_ACCEPTED",
+		13: "EVENT_KIND_LOST",
+	}
+	EventKind_value = map[string]int32{
+		"EVENT_KIND_UNSPECIFIED":     0,
+		"EVENT_KIND_CREATED":         1,
+		"EVENT_KIND_UPDATED":         2,
+		"EVENT_KIND_STARTED":         3,
+		"EVENT_KIND_STOPPED":         4,
+		"EVENT_KIND_DELETED":         5,
+		"EVENT_KIND_STATE":           6,
+		"EVENT_KIND_RETRIED":         7,
+		"EVENT_KIND_FAILED":          8,
+		"EVENT_KIND_COPIED":          9,
+		"EVENT_KIND_RESYNC":          10,
+		"EVENT_KIND_POSITION_FORCED": 11,
+		"EVENT_KIND_SOURCE_ACCEPTED": 12,
+		"EVENT_KIND_LOST":            13,
+	}
+)
+
+func (x EventKind) Enum() *EventKind {
+	p := new(EventKind)
+	*p = x
+	return p
+}
+
+func (x EventKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (EventKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_syncline_applier_v1_applier_proto_enumTypes[7].Descriptor()
+}
+
+func (EventKind) Type() protoreflect.EnumType {
+	return &file_syncline_applier_v1_applier_proto_enumTypes[7]
+}
+
+func (x EventKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use EventKind.Descriptor instead.
+func (EventKind) EnumDescriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{7}
 }
 
 // ReplicationSpec is what a user decides about a replication.
@@ -288,6 +550,30 @@ type ReplicationSpec struct {
 	CopyWorkers int32 `protobuf:"varint,6,opt,name=copy_workers,json=copyWorkers,proto3" json:"copy_workers,omitempty"`
 	// How what comes from the source is compressed on the wire; not at all when not set.
 	Compression Compression `protobuf:"varint,7,opt,name=compression,proto3,enum=syncline.applier.v1.Compression" json:"compression,omitempty"`
+	// Replication set of the source to take, instead of tables chosen here.
+	Set string `protobuf:"bytes,8,opt,name=set,proto3" json:"set,omitempty"`
+	// Values of the set's parameters, by name.
+	Parameters map[string]string `protobuf:"bytes,9,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// What it is for, in the user's words; at most 1,000 characters.
+	Description string `protobuf:"bytes,10,opt,name=description,proto3" json:"description,omitempty"`
+	// Pause before the first retry after a fault that passes; it doubles with each further one. 0.25 s when not set; from 10 ms to 1 h.
+	RetryBase *durationpb.Duration `protobuf:"bytes,11,opt,name=retry_base,json=retryBase,proto3" json:"retry_base,omitempty"`
+	// Longest pause between two attempts; what the applier was started with (--retry-max, 30 s) when not set; from retry_base to 24 h.
+	RetryCap *durationpb.Duration `protobuf:"bytes,12,opt,name=retry_cap,json=retryCap,proto3" json:"retry_cap,omitempty"`
+	// How many attempts in a row may fail before the replication is FAILED although the fault may pass; no limit when 0.
+	RetryLimit int32 `protobuf:"varint,13,opt,name=retry_limit,json=retryLimit,proto3" json:"retry_limit,omitempty"`
+	// How long the source may be silent, without even a heartbeat, before it counts as lost; 20 s when not set; from 3 s to 1 h.
+	SourceTimeout *durationpb.Duration `protobuf:"bytes,14,opt,name=source_timeout,json=sourceTimeout,proto3" json:"source_timeout,omitempty"`
+	// Bytes of changes that share one target transaction at most; 8 MiB when 0; from 64 KiB to 1 GiB. A larger source transaction is
+	// applied whole nevertheless.
+	GroupBytes int64 `protobuf:"varint,15,opt,name=group_bytes,json=groupBytes,proto3" json:"group_bytes,omitempty"`
+	// How long source transactions may be gathered into one target transaction; 0.5 s when not set; from 1 ms to 1 min.
+	GroupTime *durationpb.Duration `protobuf:"bytes,16,opt,name=group_time,json=groupTime,proto3" json:"group_time,omitempty"`
+	// What is done when the source's change log does not hold the replica's position any more; nothing when not set.
+	AutoResync AutoResync `protobuf:"varint,17,opt,name=auto_resync,json=autoResync,proto3,enum=syncline.applier.v1.AutoResync" json:"auto_resync,omitempty"`
+	// How many times in a row auto_resync may act; 3 when 0, at most 100. A copy after which the replication ran for 120 s without a
+	// fault ends the row.
+	AutoResyncLimit int32 `protobuf:"varint,18,opt,name=auto_resync_limit,json=autoResyncLimit,proto3" json:"auto_resync_limit,omitempty"`
 	// Token by which the source knows this replica; the process's own (--token-file) when empty. It is taken and never given back.
 	Token string `protobuf:"bytes,20,opt,name=token,proto3" json:"token,omitempty"`
 	// How the connection to the source is encrypted; as the process's own flags say when not set.
@@ -376,6 +662,83 @@ func (x *ReplicationSpec) GetCompression() Compression {
 		return x.Compression
 	}
 	return Compression_COMPRESSION_UNSPECIFIED
+}
+
+func (x *ReplicationSpec) GetSet() string {
+	if x != nil {
+		return x.Set
+	}
+	return ""
+}
+
+func (x *ReplicationSpec) GetParameters() map[string]string {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
+func (x *ReplicationSpec) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *ReplicationSpec) GetRetryBase() *durationpb.Duration {
+	if x != nil {
+		return x.RetryBase
+	}
+	return nil
+}
+
+func (x *ReplicationSpec) GetRetryCap() *durationpb.Duration {
+	if x != nil {
+		return x.RetryCap
+	}
+	return nil
+}
+
+func (x *ReplicationSpec) GetRetryLimit() int32 {
+	if x != nil {
+		return x.RetryLimit
+	}
+	return 0
+}
+
+func (x *ReplicationSpec) GetSourceTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.SourceTimeout
+	}
+	return nil
+}
+
+func (x *ReplicationSpec) GetGroupBytes() int64 {
+	if x != nil {
+		return x.GroupBytes
+	}
+	return 0
+}
+
+func (x *ReplicationSpec) GetGroupTime() *durationpb.Duration {
+	if x != nil {
+		return x.GroupTime
+	}
+	return nil
+}
+
+func (x *ReplicationSpec) GetAutoResync() AutoResync {
+	if x != nil {
+		return x.AutoResync
+	}
+	return AutoResync_AUTO_RESYNC_UNSPECIFIED
+}
+
+func (x *ReplicationSpec) GetAutoResyncLimit() int32 {
+	if x != nil {
+		return x.AutoResyncLimit
+	}
+	return 0
 }
 
 func (x *ReplicationSpec) GetToken() string {
@@ -496,9 +859,9 @@ type Replication struct {
 	LagBytes int64 `protobuf:"varint,9,opt,name=lag_bytes,json=lagBytes,proto3" json:"lag_bytes,omitempty"`
 	// Seconds since position was the source's head; 0 when nothing is waiting. Not set while unknown.
 	LagSeconds *float64 `protobuf:"fixed64,10,opt,name=lag_seconds,json=lagSeconds,proto3,oneof" json:"lag_seconds,omitempty"`
-	// Source transactions applied since the process started.
+	// Source transactions applied since the replication was created. Counted in the target transaction that applies them.
 	Transactions int64 `protobuf:"varint,11,opt,name=transactions,proto3" json:"transactions,omitempty"`
-	// Row changes applied since the process started.
+	// Row changes applied since the replication was created, counted likewise.
 	Changes int64 `protobuf:"varint,12,opt,name=changes,proto3" json:"changes,omitempty"`
 	// Row changes applied for each second, over the last seconds.
 	ChangesPerSecond float64 `protobuf:"fixed64,13,opt,name=changes_per_second,json=changesPerSecond,proto3" json:"changes_per_second,omitempty"`
@@ -517,7 +880,23 @@ type Replication struct {
 	// The tables, with the state of each.
 	Tables []*TableProgress `protobuf:"bytes,20,rep,name=tables,proto3" json:"tables,omitempty"`
 	// What the user should know although it runs: tables that are left out and why, differences that do no harm.
-	Warnings      []string `protobuf:"bytes,21,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Warnings []string `protobuf:"bytes,21,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// Changes whenever what the user decided changes: give it back with an update or delete that shall fail when it is not this one.
+	Etag string `protobuf:"bytes,30,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Rows copied since the replication was created, those of copies that were begun anew included.
+	CopiedRows int64 `protobuf:"varint,31,opt,name=copied_rows,json=copiedRows,proto3" json:"copied_rows,omitempty"`
+	// Bytes copied, counted likewise.
+	CopiedBytes int64 `protobuf:"varint,32,opt,name=copied_bytes,json=copiedBytes,proto3" json:"copied_bytes,omitempty"`
+	// The last faults, the newest first, at most 10.
+	RecentFaults []*Fault `protobuf:"bytes,33,rep,name=recent_faults,json=recentFaults,proto3" json:"recent_faults,omitempty"`
+	// The last states, the newest first, at most 20; the first one is the present state.
+	History []*StateChange `protobuf:"bytes,34,rep,name=history,proto3" json:"history,omitempty"`
+	// Since when it has been RUNNING without a fault; not set in other states.
+	HealthySince *timestamppb.Timestamp `protobuf:"bytes,35,opt,name=healthy_since,json=healthySince,proto3" json:"healthy_since,omitempty"`
+	// Copies that auto_resync has begun in a row: see auto_resync_limit.
+	AutoResyncs int32 `protobuf:"varint,36,opt,name=auto_resyncs,json=autoResyncs,proto3" json:"auto_resyncs,omitempty"`
+	// What waits to be done before anything is applied again: "" nothing, "plan" tables to add, "resync" all tables to copy anew.
+	Pending       string `protobuf:"bytes,37,opt,name=pending,proto3" json:"pending,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -699,6 +1078,226 @@ func (x *Replication) GetWarnings() []string {
 	return nil
 }
 
+func (x *Replication) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *Replication) GetCopiedRows() int64 {
+	if x != nil {
+		return x.CopiedRows
+	}
+	return 0
+}
+
+func (x *Replication) GetCopiedBytes() int64 {
+	if x != nil {
+		return x.CopiedBytes
+	}
+	return 0
+}
+
+func (x *Replication) GetRecentFaults() []*Fault {
+	if x != nil {
+		return x.RecentFaults
+	}
+	return nil
+}
+
+func (x *Replication) GetHistory() []*StateChange {
+	if x != nil {
+		return x.History
+	}
+	return nil
+}
+
+func (x *Replication) GetHealthySince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.HealthySince
+	}
+	return nil
+}
+
+func (x *Replication) GetAutoResyncs() int32 {
+	if x != nil {
+		return x.AutoResyncs
+	}
+	return 0
+}
+
+func (x *Replication) GetPending() string {
+	if x != nil {
+		return x.Pending
+	}
+	return ""
+}
+
+// Fault is what an attempt ended with.
+type Fault struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When it happened last.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// Stable code of it.
+	Code string `protobuf:"bytes,2,opt,name=code,proto3" json:"code,omitempty"`
+	// What happened, and the way out.
+	Text string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	// Whose fault it is.
+	Side FaultSide `protobuf:"varint,4,opt,name=side,proto3,enum=syncline.applier.v1.FaultSide" json:"side,omitempty"`
+	// How many times in a row the same happened.
+	Count int32 `protobuf:"varint,5,opt,name=count,proto3" json:"count,omitempty"`
+	// Whether it is tried again by itself.
+	Retried       bool `protobuf:"varint,6,opt,name=retried,proto3" json:"retried,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fault) Reset() {
+	*x = Fault{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fault) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fault) ProtoMessage() {}
+
+func (x *Fault) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fault.ProtoReflect.Descriptor instead.
+func (*Fault) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Fault) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Fault) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *Fault) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Fault) GetSide() FaultSide {
+	if x != nil {
+		return x.Side
+	}
+	return FaultSide_FAULT_SIDE_UNSPECIFIED
+}
+
+func (x *Fault) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Fault) GetRetried() bool {
+	if x != nil {
+		return x.Retried
+	}
+	return false
+}
+
+// StateChange is a state that a replication was in.
+type StateChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Since when.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// The state.
+	State State `protobuf:"varint,2,opt,name=state,proto3,enum=syncline.applier.v1.State" json:"state,omitempty"`
+	// Stable code of its reason.
+	ReasonCode string `protobuf:"bytes,3,opt,name=reason_code,json=reasonCode,proto3" json:"reason_code,omitempty"`
+	// Why it was entered, in words.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StateChange) Reset() {
+	*x = StateChange{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StateChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StateChange) ProtoMessage() {}
+
+func (x *StateChange) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StateChange.ProtoReflect.Descriptor instead.
+func (*StateChange) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *StateChange) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *StateChange) GetState() State {
+	if x != nil {
+		return x.State
+	}
+	return State_STATE_UNSPECIFIED
+}
+
+func (x *StateChange) GetReasonCode() string {
+	if x != nil {
+		return x.ReasonCode
+	}
+	return ""
+}
+
+func (x *StateChange) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // SyncProgress is the first copy in numbers.
 type SyncProgress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -728,7 +1327,7 @@ type SyncProgress struct {
 
 func (x *SyncProgress) Reset() {
 	*x = SyncProgress{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[3]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -740,7 +1339,7 @@ func (x *SyncProgress) String() string {
 func (*SyncProgress) ProtoMessage() {}
 
 func (x *SyncProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[3]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -753,7 +1352,7 @@ func (x *SyncProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncProgress.ProtoReflect.Descriptor instead.
 func (*SyncProgress) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{3}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SyncProgress) GetTables() int32 {
@@ -847,7 +1446,7 @@ type TableProgress struct {
 
 func (x *TableProgress) Reset() {
 	*x = TableProgress{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[4]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -859,7 +1458,7 @@ func (x *TableProgress) String() string {
 func (*TableProgress) ProtoMessage() {}
 
 func (x *TableProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[4]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -872,7 +1471,7 @@ func (x *TableProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TableProgress.ProtoReflect.Descriptor instead.
 func (*TableProgress) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{4}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *TableProgress) GetSchema() string {
@@ -923,14 +1522,16 @@ type CreateReplicationRequest struct {
 	// 1 to 63 of a-z, 0-9, - and _, beginning with a letter.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// What it shall do.
-	Spec          *ReplicationSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	Spec *ReplicationSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	// Check everything and answer what would happen, without storing or touching anything.
+	ValidateOnly  bool `protobuf:"varint,10,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateReplicationRequest) Reset() {
 	*x = CreateReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[5]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -942,7 +1543,7 @@ func (x *CreateReplicationRequest) String() string {
 func (*CreateReplicationRequest) ProtoMessage() {}
 
 func (x *CreateReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[5]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -955,7 +1556,7 @@ func (x *CreateReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateReplicationRequest.ProtoReflect.Descriptor instead.
 func (*CreateReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{5}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CreateReplicationRequest) GetName() string {
@@ -972,18 +1573,27 @@ func (x *CreateReplicationRequest) GetSpec() *ReplicationSpec {
 	return nil
 }
 
+func (x *CreateReplicationRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
 // CreateReplicationResponse is the new replication.
 type CreateReplicationResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The replication.
-	Replication   *Replication `protobuf:"bytes,1,opt,name=replication,proto3" json:"replication,omitempty"`
+	// The replication; with validate_only as it would be created.
+	Replication *Replication `protobuf:"bytes,1,opt,name=replication,proto3" json:"replication,omitempty"`
+	// What happens, with validate_only.
+	Plan          *ReplicationPlan `protobuf:"bytes,10,opt,name=plan,proto3" json:"plan,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateReplicationResponse) Reset() {
 	*x = CreateReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[6]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -995,7 +1605,7 @@ func (x *CreateReplicationResponse) String() string {
 func (*CreateReplicationResponse) ProtoMessage() {}
 
 func (x *CreateReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[6]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1008,12 +1618,19 @@ func (x *CreateReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateReplicationResponse.ProtoReflect.Descriptor instead.
 func (*CreateReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{6}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CreateReplicationResponse) GetReplication() *Replication {
 	if x != nil {
 		return x.Replication
+	}
+	return nil
+}
+
+func (x *CreateReplicationResponse) GetPlan() *ReplicationPlan {
+	if x != nil {
+		return x.Plan
 	}
 	return nil
 }
@@ -1029,7 +1646,7 @@ type GetReplicationRequest struct {
 
 func (x *GetReplicationRequest) Reset() {
 	*x = GetReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[7]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1041,7 +1658,7 @@ func (x *GetReplicationRequest) String() string {
 func (*GetReplicationRequest) ProtoMessage() {}
 
 func (x *GetReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[7]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1054,7 +1671,7 @@ func (x *GetReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReplicationRequest.ProtoReflect.Descriptor instead.
 func (*GetReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{7}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetReplicationRequest) GetName() string {
@@ -1075,7 +1692,7 @@ type GetReplicationResponse struct {
 
 func (x *GetReplicationResponse) Reset() {
 	*x = GetReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1087,7 +1704,7 @@ func (x *GetReplicationResponse) String() string {
 func (*GetReplicationResponse) ProtoMessage() {}
 
 func (x *GetReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1100,7 +1717,7 @@ func (x *GetReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReplicationResponse.ProtoReflect.Descriptor instead.
 func (*GetReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{8}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetReplicationResponse) GetReplication() *Replication {
@@ -1110,16 +1727,24 @@ func (x *GetReplicationResponse) GetReplication() *Replication {
 	return nil
 }
 
-// ListReplicationsRequest has no options.
+// ListReplicationsRequest narrows the list.
 type ListReplicationsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only those in one of these states; in any when empty.
+	States []State `protobuf:"varint,10,rep,packed,name=states,proto3,enum=syncline.applier.v1.State" json:"states,omitempty"`
+	// Only those whose name begins so.
+	NamePrefix string `protobuf:"bytes,11,opt,name=name_prefix,json=namePrefix,proto3" json:"name_prefix,omitempty"`
+	// How many to answer at most; 1,000 when 0, at most 1,000.
+	PageSize int32 `protobuf:"varint,12,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the answer before.
+	PageToken     string `protobuf:"bytes,13,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListReplicationsRequest) Reset() {
 	*x = ListReplicationsRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1131,7 +1756,7 @@ func (x *ListReplicationsRequest) String() string {
 func (*ListReplicationsRequest) ProtoMessage() {}
 
 func (x *ListReplicationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1144,21 +1769,51 @@ func (x *ListReplicationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicationsRequest.ProtoReflect.Descriptor instead.
 func (*ListReplicationsRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{9}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ListReplicationsRequest) GetStates() []State {
+	if x != nil {
+		return x.States
+	}
+	return nil
+}
+
+func (x *ListReplicationsRequest) GetNamePrefix() string {
+	if x != nil {
+		return x.NamePrefix
+	}
+	return ""
+}
+
+func (x *ListReplicationsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListReplicationsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
 }
 
 // ListReplicationsResponse lists replications, without their tables.
 type ListReplicationsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The replications, by name.
-	Replications  []*Replication `protobuf:"bytes,1,rep,name=replications,proto3" json:"replications,omitempty"`
+	Replications []*Replication `protobuf:"bytes,1,rep,name=replications,proto3" json:"replications,omitempty"`
+	// Asks for the next page; empty when there is none.
+	NextPageToken string `protobuf:"bytes,10,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListReplicationsResponse) Reset() {
 	*x = ListReplicationsResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1170,7 +1825,7 @@ func (x *ListReplicationsResponse) String() string {
 func (*ListReplicationsResponse) ProtoMessage() {}
 
 func (x *ListReplicationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1183,7 +1838,7 @@ func (x *ListReplicationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicationsResponse.ProtoReflect.Descriptor instead.
 func (*ListReplicationsResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{10}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListReplicationsResponse) GetReplications() []*Replication {
@@ -1193,18 +1848,31 @@ func (x *ListReplicationsResponse) GetReplications() []*Replication {
 	return nil
 }
 
+func (x *ListReplicationsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 // StartReplicationRequest names a replication.
 type StartReplicationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
-	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Go on after this position of the source's change log instead of the stored one. FAILED_PRECONDITION when that would pass over
+	// transactions or apply some twice, unless force is set; a position that the source's log does not hold is always refused.
+	From *v1.Position `protobuf:"bytes,10,opt,name=from,proto3" json:"from,omitempty"`
+	// Take from although transactions are passed over or applied twice: the replica is known to be as of that position. It is noted in
+	// the run log, and in the warnings until all tables are copied anew.
+	Force         bool `protobuf:"varint,11,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StartReplicationRequest) Reset() {
 	*x = StartReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1216,7 +1884,7 @@ func (x *StartReplicationRequest) String() string {
 func (*StartReplicationRequest) ProtoMessage() {}
 
 func (x *StartReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1229,7 +1897,7 @@ func (x *StartReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartReplicationRequest.ProtoReflect.Descriptor instead.
 func (*StartReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{11}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StartReplicationRequest) GetName() string {
@@ -1237,6 +1905,20 @@ func (x *StartReplicationRequest) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *StartReplicationRequest) GetFrom() *v1.Position {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *StartReplicationRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
 }
 
 // StartReplicationResponse is the replication.
@@ -1250,7 +1932,7 @@ type StartReplicationResponse struct {
 
 func (x *StartReplicationResponse) Reset() {
 	*x = StartReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1262,7 +1944,7 @@ func (x *StartReplicationResponse) String() string {
 func (*StartReplicationResponse) ProtoMessage() {}
 
 func (x *StartReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1275,7 +1957,7 @@ func (x *StartReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartReplicationResponse.ProtoReflect.Descriptor instead.
 func (*StartReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{12}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StartReplicationResponse) GetReplication() *Replication {
@@ -1296,7 +1978,7 @@ type StopReplicationRequest struct {
 
 func (x *StopReplicationRequest) Reset() {
 	*x = StopReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1308,7 +1990,7 @@ func (x *StopReplicationRequest) String() string {
 func (*StopReplicationRequest) ProtoMessage() {}
 
 func (x *StopReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1321,7 +2003,7 @@ func (x *StopReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopReplicationRequest.ProtoReflect.Descriptor instead.
 func (*StopReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{13}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StopReplicationRequest) GetName() string {
@@ -1342,7 +2024,7 @@ type StopReplicationResponse struct {
 
 func (x *StopReplicationResponse) Reset() {
 	*x = StopReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1354,7 +2036,7 @@ func (x *StopReplicationResponse) String() string {
 func (*StopReplicationResponse) ProtoMessage() {}
 
 func (x *StopReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1367,7 +2049,7 @@ func (x *StopReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopReplicationResponse.ProtoReflect.Descriptor instead.
 func (*StopReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{14}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StopReplicationResponse) GetReplication() *Replication {
@@ -1381,14 +2063,16 @@ func (x *StopReplicationResponse) GetReplication() *Replication {
 type DeleteReplicationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
-	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Delete it only if its etag is this one; in any case when empty.
+	Etag          string `protobuf:"bytes,10,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeleteReplicationRequest) Reset() {
 	*x = DeleteReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1400,7 +2084,7 @@ func (x *DeleteReplicationRequest) String() string {
 func (*DeleteReplicationRequest) ProtoMessage() {}
 
 func (x *DeleteReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1413,12 +2097,19 @@ func (x *DeleteReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteReplicationRequest.ProtoReflect.Descriptor instead.
 func (*DeleteReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{15}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DeleteReplicationRequest) GetName() string {
 	if x != nil {
 		return x.Name
+	}
+	return ""
+}
+
+func (x *DeleteReplicationRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
 	}
 	return ""
 }
@@ -1432,7 +2123,7 @@ type DeleteReplicationResponse struct {
 
 func (x *DeleteReplicationResponse) Reset() {
 	*x = DeleteReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1444,7 +2135,7 @@ func (x *DeleteReplicationResponse) String() string {
 func (*DeleteReplicationResponse) ProtoMessage() {}
 
 func (x *DeleteReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1457,7 +2148,7 @@ func (x *DeleteReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteReplicationResponse.ProtoReflect.Descriptor instead.
 func (*DeleteReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{16}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{18}
 }
 
 // WatchReplicationRequest names a replication.
@@ -1473,7 +2164,7 @@ type WatchReplicationRequest struct {
 
 func (x *WatchReplicationRequest) Reset() {
 	*x = WatchReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1485,7 +2176,7 @@ func (x *WatchReplicationRequest) String() string {
 func (*WatchReplicationRequest) ProtoMessage() {}
 
 func (x *WatchReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1498,7 +2189,7 @@ func (x *WatchReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationRequest.ProtoReflect.Descriptor instead.
 func (*WatchReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{17}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WatchReplicationRequest) GetName() string {
@@ -1526,7 +2217,7 @@ type WatchReplicationResponse struct {
 
 func (x *WatchReplicationResponse) Reset() {
 	*x = WatchReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1538,7 +2229,7 @@ func (x *WatchReplicationResponse) String() string {
 func (*WatchReplicationResponse) ProtoMessage() {}
 
 func (x *WatchReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1551,7 +2242,7 @@ func (x *WatchReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationResponse.ProtoReflect.Descriptor instead.
 func (*WatchReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{18}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WatchReplicationResponse) GetReplication() *Replication {
@@ -1574,7 +2265,7 @@ type WaitReplicationRequest struct {
 
 func (x *WaitReplicationRequest) Reset() {
 	*x = WaitReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1586,7 +2277,7 @@ func (x *WaitReplicationRequest) String() string {
 func (*WaitReplicationRequest) ProtoMessage() {}
 
 func (x *WaitReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1599,7 +2290,7 @@ func (x *WaitReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitReplicationRequest.ProtoReflect.Descriptor instead.
 func (*WaitReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{19}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WaitReplicationRequest) GetName() string {
@@ -1629,7 +2320,7 @@ type WaitReplicationResponse struct {
 
 func (x *WaitReplicationResponse) Reset() {
 	*x = WaitReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1641,7 +2332,7 @@ func (x *WaitReplicationResponse) String() string {
 func (*WaitReplicationResponse) ProtoMessage() {}
 
 func (x *WaitReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1654,7 +2345,7 @@ func (x *WaitReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitReplicationResponse.ProtoReflect.Descriptor instead.
 func (*WaitReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{20}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *WaitReplicationResponse) GetPosition() *v1.Position {
@@ -1691,7 +2382,7 @@ type VerifyReplicationRequest struct {
 
 func (x *VerifyReplicationRequest) Reset() {
 	*x = VerifyReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1703,7 +2394,7 @@ func (x *VerifyReplicationRequest) String() string {
 func (*VerifyReplicationRequest) ProtoMessage() {}
 
 func (x *VerifyReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1716,7 +2407,7 @@ func (x *VerifyReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyReplicationRequest.ProtoReflect.Descriptor instead.
 func (*VerifyReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{21}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *VerifyReplicationRequest) GetName() string {
@@ -1770,7 +2461,7 @@ type VerifyReplicationResponse struct {
 
 func (x *VerifyReplicationResponse) Reset() {
 	*x = VerifyReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1782,7 +2473,7 @@ func (x *VerifyReplicationResponse) String() string {
 func (*VerifyReplicationResponse) ProtoMessage() {}
 
 func (x *VerifyReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1795,7 +2486,7 @@ func (x *VerifyReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyReplicationResponse.ProtoReflect.Descriptor instead.
 func (*VerifyReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{22}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *VerifyReplicationResponse) GetEvent() isVerifyReplicationResponse_Event {
@@ -1894,7 +2585,7 @@ type VerifyProgress struct {
 
 func (x *VerifyProgress) Reset() {
 	*x = VerifyProgress{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1906,7 +2597,7 @@ func (x *VerifyProgress) String() string {
 func (*VerifyProgress) ProtoMessage() {}
 
 func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1919,7 +2610,7 @@ func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyProgress.ProtoReflect.Descriptor instead.
 func (*VerifyProgress) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{23}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *VerifyProgress) GetPhase() string {
@@ -1987,7 +2678,7 @@ type RowDifference struct {
 
 func (x *RowDifference) Reset() {
 	*x = RowDifference{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1999,7 +2690,7 @@ func (x *RowDifference) String() string {
 func (*RowDifference) ProtoMessage() {}
 
 func (x *RowDifference) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2012,7 +2703,7 @@ func (x *RowDifference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RowDifference.ProtoReflect.Descriptor instead.
 func (*RowDifference) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{24}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RowDifference) GetSchema() string {
@@ -2097,7 +2788,7 @@ type TableVerification struct {
 
 func (x *TableVerification) Reset() {
 	*x = TableVerification{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2109,7 +2800,7 @@ func (x *TableVerification) String() string {
 func (*TableVerification) ProtoMessage() {}
 
 func (x *TableVerification) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2122,7 +2813,7 @@ func (x *TableVerification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TableVerification.ProtoReflect.Descriptor instead.
 func (*TableVerification) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{25}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *TableVerification) GetSchema() string {
@@ -2232,7 +2923,7 @@ type VerifyResult struct {
 
 func (x *VerifyResult) Reset() {
 	*x = VerifyResult{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[26]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2244,7 +2935,7 @@ func (x *VerifyResult) String() string {
 func (*VerifyResult) ProtoMessage() {}
 
 func (x *VerifyResult) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[26]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2257,7 +2948,7 @@ func (x *VerifyResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyResult.ProtoReflect.Descriptor instead.
 func (*VerifyResult) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{26}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *VerifyResult) GetEqual() bool {
@@ -2309,11 +3000,845 @@ func (x *VerifyResult) GetPosition() *v1.Position {
 	return nil
 }
 
+// ReplicationPlan is what creating or updating a replication does.
+type ReplicationPlan struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Fields of the spec that change.
+	ChangedFields []string `protobuf:"bytes,1,rep,name=changed_fields,json=changedFields,proto3" json:"changed_fields,omitempty"`
+	// Whether what runs is interrupted for a moment.
+	Restarts bool `protobuf:"varint,2,opt,name=restarts,proto3" json:"restarts,omitempty"`
+	// Whether all tables are copied anew.
+	Resyncs bool `protobuf:"varint,3,opt,name=resyncs,proto3" json:"resyncs,omitempty"`
+	// Tables that are copied, created or removed from the replication.
+	Tables []*PlannedTable `protobuf:"bytes,4,rep,name=tables,proto3" json:"tables,omitempty"`
+	// Rows to copy, estimated.
+	EstimatedRows int64 `protobuf:"varint,5,opt,name=estimated_rows,json=estimatedRows,proto3" json:"estimated_rows,omitempty"`
+	// Bytes to copy, estimated.
+	EstimatedBytes int64 `protobuf:"varint,6,opt,name=estimated_bytes,json=estimatedBytes,proto3" json:"estimated_bytes,omitempty"`
+	// Tables that are left out and why, and differences that do no harm.
+	Warnings      []string `protobuf:"bytes,7,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplicationPlan) Reset() {
+	*x = ReplicationPlan{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplicationPlan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplicationPlan) ProtoMessage() {}
+
+func (x *ReplicationPlan) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplicationPlan.ProtoReflect.Descriptor instead.
+func (*ReplicationPlan) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ReplicationPlan) GetChangedFields() []string {
+	if x != nil {
+		return x.ChangedFields
+	}
+	return nil
+}
+
+func (x *ReplicationPlan) GetRestarts() bool {
+	if x != nil {
+		return x.Restarts
+	}
+	return false
+}
+
+func (x *ReplicationPlan) GetResyncs() bool {
+	if x != nil {
+		return x.Resyncs
+	}
+	return false
+}
+
+func (x *ReplicationPlan) GetTables() []*PlannedTable {
+	if x != nil {
+		return x.Tables
+	}
+	return nil
+}
+
+func (x *ReplicationPlan) GetEstimatedRows() int64 {
+	if x != nil {
+		return x.EstimatedRows
+	}
+	return 0
+}
+
+func (x *ReplicationPlan) GetEstimatedBytes() int64 {
+	if x != nil {
+		return x.EstimatedBytes
+	}
+	return 0
+}
+
+func (x *ReplicationPlan) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+// PlannedTable is a table with what happens to it.
+type PlannedTable struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Schema name on the source.
+	Schema string `protobuf:"bytes,1,opt,name=schema,proto3" json:"schema,omitempty"`
+	// Table name on the source.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// What happens.
+	Action TableAction `protobuf:"varint,3,opt,name=action,proto3,enum=syncline.applier.v1.TableAction" json:"action,omitempty"`
+	// Rows to copy, estimated.
+	EstimatedRows int64 `protobuf:"varint,4,opt,name=estimated_rows,json=estimatedRows,proto3" json:"estimated_rows,omitempty"`
+	// Bytes to copy, estimated.
+	EstimatedBytes int64 `protobuf:"varint,5,opt,name=estimated_bytes,json=estimatedBytes,proto3" json:"estimated_bytes,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *PlannedTable) Reset() {
+	*x = PlannedTable{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlannedTable) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlannedTable) ProtoMessage() {}
+
+func (x *PlannedTable) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlannedTable.ProtoReflect.Descriptor instead.
+func (*PlannedTable) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *PlannedTable) GetSchema() string {
+	if x != nil {
+		return x.Schema
+	}
+	return ""
+}
+
+func (x *PlannedTable) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PlannedTable) GetAction() TableAction {
+	if x != nil {
+		return x.Action
+	}
+	return TableAction_TABLE_ACTION_UNSPECIFIED
+}
+
+func (x *PlannedTable) GetEstimatedRows() int64 {
+	if x != nil {
+		return x.EstimatedRows
+	}
+	return 0
+}
+
+func (x *PlannedTable) GetEstimatedBytes() int64 {
+	if x != nil {
+		return x.EstimatedBytes
+	}
+	return 0
+}
+
+// UpdateReplicationRequest changes a replication.
+type UpdateReplicationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The new values of the fields that update_mask names.
+	Spec *ReplicationSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	// Which fields of the spec change, by their names in it, as in "copy_workers,retry_cap". One that is named and not set in spec goes
+	// back to its default. Needed, unless accept_source is set.
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,3,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// Change it only if its etag is this one; in any case when empty.
+	Etag string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Bind the replication to the server that answers at the source's address, though it is another one than before, as after a
+	// failover. It goes on only where that server's change log is the same one and holds the position; else all tables are copied
+	// anew where auto_resync says so, and FAILED_PRECONDITION is the answer where it does not.
+	AcceptSource bool `protobuf:"varint,5,opt,name=accept_source,json=acceptSource,proto3" json:"accept_source,omitempty"`
+	// Check everything and answer what would happen, without storing or touching anything.
+	ValidateOnly  bool `protobuf:"varint,6,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateReplicationRequest) Reset() {
+	*x = UpdateReplicationRequest{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateReplicationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateReplicationRequest) ProtoMessage() {}
+
+func (x *UpdateReplicationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateReplicationRequest.ProtoReflect.Descriptor instead.
+func (*UpdateReplicationRequest) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *UpdateReplicationRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *UpdateReplicationRequest) GetSpec() *ReplicationSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *UpdateReplicationRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
+	if x != nil {
+		return x.UpdateMask
+	}
+	return nil
+}
+
+func (x *UpdateReplicationRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *UpdateReplicationRequest) GetAcceptSource() bool {
+	if x != nil {
+		return x.AcceptSource
+	}
+	return false
+}
+
+func (x *UpdateReplicationRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// UpdateReplicationResponse is the replication as it was updated.
+type UpdateReplicationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The replication; with validate_only as it is.
+	Replication *Replication `protobuf:"bytes,1,opt,name=replication,proto3" json:"replication,omitempty"`
+	// What happens.
+	Plan          *ReplicationPlan `protobuf:"bytes,2,opt,name=plan,proto3" json:"plan,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateReplicationResponse) Reset() {
+	*x = UpdateReplicationResponse{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateReplicationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateReplicationResponse) ProtoMessage() {}
+
+func (x *UpdateReplicationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateReplicationResponse.ProtoReflect.Descriptor instead.
+func (*UpdateReplicationResponse) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *UpdateReplicationResponse) GetReplication() *Replication {
+	if x != nil {
+		return x.Replication
+	}
+	return nil
+}
+
+func (x *UpdateReplicationResponse) GetPlan() *ReplicationPlan {
+	if x != nil {
+		return x.Plan
+	}
+	return nil
+}
+
+// ResyncReplicationRequest asks for a copy.
+type ResyncReplicationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the replication.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Copy only these tables of the source anew, as patterns schema.table or schema.*; all of the replication when empty. That needs
+	// the replica's position to be in the source's change log.
+	IncludeTables []string `protobuf:"bytes,2,rep,name=include_tables,json=includeTables,proto3" json:"include_tables,omitempty"`
+	// Do it only if the replication's etag is this one; in any case when empty.
+	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResyncReplicationRequest) Reset() {
+	*x = ResyncReplicationRequest{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResyncReplicationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResyncReplicationRequest) ProtoMessage() {}
+
+func (x *ResyncReplicationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResyncReplicationRequest.ProtoReflect.Descriptor instead.
+func (*ResyncReplicationRequest) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ResyncReplicationRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ResyncReplicationRequest) GetIncludeTables() []string {
+	if x != nil {
+		return x.IncludeTables
+	}
+	return nil
+}
+
+func (x *ResyncReplicationRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+// ResyncReplicationResponse is the replication.
+type ResyncReplicationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The replication.
+	Replication   *Replication `protobuf:"bytes,1,opt,name=replication,proto3" json:"replication,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResyncReplicationResponse) Reset() {
+	*x = ResyncReplicationResponse{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResyncReplicationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResyncReplicationResponse) ProtoMessage() {}
+
+func (x *ResyncReplicationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResyncReplicationResponse.ProtoReflect.Descriptor instead.
+func (*ResyncReplicationResponse) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ResyncReplicationResponse) GetReplication() *Replication {
+	if x != nil {
+		return x.Replication
+	}
+	return nil
+}
+
+// Event is one entry of the run log.
+type Event struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Grows in the order in which events are written; some numbers are left out.
+	Id int64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Name of the replication; empty for what concerns the applier.
+	Replication string `protobuf:"bytes,2,opt,name=replication,proto3" json:"replication,omitempty"`
+	// When it happened.
+	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	// What it tells.
+	Kind EventKind `protobuf:"varint,4,opt,name=kind,proto3,enum=syncline.applier.v1.EventKind" json:"kind,omitempty"`
+	// The state then.
+	State State `protobuf:"varint,5,opt,name=state,proto3,enum=syncline.applier.v1.State" json:"state,omitempty"`
+	// Stable code of the reason.
+	Code string `protobuf:"bytes,6,opt,name=code,proto3" json:"code,omitempty"`
+	// What happened, in words.
+	Text string `protobuf:"bytes,7,opt,name=text,proto3" json:"text,omitempty"`
+	// Whose fault it is, for what went wrong.
+	Side FaultSide `protobuf:"varint,8,opt,name=side,proto3,enum=syncline.applier.v1.FaultSide" json:"side,omitempty"`
+	// The replica's position then; not set before the first copy.
+	Position *v1.Position `protobuf:"bytes,9,opt,name=position,proto3" json:"position,omitempty"`
+	// Rows, for what has copied some.
+	Rows int64 `protobuf:"varint,10,opt,name=rows,proto3" json:"rows,omitempty"`
+	// Tables, for what concerns some.
+	Tables int32 `protobuf:"varint,11,opt,name=tables,proto3" json:"tables,omitempty"`
+	// How many times in a row, for faults; how many, for lost events.
+	Count         int32 `protobuf:"varint,12,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Event) Reset() {
+	*x = Event{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Event) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Event) ProtoMessage() {}
+
+func (x *Event) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Event.ProtoReflect.Descriptor instead.
+func (*Event) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *Event) GetId() int64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Event) GetReplication() string {
+	if x != nil {
+		return x.Replication
+	}
+	return ""
+}
+
+func (x *Event) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Event) GetKind() EventKind {
+	if x != nil {
+		return x.Kind
+	}
+	return EventKind_EVENT_KIND_UNSPECIFIED
+}
+
+func (x *Event) GetState() State {
+	if x != nil {
+		return x.State
+	}
+	return State_STATE_UNSPECIFIED
+}
+
+func (x *Event) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *Event) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Event) GetSide() FaultSide {
+	if x != nil {
+		return x.Side
+	}
+	return FaultSide_FAULT_SIDE_UNSPECIFIED
+}
+
+func (x *Event) GetPosition() *v1.Position {
+	if x != nil {
+		return x.Position
+	}
+	return nil
+}
+
+func (x *Event) GetRows() int64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *Event) GetTables() int32 {
+	if x != nil {
+		return x.Tables
+	}
+	return 0
+}
+
+func (x *Event) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+// ListReplicationEventsRequest narrows the run log.
+type ListReplicationEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only those of this replication, which may be deleted by now; of all when empty.
+	Replication string `protobuf:"bytes,1,opt,name=replication,proto3" json:"replication,omitempty"`
+	// Only those that happened then or later.
+	Since *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
+	// The newest first; the oldest first when not set.
+	NewestFirst bool `protobuf:"varint,3,opt,name=newest_first,json=newestFirst,proto3" json:"newest_first,omitempty"`
+	// How many to answer at most; 100 when 0, at most 1,000.
+	PageSize int32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the answer before.
+	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListReplicationEventsRequest) Reset() {
+	*x = ListReplicationEventsRequest{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListReplicationEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListReplicationEventsRequest) ProtoMessage() {}
+
+func (x *ListReplicationEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListReplicationEventsRequest.ProtoReflect.Descriptor instead.
+func (*ListReplicationEventsRequest) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ListReplicationEventsRequest) GetReplication() string {
+	if x != nil {
+		return x.Replication
+	}
+	return ""
+}
+
+func (x *ListReplicationEventsRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *ListReplicationEventsRequest) GetNewestFirst() bool {
+	if x != nil {
+		return x.NewestFirst
+	}
+	return false
+}
+
+func (x *ListReplicationEventsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListReplicationEventsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListReplicationEventsResponse is a page of the run log.
+type ListReplicationEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The events.
+	Events []*Event `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	// Asks for the next page; empty when there is none.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListReplicationEventsResponse) Reset() {
+	*x = ListReplicationEventsResponse{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListReplicationEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListReplicationEventsResponse) ProtoMessage() {}
+
+func (x *ListReplicationEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListReplicationEventsResponse.ProtoReflect.Descriptor instead.
+func (*ListReplicationEventsResponse) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ListReplicationEventsResponse) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *ListReplicationEventsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// WatchReplicationEventsRequest narrows the run log.
+type WatchReplicationEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only those of this replication; of all when empty.
+	Replication string `protobuf:"bytes,1,opt,name=replication,proto3" json:"replication,omitempty"`
+	// Begin with the events after this one. 0 begins with the first that there is.
+	AfterId int64 `protobuf:"varint,2,opt,name=after_id,json=afterId,proto3" json:"after_id,omitempty"`
+	// Begin with those that happened then or later.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchReplicationEventsRequest) Reset() {
+	*x = WatchReplicationEventsRequest{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchReplicationEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchReplicationEventsRequest) ProtoMessage() {}
+
+func (x *WatchReplicationEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchReplicationEventsRequest.ProtoReflect.Descriptor instead.
+func (*WatchReplicationEventsRequest) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *WatchReplicationEventsRequest) GetReplication() string {
+	if x != nil {
+		return x.Replication
+	}
+	return ""
+}
+
+func (x *WatchReplicationEventsRequest) GetAfterId() int64 {
+	if x != nil {
+		return x.AfterId
+	}
+	return 0
+}
+
+func (x *WatchReplicationEventsRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+// WatchReplicationEventsResponse is one event.
+type WatchReplicationEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The event.
+	Event         *Event `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchReplicationEventsResponse) Reset() {
+	*x = WatchReplicationEventsResponse{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchReplicationEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchReplicationEventsResponse) ProtoMessage() {}
+
+func (x *WatchReplicationEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchReplicationEventsResponse.ProtoReflect.Descriptor instead.
+func (*WatchReplicationEventsResponse) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *WatchReplicationEventsResponse) GetEvent() *Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
 var File_syncline_applier_v1_applier_proto protoreflect.FileDescriptor
 
 const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\n" +
-	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\"\xfe\x02\n" +
+	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\"\xe5\a\n" +
 	"\x0fReplicationSpec\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1c\n" +
 	"\tinventory\x18\x02 \x01(\tR\tinventory\x12%\n" +
@@ -2321,16 +3846,39 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x0eexclude_tables\x18\x04 \x03(\tR\rexcludeTables\x12\x18\n" +
 	"\areplace\x18\x05 \x01(\bR\areplace\x12!\n" +
 	"\fcopy_workers\x18\x06 \x01(\x05R\vcopyWorkers\x12B\n" +
-	"\vcompression\x18\a \x01(\x0e2 .syncline.applier.v1.CompressionR\vcompression\x12\x19\n" +
+	"\vcompression\x18\a \x01(\x0e2 .syncline.applier.v1.CompressionR\vcompression\x12\x10\n" +
+	"\x03set\x18\b \x01(\tR\x03set\x12T\n" +
+	"\n" +
+	"parameters\x18\t \x03(\v24.syncline.applier.v1.ReplicationSpec.ParametersEntryR\n" +
+	"parameters\x12 \n" +
+	"\vdescription\x18\n" +
+	" \x01(\tR\vdescription\x128\n" +
+	"\n" +
+	"retry_base\x18\v \x01(\v2\x19.google.protobuf.DurationR\tretryBase\x126\n" +
+	"\tretry_cap\x18\f \x01(\v2\x19.google.protobuf.DurationR\bretryCap\x12\x1f\n" +
+	"\vretry_limit\x18\r \x01(\x05R\n" +
+	"retryLimit\x12@\n" +
+	"\x0esource_timeout\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\rsourceTimeout\x12\x1f\n" +
+	"\vgroup_bytes\x18\x0f \x01(\x03R\n" +
+	"groupBytes\x128\n" +
+	"\n" +
+	"group_time\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\tgroupTime\x12@\n" +
+	"\vauto_resync\x18\x11 \x01(\x0e2\x1f.syncline.applier.v1.AutoResyncR\n" +
+	"autoResync\x12*\n" +
+	"\x11auto_resync_limit\x18\x12 \x01(\x05R\x0fautoResyncLimit\x12\x19\n" +
 	"\x05token\x18\x14 \x01(\tB\x03\x80\x01\x01R\x05token\x120\n" +
 	"\x03tls\x18\x15 \x01(\v2\x1e.syncline.applier.v1.SourceTLSR\x03tls\x12\x19\n" +
-	"\x05proxy\x18\x16 \x01(\tB\x03\x80\x01\x01R\x05proxy\"u\n" +
+	"\x05proxy\x18\x16 \x01(\tB\x03\x80\x01\x01R\x05proxy\x1a=\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"u\n" +
 	"\tSourceTLS\x12\x0e\n" +
 	"\x02ca\x18\x01 \x01(\tR\x02ca\x12\x1f\n" +
 	"\vserver_name\x18\x02 \x01(\tR\n" +
 	"serverName\x12 \n" +
 	"\vcertificate\x18\x03 \x01(\tR\vcertificate\x12\x15\n" +
-	"\x03key\x18\x04 \x01(\tB\x03\x80\x01\x01R\x03key\"\xef\a\n" +
+	"\x03key\x18\x04 \x01(\tB\x03\x80\x01\x01R\x03key\"\xc2\n" +
+	"\n" +
 	"\vReplication\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationSpecR\x04spec\x120\n" +
@@ -2357,8 +3905,30 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x11last_contact_time\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\x0flastContactTime\x12D\n" +
 	"\x10last_commit_time\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\x0elastCommitTime\x12:\n" +
 	"\x06tables\x18\x14 \x03(\v2\".syncline.applier.v1.TableProgressR\x06tables\x12\x1a\n" +
-	"\bwarnings\x18\x15 \x03(\tR\bwarningsB\x0e\n" +
-	"\f_lag_seconds\"\xd4\x02\n" +
+	"\bwarnings\x18\x15 \x03(\tR\bwarnings\x12\x12\n" +
+	"\x04etag\x18\x1e \x01(\tR\x04etag\x12\x1f\n" +
+	"\vcopied_rows\x18\x1f \x01(\x03R\n" +
+	"copiedRows\x12!\n" +
+	"\fcopied_bytes\x18  \x01(\x03R\vcopiedBytes\x12?\n" +
+	"\rrecent_faults\x18! \x03(\v2\x1a.syncline.applier.v1.FaultR\frecentFaults\x12:\n" +
+	"\ahistory\x18\" \x03(\v2 .syncline.applier.v1.StateChangeR\ahistory\x12?\n" +
+	"\rhealthy_since\x18# \x01(\v2\x1a.google.protobuf.TimestampR\fhealthySince\x12!\n" +
+	"\fauto_resyncs\x18$ \x01(\x05R\vautoResyncs\x12\x18\n" +
+	"\apending\x18% \x01(\tR\apendingB\x0e\n" +
+	"\f_lag_seconds\"\xc3\x01\n" +
+	"\x05Fault\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04code\x18\x02 \x01(\tR\x04code\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\x122\n" +
+	"\x04side\x18\x04 \x01(\x0e2\x1e.syncline.applier.v1.FaultSideR\x04side\x12\x14\n" +
+	"\x05count\x18\x05 \x01(\x05R\x05count\x12\x18\n" +
+	"\aretried\x18\x06 \x01(\bR\aretried\"\xa8\x01\n" +
+	"\vStateChange\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x120\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x1a.syncline.applier.v1.StateR\x05state\x12\x1f\n" +
+	"\vreason_code\x18\x03 \x01(\tR\n" +
+	"reasonCode\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xd4\x02\n" +
 	"\fSyncProgress\x12\x16\n" +
 	"\x06tables\x18\x01 \x01(\x05R\x06tables\x12\x1f\n" +
 	"\vtables_done\x18\x02 \x01(\x05R\n" +
@@ -2379,29 +3949,47 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x19\n" +
 	"\bcopy_lsn\x18\x04 \x01(\x04R\acopyLsn\x12\x12\n" +
 	"\x04rows\x18\x05 \x01(\x03R\x04rows\x12\x14\n" +
-	"\x05bytes\x18\x06 \x01(\x03R\x05bytes\"h\n" +
+	"\x05bytes\x18\x06 \x01(\x03R\x05bytes\"\x8d\x01\n" +
 	"\x18CreateReplicationRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
-	"\x04spec\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationSpecR\x04spec\"_\n" +
+	"\x04spec\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationSpecR\x04spec\x12#\n" +
+	"\rvalidate_only\x18\n" +
+	" \x01(\bR\fvalidateOnly\"\x99\x01\n" +
 	"\x19CreateReplicationResponse\x12B\n" +
-	"\vreplication\x18\x01 \x01(\v2 .syncline.applier.v1.ReplicationR\vreplication\"+\n" +
+	"\vreplication\x18\x01 \x01(\v2 .syncline.applier.v1.ReplicationR\vreplication\x128\n" +
+	"\x04plan\x18\n" +
+	" \x01(\v2$.syncline.applier.v1.ReplicationPlanR\x04plan\"+\n" +
 	"\x15GetReplicationRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\\\n" +
 	"\x16GetReplicationResponse\x12B\n" +
-	"\vreplication\x18\x01 \x01(\v2 .syncline.applier.v1.ReplicationR\vreplication\"\x19\n" +
-	"\x17ListReplicationsRequest\"`\n" +
+	"\vreplication\x18\x01 \x01(\v2 .syncline.applier.v1.ReplicationR\vreplication\"\xaa\x01\n" +
+	"\x17ListReplicationsRequest\x122\n" +
+	"\x06states\x18\n" +
+	" \x03(\x0e2\x1a.syncline.applier.v1.StateR\x06states\x12\x1f\n" +
+	"\vname_prefix\x18\v \x01(\tR\n" +
+	"namePrefix\x12\x1b\n" +
+	"\tpage_size\x18\f \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\r \x01(\tR\tpageToken\"\x88\x01\n" +
 	"\x18ListReplicationsResponse\x12D\n" +
-	"\freplications\x18\x01 \x03(\v2 .syncline.applier.v1.ReplicationR\freplications\"-\n" +
+	"\freplications\x18\x01 \x03(\v2 .syncline.applier.v1.ReplicationR\freplications\x12&\n" +
+	"\x0fnext_page_token\x18\n" +
+	" \x01(\tR\rnextPageToken\"u\n" +
 	"\x17StartReplicationRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"^\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x120\n" +
+	"\x04from\x18\n" +
+	" \x01(\v2\x1c.syncline.change.v1.PositionR\x04from\x12\x14\n" +
+	"\x05force\x18\v \x01(\bR\x05force\"^\n" +
 	"\x18StartReplicationResponse\x12B\n" +
 	"\vreplication\x18\x01 \x01(\v2 .syncline.applier.v1.ReplicationR\vreplication\",\n" +
 	"\x16StopReplicationRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"]\n" +
 	"\x17StopReplicationResponse\x12B\n" +
-	"\vreplication\x18\x01 \x01(\v2 .syncline.applier.v1.ReplicationR\vreplication\".\n" +
+	"\vreplication\x18\x01 \x01(\v2 .syncline.applier.v1.ReplicationR\vreplication\"B\n" +
 	"\x18DeleteReplicationRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\x1b\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\n" +
+	" \x01(\tR\x04etag\"\x1b\n" +
 	"\x19DeleteReplicationResponse\"d\n" +
 	"\x17WatchReplicationRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x125\n" +
@@ -2469,7 +4057,73 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x13tables_not_compared\x18\x04 \x01(\x05R\x11tablesNotCompared\x12\x12\n" +
 	"\x04rows\x18\x05 \x01(\x03R\x04rows\x12 \n" +
 	"\vdifferences\x18\x06 \x01(\x03R\vdifferences\x128\n" +
-	"\bposition\x18\a \x01(\v2\x1c.syncline.change.v1.PositionR\bposition*V\n" +
+	"\bposition\x18\a \x01(\v2\x1c.syncline.change.v1.PositionR\bposition\"\x95\x02\n" +
+	"\x0fReplicationPlan\x12%\n" +
+	"\x0echanged_fields\x18\x01 \x03(\tR\rchangedFields\x12\x1a\n" +
+	"\brestarts\x18\x02 \x01(\bR\brestarts\x12\x18\n" +
+	"\aresyncs\x18\x03 \x01(\bR\aresyncs\x129\n" +
+	"\x06tables\x18\x04 \x03(\v2!.syncline.applier.v1.PlannedTableR\x06tables\x12%\n" +
+	"\x0eestimated_rows\x18\x05 \x01(\x03R\restimatedRows\x12'\n" +
+	"\x0festimated_bytes\x18\x06 \x01(\x03R\x0eestimatedBytes\x12\x1a\n" +
+	"\bwarnings\x18\a \x03(\tR\bwarnings\"\xc4\x01\n" +
+	"\fPlannedTable\x12\x16\n" +
+	"\x06schema\x18\x01 \x01(\tR\x06schema\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x128\n" +
+	"\x06action\x18\x03 \x01(\x0e2 .syncline.applier.v1.TableActionR\x06action\x12%\n" +
+	"\x0eestimated_rows\x18\x04 \x01(\x03R\restimatedRows\x12'\n" +
+	"\x0festimated_bytes\x18\x05 \x01(\x03R\x0eestimatedBytes\"\x83\x02\n" +
+	"\x18UpdateReplicationRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
+	"\x04spec\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationSpecR\x04spec\x12;\n" +
+	"\vupdate_mask\x18\x03 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
+	"updateMask\x12\x12\n" +
+	"\x04etag\x18\x04 \x01(\tR\x04etag\x12#\n" +
+	"\raccept_source\x18\x05 \x01(\bR\facceptSource\x12#\n" +
+	"\rvalidate_only\x18\x06 \x01(\bR\fvalidateOnly\"\x99\x01\n" +
+	"\x19UpdateReplicationResponse\x12B\n" +
+	"\vreplication\x18\x01 \x01(\v2 .syncline.applier.v1.ReplicationR\vreplication\x128\n" +
+	"\x04plan\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationPlanR\x04plan\"i\n" +
+	"\x18ResyncReplicationRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12%\n" +
+	"\x0einclude_tables\x18\x02 \x03(\tR\rincludeTables\x12\x12\n" +
+	"\x04etag\x18\x03 \x01(\tR\x04etag\"_\n" +
+	"\x19ResyncReplicationResponse\x12B\n" +
+	"\vreplication\x18\x01 \x01(\v2 .syncline.applier.v1.ReplicationR\vreplication\"\xa7\x03\n" +
+	"\x05Event\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id\x12 \n" +
+	"\vreplication\x18\x02 \x01(\tR\vreplication\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x122\n" +
+	"\x04kind\x18\x04 \x01(\x0e2\x1e.syncline.applier.v1.EventKindR\x04kind\x120\n" +
+	"\x05state\x18\x05 \x01(\x0e2\x1a.syncline.applier.v1.StateR\x05state\x12\x12\n" +
+	"\x04code\x18\x06 \x01(\tR\x04code\x12\x12\n" +
+	"\x04text\x18\a \x01(\tR\x04text\x122\n" +
+	"\x04side\x18\b \x01(\x0e2\x1e.syncline.applier.v1.FaultSideR\x04side\x128\n" +
+	"\bposition\x18\t \x01(\v2\x1c.syncline.change.v1.PositionR\bposition\x12\x12\n" +
+	"\x04rows\x18\n" +
+	" \x01(\x03R\x04rows\x12\x16\n" +
+	"\x06tables\x18\v \x01(\x05R\x06tables\x12\x14\n" +
+	"\x05count\x18\f \x01(\x05R\x05count\"\xd1\x01\n" +
+	"\x1cListReplicationEventsRequest\x12 \n" +
+	"\vreplication\x18\x01 \x01(\tR\vreplication\x120\n" +
+	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12!\n" +
+	"\fnewest_first\x18\x03 \x01(\bR\vnewestFirst\x12\x1b\n" +
+	"\tpage_size\x18\x04 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\"{\n" +
+	"\x1dListReplicationEventsResponse\x122\n" +
+	"\x06events\x18\x01 \x03(\v2\x1a.syncline.applier.v1.EventR\x06events\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8e\x01\n" +
+	"\x1dWatchReplicationEventsRequest\x12 \n" +
+	"\vreplication\x18\x01 \x01(\tR\vreplication\x12\x19\n" +
+	"\bafter_id\x18\x02 \x01(\x03R\aafterId\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"R\n" +
+	"\x1eWatchReplicationEventsResponse\x120\n" +
+	"\x05event\x18\x01 \x01(\v2\x1a.syncline.applier.v1.EventR\x05event*T\n" +
+	"\n" +
+	"AutoResync\x12\x1b\n" +
+	"\x17AUTO_RESYNC_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fAUTO_RESYNC_OFF\x10\x01\x12\x14\n" +
+	"\x10AUTO_RESYNC_COPY\x10\x02*V\n" +
 	"\vCompression\x12\x1b\n" +
 	"\x17COMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10COMPRESSION_NONE\x10\x01\x12\x14\n" +
@@ -2482,7 +4136,11 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\rSTATE_RUNNING\x10\x04\x12\x12\n" +
 	"\x0eSTATE_RETRYING\x10\x05\x12\x10\n" +
 	"\fSTATE_FAILED\x10\x06\x12\x11\n" +
-	"\rSTATE_STOPPED\x10\a*\x86\x01\n" +
+	"\rSTATE_STOPPED\x10\a*T\n" +
+	"\tFaultSide\x12\x1a\n" +
+	"\x16FAULT_SIDE_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10FAULT_SIDE_LOCAL\x10\x01\x12\x15\n" +
+	"\x11FAULT_SIDE_REMOTE\x10\x02*\x86\x01\n" +
 	"\x0eDifferenceKind\x12\x1f\n" +
 	"\x1bDIFFERENCE_KIND_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17DIFFERENCE_KIND_MISSING\x10\x01\x12\x19\n" +
@@ -2493,7 +4151,28 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x13TABLE_OUTCOME_EQUAL\x10\x01\x12\x1b\n" +
 	"\x17TABLE_OUTCOME_DIFFERENT\x10\x02\x12\x19\n" +
 	"\x15TABLE_OUTCOME_MISSING\x10\x03\x12\x1e\n" +
-	"\x1aTABLE_OUTCOME_NOT_COMPARED\x10\x042\x8a\b\n" +
+	"\x1aTABLE_OUTCOME_NOT_COMPARED\x10\x04*t\n" +
+	"\vTableAction\x12\x1c\n" +
+	"\x18TABLE_ACTION_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11TABLE_ACTION_COPY\x10\x01\x12\x17\n" +
+	"\x13TABLE_ACTION_CREATE\x10\x02\x12\x17\n" +
+	"\x13TABLE_ACTION_REMOVE\x10\x03*\xe7\x02\n" +
+	"\tEventKind\x12\x1a\n" +
+	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12EVENT_KIND_CREATED\x10\x01\x12\x16\n" +
+	"\x12EVENT_KIND_UPDATED\x10\x02\x12\x16\n" +
+	"\x12EVENT_KIND_STARTED\x10\x03\x12\x16\n" +
+	"\x12EVENT_KIND_STOPPED\x10\x04\x12\x16\n" +
+	"\x12EVENT_KIND_DELETED\x10\x05\x12\x14\n" +
+	"\x10EVENT_KIND_STATE\x10\x06\x12\x16\n" +
+	"\x12EVENT_KIND_RETRIED\x10\a\x12\x15\n" +
+	"\x11EVENT_KIND_FAILED\x10\b\x12\x15\n" +
+	"\x11EVENT_KIND_COPIED\x10\t\x12\x15\n" +
+	"\x11EVENT_KIND_RESYNC\x10\n" +
+	"\x12\x1e\n" +
+	"\x1aEVENT_KIND_POSITION_FORCED\x10\v\x12\x1e\n" +
+	"\x1aEVENT_KIND_SOURCE_ACCEPTED\x10\f\x12\x13\n" +
+	"\x0fEVENT_KIND_LOST\x10\r2\xf8\v\n" +
 	"\x0eApplierService\x12r\n" +
 	"\x11CreateReplication\x12-.syncline.applier.v1.CreateReplicationRequest\x1a..syncline.applier.v1.CreateReplicationResponse\x12i\n" +
 	"\x0eGetReplication\x12*.syncline.applier.v1.GetReplicationRequest\x1a+.syncline.applier.v1.GetReplicationResponse\x12o\n" +
@@ -2503,7 +4182,11 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x11DeleteReplication\x12-.syncline.applier.v1.DeleteReplicationRequest\x1a..syncline.applier.v1.DeleteReplicationResponse\x12q\n" +
 	"\x10WatchReplication\x12,.syncline.applier.v1.WatchReplicationRequest\x1a-.syncline.applier.v1.WatchReplicationResponse0\x01\x12l\n" +
 	"\x0fWaitReplication\x12+.syncline.applier.v1.WaitReplicationRequest\x1a,.syncline.applier.v1.WaitReplicationResponse\x12t\n" +
-	"\x11VerifyReplication\x12-.syncline.applier.v1.VerifyReplicationRequest\x1a..syncline.applier.v1.VerifyReplicationResponse0\x01BDZBgithub.com/seed0419d559/syncline/gen/syncline/applier/v1;applierv1b\x06proto3"
+	"\x11VerifyReplication\x12-.syncline.applier.v1.VerifyReplicationRequest\x1a..syncline.applier.v1.VerifyReplicationResponse0\x01\x12r\n" +
+	"\x11UpdateReplication\x12-.syncline.applier.v1.UpdateReplicationRequest\x1a..syncline.applier.v1.UpdateReplicationResponse\x12r\n" +
+	"\x11ResyncReplication\x12-.syncline.applier.v1.ResyncReplicationRequest\x1a..syncline.applier.v1.ResyncReplicationResponse\x12~\n" +
+	"\x15ListReplicationEvents\x121.syncline.applier.v1.ListReplicationEventsRequest\x1a2.syncline.applier.v1.ListReplicationEventsResponse\x12\x83\x01\n" +
+	"\x16WatchReplicationEvents\x122.syncline.applier.v1.WatchReplicationEventsRequest\x1a3.syncline.applier.v1.WatchReplicationEventsResponse0\x01BDZBgithub.com/seed0419d559/syncline/gen/syncline/applier/v1;applierv1b\x06proto3"
 
 var (
 	file_syncline_applier_v1_applier_proto_rawDescOnce sync.Once
@@ -2517,102 +4200,161 @@ func file_syncline_applier_v1_applier_proto_rawDescGZIP() []byte {
 	return file_syncline_applier_v1_applier_proto_rawDescData
 }
 
-var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
+var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_syncline_applier_v1_applier_proto_goTypes = []any{
-	(Compression)(0),                  // 0: syncline.applier.v1.Compression
-	(State)(0),                        // 1: syncline.applier.v1.State
-	(DifferenceKind)(0),               // 2: syncline.applier.v1.DifferenceKind
-	(TableOutcome)(0),                 // 3: syncline.applier.v1.TableOutcome
-	(*ReplicationSpec)(nil),           // 4: syncline.applier.v1.ReplicationSpec
-	(*SourceTLS)(nil),                 // 5: syncline.applier.v1.SourceTLS
-	(*Replication)(nil),               // 6: syncline.applier.v1.Replication
-	(*SyncProgress)(nil),              // 7: syncline.applier.v1.SyncProgress
-	(*TableProgress)(nil),             // 8: syncline.applier.v1.TableProgress
-	(*CreateReplicationRequest)(nil),  // 9: syncline.applier.v1.CreateReplicationRequest
-	(*CreateReplicationResponse)(nil), // 10: syncline.applier.v1.CreateReplicationResponse
-	(*GetReplicationRequest)(nil),     // 11: syncline.applier.v1.GetReplicationRequest
-	(*GetReplicationResponse)(nil),    // 12: syncline.applier.v1.GetReplicationResponse
-	(*ListReplicationsRequest)(nil),   // 13: syncline.applier.v1.ListReplicationsRequest
-	(*ListReplicationsResponse)(nil),  // 14: syncline.applier.v1.ListReplicationsResponse
-	(*StartReplicationRequest)(nil),   // 15: syncline.applier.v1.StartReplicationRequest
-	(*StartReplicationResponse)(nil),  // 16: syncline.applier.v1.StartReplicationResponse
-	(*StopReplicationRequest)(nil),    // 17: syncline.applier.v1.StopReplicationRequest
-	(*StopReplicationResponse)(nil),   // 18: syncline.applier.v1.StopReplicationResponse
-	(*DeleteReplicationRequest)(nil),  // 19: syncline.applier.v1.DeleteReplicationRequest
-	(*DeleteReplicationResponse)(nil), // 20: syncline.applier.v1.DeleteReplicationResponse
-	(*WatchReplicationRequest)(nil),   // 21: syncline.applier.v1.WatchReplicationRequest
-	(*WatchReplicationResponse)(nil),  // 22: syncline.applier.v1.WatchReplicationResponse
-	(*WaitReplicationRequest)(nil),    // 23: syncline.applier.v1.WaitReplicationRequest
-	(*WaitReplicationResponse)(nil),   // 24: syncline.applier.v1.WaitReplicationResponse
-	(*VerifyReplicationRequest)(nil),  // 25: syncline.applier.v1.VerifyReplicationRequest
-	(*VerifyReplicationResponse)(nil), // 26: syncline.applier.v1.VerifyReplicationResponse
-	(*VerifyProgress)(nil),            // 27: syncline.applier.v1.VerifyProgress
-	(*RowDifference)(nil),             // 28: syncline.applier.v1.RowDifference
-	(*TableVerification)(nil),         // 29: syncline.applier.v1.TableVerification
-	(*VerifyResult)(nil),              // 30: syncline.applier.v1.VerifyResult
-	(*v1.Position)(nil),               // 31: syncline.change.v1.Position
-	(*timestamppb.Timestamp)(nil),     // 32: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),       // 33: google.protobuf.Duration
+	(AutoResync)(0),                        // 0: syncline.applier.v1.AutoResync
+	(Compression)(0),                       // 1: syncline.applier.v1.Compression
+	(State)(0),                             // 2: syncline.applier.v1.State
+	(FaultSide)(0),                         // 3: syncline.applier.v1.FaultSide
+	(DifferenceKind)(0),                    // 4: syncline.applier.v1.DifferenceKind
+	(TableOutcome)(0),                      // 5: syncline.applier.v1.TableOutcome
+	(TableAction)(0),                       // 6: syncline.applier.v1.TableAction
+	(EventKind)(0),                         // 7: syncline.applier.v1.EventKind
+	(*ReplicationSpec)(nil),                // 8: syncline.applier.v1.ReplicationSpec
+	(*SourceTLS)(nil),                      // 9: syncline.applier.v1.SourceTLS
+	(*Replication)(nil),                    // 10: syncline.applier.v1.Replication
+	(*Fault)(nil),                          // 11: syncline.applier.v1.Fault
+	(*StateChange)(nil),                    // 12: syncline.applier.v1.StateChange
+	(*SyncProgress)(nil),                   // 13: syncline.applier.v1.SyncProgress
+	(*TableProgress)(nil),                  // 14: syncline.applier.v1.TableProgress
+	(*CreateReplicationRequest)(nil),       // 15: syncline.applier.v1.CreateReplicationRequest
+	(*CreateReplicationResponse)(nil),      // 16: syncline.applier.v1.CreateReplicationResponse
+	(*GetReplicationRequest)(nil),          // 17: syncline.applier.v1.GetReplicationRequest
+	(*GetReplicationResponse)(nil),         // 18: syncline.applier.v1.GetReplicationResponse
+	(*ListReplicationsRequest)(nil),        // 19: syncline.applier.v1.ListReplicationsRequest
+	(*ListReplicationsResponse)(nil),       // 20: syncline.applier.v1.ListReplicationsResponse
+	(*StartReplicationRequest)(nil),        // 21: syncline.applier.v1.StartReplicationRequest
+	(*StartReplicationResponse)(nil),       // 22: syncline.applier.v1.StartReplicationResponse
+	(*StopReplicationRequest)(nil),         // 23: syncline.applier.v1.StopReplicationRequest
+	(*StopReplicationResponse)(nil),        // 24: syncline.applier.v1.StopReplicationResponse
+	(*DeleteReplicationRequest)(nil),       // 25: syncline.applier.v1.DeleteReplicationRequest
+	(*DeleteReplicationResponse)(nil),      // 26: syncline.applier.v1.DeleteReplicationResponse
+	(*WatchReplicationRequest)(nil),        // 27: syncline.applier.v1.WatchReplicationRequest
+	(*WatchReplicationResponse)(nil),       // 28: syncline.applier.v1.WatchReplicationResponse
+	(*WaitReplicationRequest)(nil),         // 29: syncline.applier.v1.WaitReplicationRequest
+	(*WaitReplicationResponse)(nil),        // 30: syncline.applier.v1.WaitReplicationResponse
+	(*VerifyReplicationRequest)(nil),       // 31: syncline.applier.v1.VerifyReplicationRequest
+	(*VerifyReplicationResponse)(nil),      // 32: syncline.applier.v1.VerifyReplicationResponse
+	(*VerifyProgress)(nil),                 // 33: syncline.applier.v1.VerifyProgress
+	(*RowDifference)(nil),                  // 34: syncline.applier.v1.RowDifference
+	(*TableVerification)(nil),              // 35: syncline.applier.v1.TableVerification
+	(*VerifyResult)(nil),                   // 36: syncline.applier.v1.VerifyResult
+	(*ReplicationPlan)(nil),                // 37: syncline.applier.v1.ReplicationPlan
+	(*PlannedTable)(nil),                   // 38: syncline.applier.v1.PlannedTable
+	(*UpdateReplicationRequest)(nil),       // 39: syncline.applier.v1.UpdateReplicationRequest
+	(*UpdateReplicationResponse)(nil),      // 40: syncline.applier.v1.UpdateReplicationResponse
+	(*ResyncReplicationRequest)(nil),       // 41: syncline.applier.v1.ResyncReplicationRequest
+	(*ResyncReplicationResponse)(nil),      // 42: syncline.applier.v1.ResyncReplicationResponse
+	(*Event)(nil),                          // 43: syncline.applier.v1.Event
+	(*ListReplicationEventsRequest)(nil),   // 44: syncline.applier.v1.ListReplicationEventsRequest
+	(*ListReplicationEventsResponse)(nil),  // 45: syncline.applier.v1.ListReplicationEventsResponse
+	(*WatchReplicationEventsRequest)(nil),  // 46: syncline.applier.v1.WatchReplicationEventsRequest
+	(*WatchReplicationEventsResponse)(nil), // 47: syncline.applier.v1.WatchReplicationEventsResponse
+	nil,                                    // 48: syncline.applier.v1.ReplicationSpec.ParametersEntry
+	(*durationpb.Duration)(nil),            // 49: google.protobuf.Duration
+	(*v1.Position)(nil),                    // 50: syncline.change.v1.Position
+	(*timestamppb.Timestamp)(nil),          // 51: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),          // 52: google.protobuf.FieldMask
 }
 var file_syncline_applier_v1_applier_proto_depIdxs = []int32{
-	0,  // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
-	5,  // 1: syncline.applier.v1.ReplicationSpec.tls:type_name -> syncline.applier.v1.SourceTLS
-	4,  // 2: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	1,  // 3: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
-	31, // 4: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
-	31, // 5: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
-	7,  // 6: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
-	32, // 7: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
-	32, // 8: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
-	32, // 9: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
-	32, // 10: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
-	8,  // 11: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
-	32, // 12: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
-	32, // 13: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
-	4,  // 14: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	6,  // 15: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	6,  // 16: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	6,  // 17: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
-	6,  // 18: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	6,  // 19: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	33, // 20: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
-	6,  // 21: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	33, // 22: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
-	31, // 23: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
-	6,  // 24: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	33, // 25: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
-	27, // 26: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
-	28, // 27: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
-	29, // 28: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
-	30, // 29: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
-	2,  // 30: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
-	3,  // 31: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
-	31, // 32: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
-	31, // 33: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
-	9,  // 34: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
-	11, // 35: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
-	13, // 36: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
-	15, // 37: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
-	17, // 38: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
-	19, // 39: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
-	21, // 40: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
-	23, // 41: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
-	25, // 42: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
-	10, // 43: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
-	12, // 44: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
-	14, // 45: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
-	16, // 46: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
-	18, // 47: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
-	20, // 48: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
-	22, // 49: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
-	24, // 50: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
-	26, // 51: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
-	43, // [43:52] is the sub-list for method output_type
-	34, // [34:43] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	1,  // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
+	48, // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
+	49, // 2: syncline.applier.v1.ReplicationSpec.retry_base:type_name -> google.protobuf.Duration
+	49, // 3: syncline.applier.v1.ReplicationSpec.retry_cap:type_name -> google.protobuf.Duration
+	49, // 4: syncline.applier.v1.ReplicationSpec.source_timeout:type_name -> google.protobuf.Duration
+	49, // 5: syncline.applier.v1.ReplicationSpec.group_time:type_name -> google.protobuf.Duration
+	0,  // 6: syncline.applier.v1.ReplicationSpec.auto_resync:type_name -> syncline.applier.v1.AutoResync
+	9,  // 7: syncline.applier.v1.ReplicationSpec.tls:type_name -> syncline.applier.v1.SourceTLS
+	8,  // 8: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	2,  // 9: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
+	50, // 10: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
+	50, // 11: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
+	13, // 12: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
+	51, // 13: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
+	51, // 14: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
+	51, // 15: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
+	51, // 16: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
+	14, // 17: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
+	11, // 18: syncline.applier.v1.Replication.recent_faults:type_name -> syncline.applier.v1.Fault
+	12, // 19: syncline.applier.v1.Replication.history:type_name -> syncline.applier.v1.StateChange
+	51, // 20: syncline.applier.v1.Replication.healthy_since:type_name -> google.protobuf.Timestamp
+	51, // 21: syncline.applier.v1.Fault.time:type_name -> google.protobuf.Timestamp
+	3,  // 22: syncline.applier.v1.Fault.side:type_name -> syncline.applier.v1.FaultSide
+	51, // 23: syncline.applier.v1.StateChange.time:type_name -> google.protobuf.Timestamp
+	2,  // 24: syncline.applier.v1.StateChange.state:type_name -> syncline.applier.v1.State
+	51, // 25: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
+	51, // 26: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
+	8,  // 27: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	10, // 28: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	37, // 29: syncline.applier.v1.CreateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
+	10, // 30: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	2,  // 31: syncline.applier.v1.ListReplicationsRequest.states:type_name -> syncline.applier.v1.State
+	10, // 32: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
+	50, // 33: syncline.applier.v1.StartReplicationRequest.from:type_name -> syncline.change.v1.Position
+	10, // 34: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	10, // 35: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	49, // 36: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
+	10, // 37: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	49, // 38: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
+	50, // 39: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
+	10, // 40: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	49, // 41: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
+	33, // 42: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
+	34, // 43: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
+	35, // 44: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
+	36, // 45: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
+	4,  // 46: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
+	5,  // 47: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
+	50, // 48: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
+	50, // 49: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
+	38, // 50: syncline.applier.v1.ReplicationPlan.tables:type_name -> syncline.applier.v1.PlannedTable
+	6,  // 51: syncline.applier.v1.PlannedTable.action:type_name -> syncline.applier.v1.TableAction
+	8,  // 52: syncline.applier.v1.UpdateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	52, // 53: syncline.applier.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	10, // 54: syncline.applier.v1.UpdateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	37, // 55: syncline.applier.v1.UpdateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
+	10, // 56: syncline.applier.v1.ResyncReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	51, // 57: syncline.applier.v1.Event.time:type_name -> google.protobuf.Timestamp
+	7,  // 58: syncline.applier.v1.Event.kind:type_name -> syncline.applier.v1.EventKind
+	2,  // 59: syncline.applier.v1.Event.state:type_name -> syncline.applier.v1.State
+	3,  // 60: syncline.applier.v1.Event.side:type_name -> syncline.applier.v1.FaultSide
+	50, // 61: syncline.applier.v1.Event.position:type_name -> syncline.change.v1.Position
+	51, // 62: syncline.applier.v1.ListReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
+	43, // 63: syncline.applier.v1.ListReplicationEventsResponse.events:type_name -> syncline.applier.v1.Event
+	51, // 64: syncline.applier.v1.WatchReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
+	43, // 65: syncline.applier.v1.WatchReplicationEventsResponse.event:type_name -> syncline.applier.v1.Event
+	15, // 66: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
+	17, // 67: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
+	19, // 68: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
+	21, // 69: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
+	23, // 70: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
+	25, // 71: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
+	27, // 72: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
+	29, // 73: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
+	31, // 74: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
+	39, // 75: syncline.applier.v1.ApplierService.UpdateReplication:input_type -> syncline.applier.v1.UpdateReplicationRequest
+	41, // 76: syncline.applier.v1.ApplierService.ResyncReplication:input_type -> syncline.applier.v1.ResyncReplicationRequest
+	44, // 77: syncline.applier.v1.ApplierService.ListReplicationEvents:input_type -> syncline.applier.v1.ListReplicationEventsRequest
+	46, // 78: syncline.applier.v1.ApplierService.WatchReplicationEvents:input_type -> syncline.applier.v1.WatchReplicationEventsRequest
+	16, // 79: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
+	18, // 80: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
+	20, // 81: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
+	22, // 82: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
+	24, // 83: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
+	26, // 84: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
+	28, // 85: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
+	30, // 86: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
+	32, // 87: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
+	40, // 88: syncline.applier.v1.ApplierService.UpdateReplication:output_type -> syncline.applier.v1.UpdateReplicationResponse
+	42, // 89: syncline.applier.v1.ApplierService.ResyncReplication:output_type -> syncline.applier.v1.ResyncReplicationResponse
+	45, // 90: syncline.applier.v1.ApplierService.ListReplicationEvents:output_type -> syncline.applier.v1.ListReplicationEventsResponse
+	47, // 91: syncline.applier.v1.ApplierService.WatchReplicationEvents:output_type -> syncline.applier.v1.WatchReplicationEventsResponse
+	79, // [79:92] is the sub-list for method output_type
+	66, // [66:79] is the sub-list for method input_type
+	66, // [66:66] is the sub-list for extension type_name
+	66, // [66:66] is the sub-list for extension extendee
+	0,  // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_syncline_applier_v1_applier_proto_init() }
@@ -2621,7 +4363,7 @@ func file_syncline_applier_v1_applier_proto_init() {
 		return
 	}
 	file_syncline_applier_v1_applier_proto_msgTypes[2].OneofWrappers = []any{}
-	file_syncline_applier_v1_applier_proto_msgTypes[22].OneofWrappers = []any{
+	file_syncline_applier_v1_applier_proto_msgTypes[24].OneofWrappers = []any{
 		(*VerifyReplicationResponse_Progress)(nil),
 		(*VerifyReplicationResponse_Difference)(nil),
 		(*VerifyReplicationResponse_Table)(nil),
@@ -2632,8 +4374,8 @@ func file_syncline_applier_v1_applier_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_applier_v1_applier_proto_rawDesc), len(file_syncline_applier_v1_applier_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   27,
+			NumEnums:      8,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

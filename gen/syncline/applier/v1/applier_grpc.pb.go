@@ -21,15 +21,19 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	ApplierService_CreateReplication_FullMethodName = "/syncline.applier.v1.ApplierService/CreateReplication"
-	ApplierService_GetReplication_FullMethodName    = "/syncline.applier.v1.ApplierService/GetReplication"
-	ApplierService_ListReplications_FullMethodName  = "/syncline.applier.v1.ApplierService/ListReplications"
-	ApplierService_StartReplication_FullMethodName  = "/syncline.applier.v1.ApplierService/StartReplication"
-	ApplierService_StopReplication_FullMethodName   = "/syncline.applier.v1.ApplierService/StopReplication"
-	ApplierService_DeleteReplication_FullMethodName = "/syncline.applier.v1.ApplierService/DeleteReplication"
-	ApplierService_WatchReplication_FullMethodName  = "/syncline.applier.v1.ApplierService/WatchReplication"
-	ApplierService_WaitReplication_FullMethodName   = "/syncline.applier.v1.ApplierService/WaitReplication"
-	ApplierService_VerifyReplication_FullMethodName = "/syncline.applier.v1.ApplierService/VerifyReplication"
+	ApplierService_CreateReplication_FullMethodName      = "/syncline.applier.v1.ApplierService/CreateReplication"
+	ApplierService_GetReplication_FullMethodName         = "/syncline.applier.v1.ApplierService/GetReplication"
+	ApplierService_ListReplications_FullMethodName       = "/syncline.applier.v1.ApplierService/ListReplications"
+	ApplierService_StartReplication_FullMethodName       = "/syncline.applier.v1.ApplierService/StartReplication"
+	ApplierService_StopReplication_FullMethodName        = "/syncline.applier.v1.ApplierService/StopReplication"
+	ApplierService_DeleteReplication_FullMethodName      = "/syncline.applier.v1.ApplierService/DeleteReplication"
+	ApplierService_WatchReplication_FullMethodName       = "/syncline.applier.v1.ApplierService/WatchReplication"
+	ApplierService_WaitReplication_FullMethodName        = "/syncline.applier.v1.ApplierService/WaitReplication"
+	ApplierService_VerifyReplication_FullMethodName      = "/syncline.applier.v1.ApplierService/VerifyReplication"
+	ApplierService_UpdateReplication_FullMethodName      = "/syncline.applier.v1.ApplierService/UpdateReplication"
+	ApplierService_ResyncReplication_FullMethodName      = "/syncline.applier.v1.ApplierService/ResyncReplication"
+	ApplierService_ListReplicationEvents_FullMethodName  = "/syncline.applier.v1.ApplierService/ListReplicationEvents"
+	ApplierService_WatchReplicationEvents_FullMethodName = "/syncline.applier.v1.ApplierService/WatchReplicationEvents"
 )
 
 // ApplierServiceClient is the client API for ApplierService service.
@@ -43,9 +47,10 @@ type ApplierServiceClient interface {
 	CreateReplication(ctx context.Context, in *CreateReplicationRequest, opts ...grpc.CallOption) (*CreateReplicationResponse, error)
 	// GetReplication returns one replication with its state.
 	GetReplication(ctx context.Context, in *GetReplicationRequest, opts ...grpc.CallOption) (*GetReplicationResponse, error)
-	// ListReplications returns all replications, by name.
+	// ListReplications returns replications by name, a page at a time.
 	ListReplications(ctx context.Context, in *ListReplicationsRequest, opts ...grpc.CallOption) (*ListReplicationsResponse, error)
-	// StartReplication starts a stopped or failed replication where it left off; one that runs is left alone.
+	// StartReplication starts a stopped or failed replication where it left off, or at the position that is given; one that runs
+	// is left alone.
 	StartReplication(ctx context.Context, in *StartReplicationRequest, opts ...grpc.CallOption) (*StartReplicationResponse, error)
 	// StopReplication stops it between two transactions, durably: it stays stopped over restarts.
 	StopReplication(ctx context.Context, in *StopReplicationRequest, opts ...grpc.CallOption) (*StopReplicationResponse, error)
@@ -59,6 +64,17 @@ type ApplierServiceClient interface {
 	// VerifyReplication compares the replica's rows with the source's, both as of the same source position, while both are in
 	// use. It streams progress, differences and the outcome of each table; its last answer is the result.
 	VerifyReplication(ctx context.Context, in *VerifyReplicationRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyReplicationResponse], error)
+	// UpdateReplication changes what a user has decided, without starting the process again. What runs goes on with it: no table is
+	// copied again, added tables are copied, and removed ones stand still from then on. ABORTED with reason ETAG_MISMATCH says
+	// that somebody else has changed the replication meanwhile.
+	UpdateReplication(ctx context.Context, in *UpdateReplicationRequest, opts ...grpc.CallOption) (*UpdateReplicationResponse, error)
+	// ResyncReplication copies tables anew, all of them or some, and goes on from there. What a user decides to copy anew does not
+	// count against auto_resync_limit.
+	ResyncReplication(ctx context.Context, in *ResyncReplicationRequest, opts ...grpc.CallOption) (*ResyncReplicationResponse, error)
+	// ListReplicationEvents returns the run log, of one replication or of all, a page at a time.
+	ListReplicationEvents(ctx context.Context, in *ListReplicationEventsRequest, opts ...grpc.CallOption) (*ListReplicationEventsResponse, error)
+	// WatchReplicationEvents streams the run log, and then each event as it is written.
+	WatchReplicationEvents(ctx context.Context, in *WatchReplicationEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchReplicationEventsResponse], error)
 }
 
 type applierServiceClient struct {
@@ -177,6 +193,55 @@ func (c *applierServiceClient) VerifyReplication(ctx context.Context, in *Verify
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ApplierService_VerifyReplicationClient = grpc.ServerStreamingClient[VerifyReplicationResponse]
 
+func (c *applierServiceClient) UpdateReplication(ctx context.Context, in *UpdateReplicationRequest, opts ...grpc.CallOption) (*UpdateReplicationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateReplicationResponse)
+	err := c.cc.Invoke(ctx, ApplierService_UpdateReplication_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *applierServiceClient) ResyncReplication(ctx context.Context, in *ResyncReplicationRequest, opts ...grpc.CallOption) (*ResyncReplicationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResyncReplicationResponse)
+	err := c.cc.Invoke(ctx, ApplierService_ResyncReplication_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *applierServiceClient) ListReplicationEvents(ctx context.Context, in *ListReplicationEventsRequest, opts ...grpc.CallOption) (*ListReplicationEventsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListReplicationEventsResponse)
+	err := c.cc.Invoke(ctx, ApplierService_ListReplicationEvents_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *applierServiceClient) WatchReplicationEvents(ctx context.Context, in *WatchReplicationEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchReplicationEventsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ApplierService_ServiceDesc.Streams[2], ApplierService_WatchReplicationEvents_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchReplicationEventsRequest, WatchReplicationEventsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ApplierService_WatchReplicationEventsClient = grpc.ServerStreamingClient[WatchReplicationEventsResponse]
+
 // ApplierServiceServer is the server API for ApplierService service.
 // All implementations must embed UnimplementedApplierServiceServer
 // for forward compatibility.
@@ -188,9 +253,10 @@ type ApplierServiceServer interface {
 	CreateReplication(context.Context, *CreateReplicationRequest) (*CreateReplicationResponse, error)
 	// GetReplication returns one replication with its state.
 	GetReplication(context.Context, *GetReplicationRequest) (*GetReplicationResponse, error)
-	// ListReplications returns all replications, by name.
+	// ListReplications returns replications by name, a page at a time.
 	ListReplications(context.Context, *ListReplicationsRequest) (*ListReplicationsResponse, error)
-	// StartReplication starts a stopped or failed replication where it left off; one that runs is left alone.
+	// StartReplication starts a stopped or failed replication where it left off, or at the position that is given; one that runs
+	// is left alone.
 	StartReplication(context.Context, *StartReplicationRequest) (*StartReplicationResponse, error)
 	// StopReplication stops it between two transactions, durably: it stays stopped over restarts.
 	StopReplication(context.Context, *StopReplicationRequest) (*StopReplicationResponse, error)
@@ -204,6 +270,17 @@ type ApplierServiceServer interface {
 	// VerifyReplication compares the replica's rows with the source's, both as of the same source position, while both are in
 	// use. It streams progress, differences and the outcome of each table; its last answer is the result.
 	VerifyReplication(*VerifyReplicationRequest, grpc.ServerStreamingServer[VerifyReplicationResponse]) error
+	// UpdateReplication changes what a user has decided, without starting the process again. What runs goes on with it: no table is
+	// copied again, added tables are copied, and removed ones stand still from then on. ABORTED with reason ETAG_MISMATCH says
+	// that somebody else has changed the replication meanwhile.
+	UpdateReplication(context.Context, *UpdateReplicationRequest) (*UpdateReplicationResponse, error)
+	// ResyncReplication copies tables anew, all of them or some, and goes on from there. What a user decides to copy anew does not
+	// count against auto_resync_limit.
+	ResyncReplication(context.Context, *ResyncReplicationRequest) (*ResyncReplicationResponse, error)
+	// ListReplicationEvents returns the run log, of one replication or of all, a page at a time.
+	ListReplicationEvents(context.Context, *ListReplicationEventsRequest) (*ListReplicationEventsResponse, error)
+	// WatchReplicationEvents streams the run log, and then each event as it is written.
+	WatchReplicationEvents(*WatchReplicationEventsRequest, grpc.ServerStreamingServer[WatchReplicationEventsResponse]) error
 	mustEmbedUnimplementedApplierServiceServer()
 }
 
@@ -240,6 +317,18 @@ func (UnimplementedApplierServiceServer) WaitReplication(context.Context, *WaitR
 }
 func (UnimplementedApplierServiceServer) VerifyReplication(*VerifyReplicationRequest, grpc.ServerStreamingServer[VerifyReplicationResponse]) error {
 	return status.Error(codes.Unimplemented, "method VerifyReplication not implemented")
+}
+func (UnimplementedApplierServiceServer) UpdateReplication(context.Context, *UpdateReplicationRequest) (*UpdateReplicationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateReplication not implemented")
+}
+func (UnimplementedApplierServiceServer) ResyncReplication(context.Context, *ResyncReplicationRequest) (*ResyncReplicationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResyncReplication not implemented")
+}
+func (UnimplementedApplierServiceServer) ListReplicationEvents(context.Context, *ListReplicationEventsRequest) (*ListReplicationEventsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListReplicationEvents not implemented")
+}
+func (UnimplementedApplierServiceServer) WatchReplicationEvents(*WatchReplicationEventsRequest, grpc.ServerStreamingServer[WatchReplicationEventsResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchReplicationEvents not implemented")
 }
 func (UnimplementedApplierServiceServer) mustEmbedUnimplementedApplierServiceServer() {}
 func (UnimplementedApplierServiceServer) testEmbeddedByValue()                        {}
@@ -410,6 +499,71 @@ func _ApplierService_VerifyReplication_Handler(srv interface{}, stream grpc.Serv
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ApplierService_VerifyReplicationServer = grpc.ServerStreamingServer[VerifyReplicationResponse]
 
+func _ApplierService_UpdateReplication_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateReplicationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ApplierServiceServer).UpdateReplication(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ApplierService_UpdateReplication_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ApplierServiceServer).UpdateReplication(ctx, req.(*UpdateReplicationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ApplierService_ResyncReplication_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResyncReplicationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ApplierServiceServer).ResyncReplication(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ApplierService_ResyncReplication_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ApplierServiceServer).ResyncReplication(ctx, req.(*ResyncReplicationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ApplierService_ListReplicationEvents_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListReplicationEventsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ApplierServiceServer).ListReplicationEvents(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ApplierService_ListReplicationEvents_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ApplierServiceServer).ListReplicationEvents(ctx, req.(*ListReplicationEventsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ApplierService_WatchReplicationEvents_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchReplicationEventsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ApplierServiceServer).WatchReplicationEvents(m, &grpc.GenericServerStream[WatchReplicationEventsRequest, WatchReplicationEventsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ApplierService_WatchReplicationEventsServer = grpc.ServerStreamingServer[WatchReplicationEventsResponse]
+
 // ApplierService_ServiceDesc is the grpc.ServiceDesc for ApplierService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -445,6 +599,18 @@ var ApplierService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "WaitReplication",
 			Handler:    _ApplierService_WaitReplication_Handler,
 		},
+		{
+			MethodName: "UpdateReplication",
+			Handler:    _ApplierService_UpdateReplication_Handler,
+		},
+		{
+			MethodName: "ResyncReplication",
+			Handler:    _ApplierService_ResyncReplication_Handler,
+		},
+		{
+			MethodName: "ListReplicationEvents",
+			Handler:    _ApplierService_ListReplicationEvents_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -455,6 +621,11 @@ var ApplierService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "VerifyReplication",
 			Handler:       _ApplierService_VerifyReplication_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "WatchReplicationEvents",
+			Handler:       _ApplierService_WatchReplicationEvents_Handler,
 			ServerStreams: true,
 		},
 	},

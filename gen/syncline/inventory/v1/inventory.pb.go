@@ -201,7 +201,13 @@ func (x *TableSelection) GetExclude() []string {
 type GetInventoryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Which tables; all when not set.
-	Tables        *TableSelection `protobuf:"bytes,1,opt,name=tables,proto3" json:"tables,omitempty"`
+	Tables *TableSelection `protobuf:"bytes,1,opt,name=tables,proto3" json:"tables,omitempty"`
+	// Only tables of this replication set. Tables are selected by one or the other.
+	Set string `protobuf:"bytes,2,opt,name=set,proto3" json:"set,omitempty"`
+	// Values of the set's parameters, by name.
+	Parameters map[string]string `protobuf:"bytes,3,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Whether PostgreSQL's own tables and Syncline's are listed too, as kind "system". They are never replicated.
+	IncludeSystem bool `protobuf:"varint,10,opt,name=include_system,json=includeSystem,proto3" json:"include_system,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -243,6 +249,27 @@ func (x *GetInventoryRequest) GetTables() *TableSelection {
 	return nil
 }
 
+func (x *GetInventoryRequest) GetSet() string {
+	if x != nil {
+		return x.Set
+	}
+	return ""
+}
+
+func (x *GetInventoryRequest) GetParameters() map[string]string {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
+func (x *GetInventoryRequest) GetIncludeSystem() bool {
+	if x != nil {
+		return x.IncludeSystem
+	}
+	return false
+}
+
 // GetInventoryResponse is the inventory.
 type GetInventoryResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -258,7 +285,17 @@ type GetInventoryResponse struct {
 	NotReplicated []*NotReplicated `protobuf:"bytes,5,rep,name=not_replicated,json=notReplicated,proto3" json:"not_replicated,omitempty"`
 	// The whole description of schemas, types, sequences, tables, indexes and constraints, as JSON of Syncline's schema
 	// descriptors: what another node creates missing objects from.
-	Descriptors   []byte `protobuf:"bytes,6,opt,name=descriptors,proto3" json:"descriptors,omitempty"`
+	Descriptors []byte `protobuf:"bytes,6,opt,name=descriptors,proto3" json:"descriptors,omitempty"`
+	// Version of the set that was asked for; 0 without a set.
+	SetVersion int64 `protobuf:"varint,7,opt,name=set_version,json=setVersion,proto3" json:"set_version,omitempty"`
+	// Sequences, those of identity columns included.
+	Sequences []*Sequence `protobuf:"bytes,30,rep,name=sequences,proto3" json:"sequences,omitempty"`
+	// The users' enum, domain, composite and range types.
+	Types []*Type `protobuf:"bytes,31,rep,name=types,proto3" json:"types,omitempty"`
+	// Estimated rows of all listed tables but system ones, each counted once.
+	TotalRows int64 `protobuf:"varint,32,opt,name=total_rows,json=totalRows,proto3" json:"total_rows,omitempty"`
+	// Their bytes.
+	TotalBytes    int64 `protobuf:"varint,33,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -335,6 +372,41 @@ func (x *GetInventoryResponse) GetDescriptors() []byte {
 	return nil
 }
 
+func (x *GetInventoryResponse) GetSetVersion() int64 {
+	if x != nil {
+		return x.SetVersion
+	}
+	return 0
+}
+
+func (x *GetInventoryResponse) GetSequences() []*Sequence {
+	if x != nil {
+		return x.Sequences
+	}
+	return nil
+}
+
+func (x *GetInventoryResponse) GetTypes() []*Type {
+	if x != nil {
+		return x.Types
+	}
+	return nil
+}
+
+func (x *GetInventoryResponse) GetTotalRows() int64 {
+	if x != nil {
+		return x.TotalRows
+	}
+	return 0
+}
+
+func (x *GetInventoryResponse) GetTotalBytes() int64 {
+	if x != nil {
+		return x.TotalBytes
+	}
+	return 0
+}
+
 // Table is one table of the inventory.
 type Table struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -344,7 +416,7 @@ type Table struct {
 	Schema string `protobuf:"bytes,2,opt,name=schema,proto3" json:"schema,omitempty"`
 	// Table name.
 	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
-	// "table", "partitioned" or "partition".
+	// "table", "partitioned", "partition" or "system".
 	Kind string `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
 	// Columns in their order.
 	Columns []*Column `protobuf:"bytes,5,rep,name=columns,proto3" json:"columns,omitempty"`
@@ -352,9 +424,9 @@ type Table struct {
 	IdentityColumns []string `protobuf:"bytes,6,rep,name=identity_columns,json=identityColumns,proto3" json:"identity_columns,omitempty"`
 	// pg_class.relreplident: "d", "n", "f" or "i".
 	ReplicaIdentity string `protobuf:"bytes,7,opt,name=replica_identity,json=replicaIdentity,proto3" json:"replica_identity,omitempty"`
-	// Estimated number of rows; a guess by the size while the table was never analyzed.
+	// Estimated number of rows; a guess by the size while the table was never analyzed. 0 of a partitioned table, whose partitions have them.
 	EstimatedRows int64 `protobuf:"varint,8,opt,name=estimated_rows,json=estimatedRows,proto3" json:"estimated_rows,omitempty"`
-	// Size in bytes with indexes left out and large values counted.
+	// Size in bytes with indexes left out and large values counted. 0 of a partitioned table.
 	Bytes int64 `protobuf:"varint,9,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	// Pages of 8 KiB in the main storage, which page ranges of Dump count.
 	Pages int64 `protobuf:"varint,10,opt,name=pages,proto3" json:"pages,omitempty"`
@@ -363,7 +435,26 @@ type Table struct {
 	// Number of constraints.
 	Constraints int32 `protobuf:"varint,12,opt,name=constraints,proto3" json:"constraints,omitempty"`
 	// The parent, when this is a partition: "schema"."name".
-	Parent        string `protobuf:"bytes,13,opt,name=parent,proto3" json:"parent,omitempty"`
+	Parent string `protobuf:"bytes,13,opt,name=parent,proto3" json:"parent,omitempty"`
+	// The selector by which the set that was asked for chooses rows of the table; empty for all rows.
+	Rows string `protobuf:"bytes,40,opt,name=rows,proto3" json:"rows,omitempty"`
+	// Whether its changes are in the change log: "yes"; "inserts" (and truncates only); "no"; of a partitioned table "partly" if not all of
+	// its partitions are alike. Empty while the logger cannot be reached.
+	Captured string `protobuf:"bytes,20,opt,name=captured,proto3" json:"captured,omitempty"`
+	// Why it is not captured, or not all of it.
+	NotCapturedReason string `protobuf:"bytes,21,opt,name=not_captured_reason,json=notCapturedReason,proto3" json:"not_captured_reason,omitempty"`
+	// The ways out, in words.
+	Mend string `protobuf:"bytes,22,opt,name=mend,proto3" json:"mend,omitempty"`
+	// A statement that mends it, where there is one that needs no decision.
+	MendSql string `protobuf:"bytes,23,opt,name=mend_sql,json=mendSql,proto3" json:"mend_sql,omitempty"`
+	// The indexes, by name.
+	IndexList []*Index `protobuf:"bytes,24,rep,name=index_list,json=indexList,proto3" json:"index_list,omitempty"`
+	// The constraints, by name.
+	ConstraintList []*Constraint `protobuf:"bytes,25,rep,name=constraint_list,json=constraintList,proto3" json:"constraint_list,omitempty"`
+	// Estimated rows, of a partitioned table those of its partitions.
+	TotalRows int64 `protobuf:"varint,26,opt,name=total_rows,json=totalRows,proto3" json:"total_rows,omitempty"`
+	// Bytes, of a partitioned table those of its partitions.
+	TotalBytes    int64 `protobuf:"varint,27,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -489,6 +580,397 @@ func (x *Table) GetParent() string {
 	return ""
 }
 
+func (x *Table) GetRows() string {
+	if x != nil {
+		return x.Rows
+	}
+	return ""
+}
+
+func (x *Table) GetCaptured() string {
+	if x != nil {
+		return x.Captured
+	}
+	return ""
+}
+
+func (x *Table) GetNotCapturedReason() string {
+	if x != nil {
+		return x.NotCapturedReason
+	}
+	return ""
+}
+
+func (x *Table) GetMend() string {
+	if x != nil {
+		return x.Mend
+	}
+	return ""
+}
+
+func (x *Table) GetMendSql() string {
+	if x != nil {
+		return x.MendSql
+	}
+	return ""
+}
+
+func (x *Table) GetIndexList() []*Index {
+	if x != nil {
+		return x.IndexList
+	}
+	return nil
+}
+
+func (x *Table) GetConstraintList() []*Constraint {
+	if x != nil {
+		return x.ConstraintList
+	}
+	return nil
+}
+
+func (x *Table) GetTotalRows() int64 {
+	if x != nil {
+		return x.TotalRows
+	}
+	return 0
+}
+
+func (x *Table) GetTotalBytes() int64 {
+	if x != nil {
+		return x.TotalBytes
+	}
+	return 0
+}
+
+// Index is an index of a table.
+type Index struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The statement that makes it.
+	Definition string `protobuf:"bytes,2,opt,name=definition,proto3" json:"definition,omitempty"`
+	// Whether it is unique.
+	Unique bool `protobuf:"varint,3,opt,name=unique,proto3" json:"unique,omitempty"`
+	// Whether it is the primary key's.
+	Primary bool `protobuf:"varint,4,opt,name=primary,proto3" json:"primary,omitempty"`
+	// Whether it can be used.
+	Valid bool `protobuf:"varint,5,opt,name=valid,proto3" json:"valid,omitempty"`
+	// The constraint that it belongs to; empty when it stands alone.
+	Constraint    string `protobuf:"bytes,6,opt,name=constraint,proto3" json:"constraint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Index) Reset() {
+	*x = Index{}
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Index) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Index) ProtoMessage() {}
+
+func (x *Index) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Index.ProtoReflect.Descriptor instead.
+func (*Index) Descriptor() ([]byte, []int) {
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Index) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Index) GetDefinition() string {
+	if x != nil {
+		return x.Definition
+	}
+	return ""
+}
+
+func (x *Index) GetUnique() bool {
+	if x != nil {
+		return x.Unique
+	}
+	return false
+}
+
+func (x *Index) GetPrimary() bool {
+	if x != nil {
+		return x.Primary
+	}
+	return false
+}
+
+func (x *Index) GetValid() bool {
+	if x != nil {
+		return x.Valid
+	}
+	return false
+}
+
+func (x *Index) GetConstraint() string {
+	if x != nil {
+		return x.Constraint
+	}
+	return ""
+}
+
+// Constraint is a constraint of a table.
+type Constraint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// "primary key", "unique", "check", "foreign key", "exclusion" or "not null".
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// As PostgreSQL prints it.
+	Definition string `protobuf:"bytes,3,opt,name=definition,proto3" json:"definition,omitempty"`
+	// Whether all rows are known to fulfil it.
+	Validated     bool `protobuf:"varint,4,opt,name=validated,proto3" json:"validated,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Constraint) Reset() {
+	*x = Constraint{}
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Constraint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Constraint) ProtoMessage() {}
+
+func (x *Constraint) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Constraint.ProtoReflect.Descriptor instead.
+func (*Constraint) Descriptor() ([]byte, []int) {
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Constraint) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Constraint) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Constraint) GetDefinition() string {
+	if x != nil {
+		return x.Definition
+	}
+	return ""
+}
+
+func (x *Constraint) GetValidated() bool {
+	if x != nil {
+		return x.Validated
+	}
+	return false
+}
+
+// Sequence is a sequence.
+type Sequence struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Schema name.
+	Schema string `protobuf:"bytes,1,opt,name=schema,proto3" json:"schema,omitempty"`
+	// Its name.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Its type.
+	Type string `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"`
+	// The table whose column owns it, "schema"."name"; empty when there is none.
+	OwnerTable string `protobuf:"bytes,4,opt,name=owner_table,json=ownerTable,proto3" json:"owner_table,omitempty"`
+	// That column.
+	OwnerColumn string `protobuf:"bytes,5,opt,name=owner_column,json=ownerColumn,proto3" json:"owner_column,omitempty"`
+	// The last value at the time of the call; absent when the role may not read it, or none was taken yet.
+	LastValue     *int64 `protobuf:"varint,6,opt,name=last_value,json=lastValue,proto3,oneof" json:"last_value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Sequence) Reset() {
+	*x = Sequence{}
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sequence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sequence) ProtoMessage() {}
+
+func (x *Sequence) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sequence.ProtoReflect.Descriptor instead.
+func (*Sequence) Descriptor() ([]byte, []int) {
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Sequence) GetSchema() string {
+	if x != nil {
+		return x.Schema
+	}
+	return ""
+}
+
+func (x *Sequence) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Sequence) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Sequence) GetOwnerTable() string {
+	if x != nil {
+		return x.OwnerTable
+	}
+	return ""
+}
+
+func (x *Sequence) GetOwnerColumn() string {
+	if x != nil {
+		return x.OwnerColumn
+	}
+	return ""
+}
+
+func (x *Sequence) GetLastValue() int64 {
+	if x != nil && x.LastValue != nil {
+		return *x.LastValue
+	}
+	return 0
+}
+
+// Type is a type that a user made.
+type Type struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Schema name.
+	Schema string `protobuf:"bytes,1,opt,name=schema,proto3" json:"schema,omitempty"`
+	// Its name.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// "enum", "domain", "composite" or "range".
+	Kind string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Labels of an enum, the base type of a domain or range, or the fields of a composite.
+	Definition    string `protobuf:"bytes,4,opt,name=definition,proto3" json:"definition,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Type) Reset() {
+	*x = Type{}
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Type) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Type) ProtoMessage() {}
+
+func (x *Type) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Type.ProtoReflect.Descriptor instead.
+func (*Type) Descriptor() ([]byte, []int) {
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Type) GetSchema() string {
+	if x != nil {
+		return x.Schema
+	}
+	return ""
+}
+
+func (x *Type) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Type) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Type) GetDefinition() string {
+	if x != nil {
+		return x.Definition
+	}
+	return ""
+}
+
 // Column is one column of a table.
 type Column struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -506,7 +988,7 @@ type Column struct {
 
 func (x *Column) Reset() {
 	*x = Column{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[4]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -518,7 +1000,7 @@ func (x *Column) String() string {
 func (*Column) ProtoMessage() {}
 
 func (x *Column) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[4]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -531,7 +1013,7 @@ func (x *Column) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Column.ProtoReflect.Descriptor instead.
 func (*Column) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{4}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Column) GetName() string {
@@ -577,7 +1059,7 @@ type NotReplicated struct {
 
 func (x *NotReplicated) Reset() {
 	*x = NotReplicated{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[5]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -589,7 +1071,7 @@ func (x *NotReplicated) String() string {
 func (*NotReplicated) ProtoMessage() {}
 
 func (x *NotReplicated) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[5]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -602,7 +1084,7 @@ func (x *NotReplicated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotReplicated.ProtoReflect.Descriptor instead.
 func (*NotReplicated) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{5}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *NotReplicated) GetKind() string {
@@ -639,7 +1121,7 @@ type OpenSnapshotRequest struct {
 
 func (x *OpenSnapshotRequest) Reset() {
 	*x = OpenSnapshotRequest{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[6]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -651,7 +1133,7 @@ func (x *OpenSnapshotRequest) String() string {
 func (*OpenSnapshotRequest) ProtoMessage() {}
 
 func (x *OpenSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[6]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -664,7 +1146,7 @@ func (x *OpenSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*OpenSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{6}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *OpenSnapshotRequest) GetTtl() *durationpb.Duration {
@@ -695,7 +1177,7 @@ type OpenSnapshotResponse struct {
 
 func (x *OpenSnapshotResponse) Reset() {
 	*x = OpenSnapshotResponse{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[7]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -707,7 +1189,7 @@ func (x *OpenSnapshotResponse) String() string {
 func (*OpenSnapshotResponse) ProtoMessage() {}
 
 func (x *OpenSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[7]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -720,7 +1202,7 @@ func (x *OpenSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*OpenSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{7}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *OpenSnapshotResponse) GetEvent() isOpenSnapshotResponse_Event {
@@ -779,7 +1261,7 @@ type SnapshotWait struct {
 
 func (x *SnapshotWait) Reset() {
 	*x = SnapshotWait{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[8]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -791,7 +1273,7 @@ func (x *SnapshotWait) String() string {
 func (*SnapshotWait) ProtoMessage() {}
 
 func (x *SnapshotWait) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[8]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -804,7 +1286,7 @@ func (x *SnapshotWait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotWait.ProtoReflect.Descriptor instead.
 func (*SnapshotWait) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{8}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SnapshotWait) GetReason() string {
@@ -838,7 +1320,7 @@ type RunningTransaction struct {
 
 func (x *RunningTransaction) Reset() {
 	*x = RunningTransaction{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[9]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -850,7 +1332,7 @@ func (x *RunningTransaction) String() string {
 func (*RunningTransaction) ProtoMessage() {}
 
 func (x *RunningTransaction) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[9]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -863,7 +1345,7 @@ func (x *RunningTransaction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunningTransaction.ProtoReflect.Descriptor instead.
 func (*RunningTransaction) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{9}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RunningTransaction) GetXid() uint64 {
@@ -906,14 +1388,22 @@ type Snapshot struct {
 	// When it was opened.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// Dumps that are reading from it now.
-	ActiveDumps   int32 `protobuf:"varint,5,opt,name=active_dumps,json=activeDumps,proto3" json:"active_dumps,omitempty"`
+	ActiveDumps int32 `protobuf:"varint,5,opt,name=active_dumps,json=activeDumps,proto3" json:"active_dumps,omitempty"`
+	// How long it lives from each renewal on.
+	Ttl *durationpb.Duration `protobuf:"bytes,10,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// Address of the client that opened it.
+	Client string `protobuf:"bytes,11,opt,name=client,proto3" json:"client,omitempty"`
+	// Process id of the session in PostgreSQL that holds it, and holds back vacuum.
+	SessionPid uint32 `protobuf:"varint,12,opt,name=session_pid,json=sessionPid,proto3" json:"session_pid,omitempty"`
+	// Dumps and checksums that were begun from it.
+	Reads         int64 `protobuf:"varint,13,opt,name=reads,proto3" json:"reads,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[10]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -925,7 +1415,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[10]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -938,7 +1428,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{10}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Snapshot) GetSnapshotId() string {
@@ -976,6 +1466,34 @@ func (x *Snapshot) GetActiveDumps() int32 {
 	return 0
 }
 
+func (x *Snapshot) GetTtl() *durationpb.Duration {
+	if x != nil {
+		return x.Ttl
+	}
+	return nil
+}
+
+func (x *Snapshot) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+func (x *Snapshot) GetSessionPid() uint32 {
+	if x != nil {
+		return x.SessionPid
+	}
+	return 0
+}
+
+func (x *Snapshot) GetReads() int64 {
+	if x != nil {
+		return x.Reads
+	}
+	return 0
+}
+
 // RenewSnapshotRequest extends a lease.
 type RenewSnapshotRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -989,7 +1507,7 @@ type RenewSnapshotRequest struct {
 
 func (x *RenewSnapshotRequest) Reset() {
 	*x = RenewSnapshotRequest{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[11]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1001,7 +1519,7 @@ func (x *RenewSnapshotRequest) String() string {
 func (*RenewSnapshotRequest) ProtoMessage() {}
 
 func (x *RenewSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[11]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1014,7 +1532,7 @@ func (x *RenewSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*RenewSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{11}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RenewSnapshotRequest) GetSnapshotId() string {
@@ -1042,7 +1560,7 @@ type RenewSnapshotResponse struct {
 
 func (x *RenewSnapshotResponse) Reset() {
 	*x = RenewSnapshotResponse{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[12]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1054,7 +1572,7 @@ func (x *RenewSnapshotResponse) String() string {
 func (*RenewSnapshotResponse) ProtoMessage() {}
 
 func (x *RenewSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[12]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1067,7 +1585,7 @@ func (x *RenewSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*RenewSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{12}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RenewSnapshotResponse) GetSnapshot() *Snapshot {
@@ -1088,7 +1606,7 @@ type CloseSnapshotRequest struct {
 
 func (x *CloseSnapshotRequest) Reset() {
 	*x = CloseSnapshotRequest{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[13]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1100,7 +1618,7 @@ func (x *CloseSnapshotRequest) String() string {
 func (*CloseSnapshotRequest) ProtoMessage() {}
 
 func (x *CloseSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[13]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1113,7 +1631,7 @@ func (x *CloseSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*CloseSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{13}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CloseSnapshotRequest) GetSnapshotId() string {
@@ -1132,7 +1650,7 @@ type CloseSnapshotResponse struct {
 
 func (x *CloseSnapshotResponse) Reset() {
 	*x = CloseSnapshotResponse{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[14]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1144,7 +1662,7 @@ func (x *CloseSnapshotResponse) String() string {
 func (*CloseSnapshotResponse) ProtoMessage() {}
 
 func (x *CloseSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[14]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1157,7 +1675,7 @@ func (x *CloseSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*CloseSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{14}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{18}
 }
 
 // ListSnapshotsRequest has no options.
@@ -1169,7 +1687,7 @@ type ListSnapshotsRequest struct {
 
 func (x *ListSnapshotsRequest) Reset() {
 	*x = ListSnapshotsRequest{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[15]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1181,7 +1699,7 @@ func (x *ListSnapshotsRequest) String() string {
 func (*ListSnapshotsRequest) ProtoMessage() {}
 
 func (x *ListSnapshotsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[15]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1194,7 +1712,7 @@ func (x *ListSnapshotsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSnapshotsRequest.ProtoReflect.Descriptor instead.
 func (*ListSnapshotsRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{15}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{19}
 }
 
 // ListSnapshotsResponse lists the open snapshots, oldest first.
@@ -1208,7 +1726,7 @@ type ListSnapshotsResponse struct {
 
 func (x *ListSnapshotsResponse) Reset() {
 	*x = ListSnapshotsResponse{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[16]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1220,7 +1738,7 @@ func (x *ListSnapshotsResponse) String() string {
 func (*ListSnapshotsResponse) ProtoMessage() {}
 
 func (x *ListSnapshotsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[16]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1233,7 +1751,7 @@ func (x *ListSnapshotsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSnapshotsResponse.ProtoReflect.Descriptor instead.
 func (*ListSnapshotsResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{16}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListSnapshotsResponse) GetSnapshots() []*Snapshot {
@@ -1264,14 +1782,20 @@ type DumpRequest struct {
 	ChunkBytes int32 `protobuf:"varint,8,opt,name=chunk_bytes,json=chunkBytes,proto3" json:"chunk_bytes,omitempty"`
 	// Types of the columns, by OID, as the client knows them: one for each of columns, or none. A column that is of another type in the
 	// snapshot is refused with TABLE_REWRITTEN. Binary rows do not say what they are made of.
-	ColumnTypes   []uint32 `protobuf:"varint,9,rep,packed,name=column_types,json=columnTypes,proto3" json:"column_types,omitempty"`
+	ColumnTypes []uint32 `protobuf:"varint,9,rep,packed,name=column_types,json=columnTypes,proto3" json:"column_types,omitempty"`
+	// Only rows of this replication set, and no table that is not in it; all rows when empty.
+	Set string `protobuf:"bytes,10,opt,name=set,proto3" json:"set,omitempty"`
+	// Values of the set's parameters, by name.
+	Parameters map[string]string `protobuf:"bytes,11,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The version of the set that is expected: FAILED_PRECONDITION with reason SET_CHANGED if it is another one. 0 takes the present one.
+	SetVersion    int64 `protobuf:"varint,12,opt,name=set_version,json=setVersion,proto3" json:"set_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DumpRequest) Reset() {
 	*x = DumpRequest{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[17]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1283,7 +1807,7 @@ func (x *DumpRequest) String() string {
 func (*DumpRequest) ProtoMessage() {}
 
 func (x *DumpRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[17]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1296,7 +1820,7 @@ func (x *DumpRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DumpRequest.ProtoReflect.Descriptor instead.
 func (*DumpRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{17}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DumpRequest) GetSnapshotId() string {
@@ -1362,6 +1886,27 @@ func (x *DumpRequest) GetColumnTypes() []uint32 {
 	return nil
 }
 
+func (x *DumpRequest) GetSet() string {
+	if x != nil {
+		return x.Set
+	}
+	return ""
+}
+
+func (x *DumpRequest) GetParameters() map[string]string {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
+func (x *DumpRequest) GetSetVersion() int64 {
+	if x != nil {
+		return x.SetVersion
+	}
+	return 0
+}
+
 // DumpResponse is a piece of the dump.
 type DumpResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1377,7 +1922,7 @@ type DumpResponse struct {
 
 func (x *DumpResponse) Reset() {
 	*x = DumpResponse{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[18]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1389,7 +1934,7 @@ func (x *DumpResponse) String() string {
 func (*DumpResponse) ProtoMessage() {}
 
 func (x *DumpResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[18]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1402,7 +1947,7 @@ func (x *DumpResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DumpResponse.ProtoReflect.Descriptor instead.
 func (*DumpResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{18}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DumpResponse) GetData() []byte {
@@ -1439,7 +1984,7 @@ type DumpEnd struct {
 
 func (x *DumpEnd) Reset() {
 	*x = DumpEnd{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[19]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1451,7 +1996,7 @@ func (x *DumpEnd) String() string {
 func (*DumpEnd) ProtoMessage() {}
 
 func (x *DumpEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[19]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1464,7 +2009,7 @@ func (x *DumpEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DumpEnd.ProtoReflect.Descriptor instead.
 func (*DumpEnd) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{19}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DumpEnd) GetRows() int64 {
@@ -1494,7 +2039,7 @@ type KeyRange struct {
 
 func (x *KeyRange) Reset() {
 	*x = KeyRange{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[20]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1506,7 +2051,7 @@ func (x *KeyRange) String() string {
 func (*KeyRange) ProtoMessage() {}
 
 func (x *KeyRange) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[20]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1519,7 +2064,7 @@ func (x *KeyRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRange.ProtoReflect.Descriptor instead.
 func (*KeyRange) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{20}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *KeyRange) GetAfter() []string {
@@ -1559,14 +2104,20 @@ type ChecksumRequest struct {
 	// In the order of the digest: each range is cut into so many chunks of equal width; 1 when 0, at most 65,536 in all.
 	Chunks int32 `protobuf:"varint,9,opt,name=chunks,proto3" json:"chunks,omitempty"`
 	// Give each row instead of chunks.
-	Rows          bool `protobuf:"varint,10,opt,name=rows,proto3" json:"rows,omitempty"`
+	Rows bool `protobuf:"varint,10,opt,name=rows,proto3" json:"rows,omitempty"`
+	// Only rows of this replication set, and no table that is not in it; all rows when empty.
+	Set string `protobuf:"bytes,11,opt,name=set,proto3" json:"set,omitempty"`
+	// Values of the set's parameters, by name.
+	Parameters map[string]string `protobuf:"bytes,12,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The version of the set that is expected: FAILED_PRECONDITION with reason SET_CHANGED if it is another one. 0 takes the present one.
+	SetVersion    int64 `protobuf:"varint,13,opt,name=set_version,json=setVersion,proto3" json:"set_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ChecksumRequest) Reset() {
 	*x = ChecksumRequest{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[21]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1578,7 +2129,7 @@ func (x *ChecksumRequest) String() string {
 func (*ChecksumRequest) ProtoMessage() {}
 
 func (x *ChecksumRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[21]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1591,7 +2142,7 @@ func (x *ChecksumRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChecksumRequest.ProtoReflect.Descriptor instead.
 func (*ChecksumRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{21}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ChecksumRequest) GetSnapshotId() string {
@@ -1664,6 +2215,27 @@ func (x *ChecksumRequest) GetRows() bool {
 	return false
 }
 
+func (x *ChecksumRequest) GetSet() string {
+	if x != nil {
+		return x.Set
+	}
+	return ""
+}
+
+func (x *ChecksumRequest) GetParameters() map[string]string {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
+func (x *ChecksumRequest) GetSetVersion() int64 {
+	if x != nil {
+		return x.SetVersion
+	}
+	return 0
+}
+
 // ChecksumResponse is some of the chunks, or of the rows.
 type ChecksumResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1679,7 +2251,7 @@ type ChecksumResponse struct {
 
 func (x *ChecksumResponse) Reset() {
 	*x = ChecksumResponse{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[22]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1691,7 +2263,7 @@ func (x *ChecksumResponse) String() string {
 func (*ChecksumResponse) ProtoMessage() {}
 
 func (x *ChecksumResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[22]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1704,7 +2276,7 @@ func (x *ChecksumResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChecksumResponse.ProtoReflect.Descriptor instead.
 func (*ChecksumResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{22}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ChecksumResponse) GetChunks() []*ChecksumChunk {
@@ -1743,7 +2315,7 @@ type ChecksumChunk struct {
 
 func (x *ChecksumChunk) Reset() {
 	*x = ChecksumChunk{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[23]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1755,7 +2327,7 @@ func (x *ChecksumChunk) String() string {
 func (*ChecksumChunk) ProtoMessage() {}
 
 func (x *ChecksumChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[23]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1768,7 +2340,7 @@ func (x *ChecksumChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChecksumChunk.ProtoReflect.Descriptor instead.
 func (*ChecksumChunk) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{23}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ChecksumChunk) GetRange() *KeyRange {
@@ -1809,7 +2381,7 @@ type ChecksumRow struct {
 
 func (x *ChecksumRow) Reset() {
 	*x = ChecksumRow{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[24]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1821,7 +2393,7 @@ func (x *ChecksumRow) String() string {
 func (*ChecksumRow) ProtoMessage() {}
 
 func (x *ChecksumRow) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[24]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1834,7 +2406,7 @@ func (x *ChecksumRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChecksumRow.ProtoReflect.Descriptor instead.
 func (*ChecksumRow) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{24}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ChecksumRow) GetKey() []string {
@@ -1876,7 +2448,7 @@ type ChecksumEnd struct {
 
 func (x *ChecksumEnd) Reset() {
 	*x = ChecksumEnd{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[25]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1888,7 +2460,7 @@ func (x *ChecksumEnd) String() string {
 func (*ChecksumEnd) ProtoMessage() {}
 
 func (x *ChecksumEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[25]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1901,7 +2473,7 @@ func (x *ChecksumEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChecksumEnd.ProtoReflect.Descriptor instead.
 func (*ChecksumEnd) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{25}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ChecksumEnd) GetRows() int64 {
@@ -1918,16 +2490,33 @@ const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	"%syncline/inventory/v1/inventory.proto\x12\x15syncline.inventory.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\"D\n" +
 	"\x0eTableSelection\x12\x18\n" +
 	"\ainclude\x18\x01 \x03(\tR\ainclude\x12\x18\n" +
-	"\aexclude\x18\x02 \x03(\tR\aexclude\"T\n" +
+	"\aexclude\x18\x02 \x03(\tR\aexclude\"\xa8\x02\n" +
 	"\x13GetInventoryRequest\x12=\n" +
-	"\x06tables\x18\x01 \x01(\v2%.syncline.inventory.v1.TableSelectionR\x06tables\"\xbd\x02\n" +
+	"\x06tables\x18\x01 \x01(\v2%.syncline.inventory.v1.TableSelectionR\x06tables\x12\x10\n" +
+	"\x03set\x18\x02 \x01(\tR\x03set\x12Z\n" +
+	"\n" +
+	"parameters\x18\x03 \x03(\v2:.syncline.inventory.v1.GetInventoryRequest.ParametersEntryR\n" +
+	"parameters\x12%\n" +
+	"\x0einclude_system\x18\n" +
+	" \x01(\bR\rincludeSystem\x1a=\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x90\x04\n" +
 	"\x14GetInventoryResponse\x12\x1b\n" +
 	"\tserver_id\x18\x01 \x01(\tR\bserverId\x12)\n" +
 	"\x10postgres_version\x18\x02 \x01(\x05R\x0fpostgresVersion\x128\n" +
 	"\bposition\x18\x03 \x01(\v2\x1c.syncline.change.v1.PositionR\bposition\x124\n" +
 	"\x06tables\x18\x04 \x03(\v2\x1c.syncline.inventory.v1.TableR\x06tables\x12K\n" +
 	"\x0enot_replicated\x18\x05 \x03(\v2$.syncline.inventory.v1.NotReplicatedR\rnotReplicated\x12 \n" +
-	"\vdescriptors\x18\x06 \x01(\fR\vdescriptors\"\x8f\x03\n" +
+	"\vdescriptors\x18\x06 \x01(\fR\vdescriptors\x12\x1f\n" +
+	"\vset_version\x18\a \x01(\x03R\n" +
+	"setVersion\x12=\n" +
+	"\tsequences\x18\x1e \x03(\v2\x1f.syncline.inventory.v1.SequenceR\tsequences\x121\n" +
+	"\x05types\x18\x1f \x03(\v2\x1b.syncline.inventory.v1.TypeR\x05types\x12\x1d\n" +
+	"\n" +
+	"total_rows\x18  \x01(\x03R\ttotalRows\x12\x1f\n" +
+	"\vtotal_bytes\x18! \x01(\x03R\n" +
+	"totalBytes\"\xe7\x05\n" +
 	"\x05Table\x12\x10\n" +
 	"\x03oid\x18\x01 \x01(\rR\x03oid\x12\x16\n" +
 	"\x06schema\x18\x02 \x01(\tR\x06schema\x12\x12\n" +
@@ -1942,7 +2531,55 @@ const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	" \x01(\x03R\x05pages\x12\x18\n" +
 	"\aindexes\x18\v \x01(\x05R\aindexes\x12 \n" +
 	"\vconstraints\x18\f \x01(\x05R\vconstraints\x12\x16\n" +
-	"\x06parent\x18\r \x01(\tR\x06parent\"i\n" +
+	"\x06parent\x18\r \x01(\tR\x06parent\x12\x12\n" +
+	"\x04rows\x18( \x01(\tR\x04rows\x12\x1a\n" +
+	"\bcaptured\x18\x14 \x01(\tR\bcaptured\x12.\n" +
+	"\x13not_captured_reason\x18\x15 \x01(\tR\x11notCapturedReason\x12\x12\n" +
+	"\x04mend\x18\x16 \x01(\tR\x04mend\x12\x19\n" +
+	"\bmend_sql\x18\x17 \x01(\tR\amendSql\x12;\n" +
+	"\n" +
+	"index_list\x18\x18 \x03(\v2\x1c.syncline.inventory.v1.IndexR\tindexList\x12J\n" +
+	"\x0fconstraint_list\x18\x19 \x03(\v2!.syncline.inventory.v1.ConstraintR\x0econstraintList\x12\x1d\n" +
+	"\n" +
+	"total_rows\x18\x1a \x01(\x03R\ttotalRows\x12\x1f\n" +
+	"\vtotal_bytes\x18\x1b \x01(\x03R\n" +
+	"totalBytes\"\xa3\x01\n" +
+	"\x05Index\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1e\n" +
+	"\n" +
+	"definition\x18\x02 \x01(\tR\n" +
+	"definition\x12\x16\n" +
+	"\x06unique\x18\x03 \x01(\bR\x06unique\x12\x18\n" +
+	"\aprimary\x18\x04 \x01(\bR\aprimary\x12\x14\n" +
+	"\x05valid\x18\x05 \x01(\bR\x05valid\x12\x1e\n" +
+	"\n" +
+	"constraint\x18\x06 \x01(\tR\n" +
+	"constraint\"r\n" +
+	"\n" +
+	"Constraint\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1e\n" +
+	"\n" +
+	"definition\x18\x03 \x01(\tR\n" +
+	"definition\x12\x1c\n" +
+	"\tvalidated\x18\x04 \x01(\bR\tvalidated\"\xc1\x01\n" +
+	"\bSequence\x12\x16\n" +
+	"\x06schema\x18\x01 \x01(\tR\x06schema\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04type\x18\x03 \x01(\tR\x04type\x12\x1f\n" +
+	"\vowner_table\x18\x04 \x01(\tR\n" +
+	"ownerTable\x12!\n" +
+	"\fowner_column\x18\x05 \x01(\tR\vownerColumn\x12\"\n" +
+	"\n" +
+	"last_value\x18\x06 \x01(\x03H\x00R\tlastValue\x88\x01\x01B\r\n" +
+	"\v_last_value\"f\n" +
+	"\x04Type\x12\x16\n" +
+	"\x06schema\x18\x01 \x01(\tR\x06schema\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x1e\n" +
+	"\n" +
+	"definition\x18\x04 \x01(\tR\n" +
+	"definition\"i\n" +
 	"\x06Column\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x19\n" +
@@ -1967,7 +2604,7 @@ const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	"\x03pid\x18\x02 \x01(\x05R\x03pid\x12\x10\n" +
 	"\x03who\x18\x03 \x01(\tR\x03who\x129\n" +
 	"\n" +
-	"start_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\"\x82\x02\n" +
+	"start_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\"\xfe\x02\n" +
 	"\bSnapshot\x12\x1f\n" +
 	"\vsnapshot_id\x18\x01 \x01(\tR\n" +
 	"snapshotId\x128\n" +
@@ -1976,7 +2613,13 @@ const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	"expireTime\x12;\n" +
 	"\vcreate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12!\n" +
-	"\factive_dumps\x18\x05 \x01(\x05R\vactiveDumps\"d\n" +
+	"\factive_dumps\x18\x05 \x01(\x05R\vactiveDumps\x12+\n" +
+	"\x03ttl\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x16\n" +
+	"\x06client\x18\v \x01(\tR\x06client\x12\x1f\n" +
+	"\vsession_pid\x18\f \x01(\rR\n" +
+	"sessionPid\x12\x14\n" +
+	"\x05reads\x18\r \x01(\x03R\x05reads\"d\n" +
 	"\x14RenewSnapshotRequest\x12\x1f\n" +
 	"\vsnapshot_id\x18\x01 \x01(\tR\n" +
 	"snapshotId\x12+\n" +
@@ -1989,7 +2632,7 @@ const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	"\x15CloseSnapshotResponse\"\x16\n" +
 	"\x14ListSnapshotsRequest\"V\n" +
 	"\x15ListSnapshotsResponse\x12=\n" +
-	"\tsnapshots\x18\x01 \x03(\v2\x1f.syncline.inventory.v1.SnapshotR\tsnapshots\"\xab\x02\n" +
+	"\tsnapshots\x18\x01 \x03(\v2\x1f.syncline.inventory.v1.SnapshotR\tsnapshots\"\xf1\x03\n" +
 	"\vDumpRequest\x12\x1f\n" +
 	"\vsnapshot_id\x18\x01 \x01(\tR\n" +
 	"snapshotId\x12\x16\n" +
@@ -2001,7 +2644,17 @@ const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	"\x06format\x18\a \x01(\x0e2!.syncline.inventory.v1.DumpFormatR\x06format\x12\x1f\n" +
 	"\vchunk_bytes\x18\b \x01(\x05R\n" +
 	"chunkBytes\x12!\n" +
-	"\fcolumn_types\x18\t \x03(\rR\vcolumnTypes\"h\n" +
+	"\fcolumn_types\x18\t \x03(\rR\vcolumnTypes\x12\x10\n" +
+	"\x03set\x18\n" +
+	" \x01(\tR\x03set\x12R\n" +
+	"\n" +
+	"parameters\x18\v \x03(\v22.syncline.inventory.v1.DumpRequest.ParametersEntryR\n" +
+	"parameters\x12\x1f\n" +
+	"\vset_version\x18\f \x01(\x03R\n" +
+	"setVersion\x1a=\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"h\n" +
 	"\fDumpResponse\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x120\n" +
 	"\x03end\x18\x02 \x01(\v2\x1e.syncline.inventory.v1.DumpEndR\x03end\x12\x12\n" +
@@ -2011,7 +2664,7 @@ const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\":\n" +
 	"\bKeyRange\x12\x14\n" +
 	"\x05after\x18\x01 \x03(\tR\x05after\x12\x18\n" +
-	"\athrough\x18\x02 \x03(\tR\athrough\"\xd3\x02\n" +
+	"\athrough\x18\x02 \x03(\tR\athrough\"\x9d\x04\n" +
 	"\x0fChecksumRequest\x12\x1f\n" +
 	"\vsnapshot_id\x18\x01 \x01(\tR\n" +
 	"snapshotId\x12\x16\n" +
@@ -2024,7 +2677,16 @@ const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	"\x0erows_per_chunk\x18\b \x01(\x03R\frowsPerChunk\x12\x16\n" +
 	"\x06chunks\x18\t \x01(\x05R\x06chunks\x12\x12\n" +
 	"\x04rows\x18\n" +
-	" \x01(\bR\x04rows\"\xbe\x01\n" +
+	" \x01(\bR\x04rows\x12\x10\n" +
+	"\x03set\x18\v \x01(\tR\x03set\x12V\n" +
+	"\n" +
+	"parameters\x18\f \x03(\v26.syncline.inventory.v1.ChecksumRequest.ParametersEntryR\n" +
+	"parameters\x12\x1f\n" +
+	"\vset_version\x18\r \x01(\x03R\n" +
+	"setVersion\x1a=\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbe\x01\n" +
 	"\x10ChecksumResponse\x12<\n" +
 	"\x06chunks\x18\x01 \x03(\v2$.syncline.inventory.v1.ChecksumChunkR\x06chunks\x126\n" +
 	"\x04rows\x18\x02 \x03(\v2\".syncline.inventory.v1.ChecksumRowR\x04rows\x124\n" +
@@ -2073,7 +2735,7 @@ func file_syncline_inventory_v1_inventory_proto_rawDescGZIP() []byte {
 }
 
 var file_syncline_inventory_v1_inventory_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_syncline_inventory_v1_inventory_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_syncline_inventory_v1_inventory_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_syncline_inventory_v1_inventory_proto_goTypes = []any{
 	(DumpFormat)(0),               // 0: syncline.inventory.v1.DumpFormat
 	(ChecksumOrder)(0),            // 1: syncline.inventory.v1.ChecksumOrder
@@ -2081,77 +2743,92 @@ var file_syncline_inventory_v1_inventory_proto_goTypes = []any{
 	(*GetInventoryRequest)(nil),   // 3: syncline.inventory.v1.GetInventoryRequest
 	(*GetInventoryResponse)(nil),  // 4: syncline.inventory.v1.GetInventoryResponse
 	(*Table)(nil),                 // 5: syncline.inventory.v1.Table
-	(*Column)(nil),                // 6: syncline.inventory.v1.Column
-	(*NotReplicated)(nil),         // 7: syncline.inventory.v1.NotReplicated
-	(*OpenSnapshotRequest)(nil),   // 8: syncline.inventory.v1.OpenSnapshotRequest
-	(*OpenSnapshotResponse)(nil),  // 9: syncline.inventory.v1.OpenSnapshotResponse
-	(*SnapshotWait)(nil),          // 10: syncline.inventory.v1.SnapshotWait
-	(*RunningTransaction)(nil),    // 11: syncline.inventory.v1.RunningTransaction
-	(*Snapshot)(nil),              // 12: syncline.inventory.v1.Snapshot
-	(*RenewSnapshotRequest)(nil),  // 13: syncline.inventory.v1.RenewSnapshotRequest
-	(*RenewSnapshotResponse)(nil), // 14: syncline.inventory.v1.RenewSnapshotResponse
-	(*CloseSnapshotRequest)(nil),  // 15: syncline.inventory.v1.CloseSnapshotRequest
-	(*CloseSnapshotResponse)(nil), // 16: syncline.inventory.v1.CloseSnapshotResponse
-	(*ListSnapshotsRequest)(nil),  // 17: syncline.inventory.v1.ListSnapshotsRequest
-	(*ListSnapshotsResponse)(nil), // 18: syncline.inventory.v1.ListSnapshotsResponse
-	(*DumpRequest)(nil),           // 19: syncline.inventory.v1.DumpRequest
-	(*DumpResponse)(nil),          // 20: syncline.inventory.v1.DumpResponse
-	(*DumpEnd)(nil),               // 21: syncline.inventory.v1.DumpEnd
-	(*KeyRange)(nil),              // 22: syncline.inventory.v1.KeyRange
-	(*ChecksumRequest)(nil),       // 23: syncline.inventory.v1.ChecksumRequest
-	(*ChecksumResponse)(nil),      // 24: syncline.inventory.v1.ChecksumResponse
-	(*ChecksumChunk)(nil),         // 25: syncline.inventory.v1.ChecksumChunk
-	(*ChecksumRow)(nil),           // 26: syncline.inventory.v1.ChecksumRow
-	(*ChecksumEnd)(nil),           // 27: syncline.inventory.v1.ChecksumEnd
-	(*v1.Position)(nil),           // 28: syncline.change.v1.Position
-	(*durationpb.Duration)(nil),   // 29: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(*Index)(nil),                 // 6: syncline.inventory.v1.Index
+	(*Constraint)(nil),            // 7: syncline.inventory.v1.Constraint
+	(*Sequence)(nil),              // 8: syncline.inventory.v1.Sequence
+	(*Type)(nil),                  // 9: syncline.inventory.v1.Type
+	(*Column)(nil),                // 10: syncline.inventory.v1.Column
+	(*NotReplicated)(nil),         // 11: syncline.inventory.v1.NotReplicated
+	(*OpenSnapshotRequest)(nil),   // 12: syncline.inventory.v1.OpenSnapshotRequest
+	(*OpenSnapshotResponse)(nil),  // 13: syncline.inventory.v1.OpenSnapshotResponse
+	(*SnapshotWait)(nil),          // 14: syncline.inventory.v1.SnapshotWait
+	(*RunningTransaction)(nil),    // 15: syncline.inventory.v1.RunningTransaction
+	(*Snapshot)(nil),              // 16: syncline.inventory.v1.Snapshot
+	(*RenewSnapshotRequest)(nil),  // 17: syncline.inventory.v1.RenewSnapshotRequest
+	(*RenewSnapshotResponse)(nil), // 18: syncline.inventory.v1.RenewSnapshotResponse
+	(*CloseSnapshotRequest)(nil),  // 19: syncline.inventory.v1.CloseSnapshotRequest
+	(*CloseSnapshotResponse)(nil), // 20: syncline.inventory.v1.CloseSnapshotResponse
+	(*ListSnapshotsRequest)(nil),  // 21: syncline.inventory.v1.ListSnapshotsRequest
+	(*ListSnapshotsResponse)(nil), // 22: syncline.inventory.v1.ListSnapshotsResponse
+	(*DumpRequest)(nil),           // 23: syncline.inventory.v1.DumpRequest
+	(*DumpResponse)(nil),          // 24: syncline.inventory.v1.DumpResponse
+	(*DumpEnd)(nil),               // 25: syncline.inventory.v1.DumpEnd
+	(*KeyRange)(nil),              // 26: syncline.inventory.v1.KeyRange
+	(*ChecksumRequest)(nil),       // 27: syncline.inventory.v1.ChecksumRequest
+	(*ChecksumResponse)(nil),      // 28: syncline.inventory.v1.ChecksumResponse
+	(*ChecksumChunk)(nil),         // 29: syncline.inventory.v1.ChecksumChunk
+	(*ChecksumRow)(nil),           // 30: syncline.inventory.v1.ChecksumRow
+	(*ChecksumEnd)(nil),           // 31: syncline.inventory.v1.ChecksumEnd
+	nil,                           // 32: syncline.inventory.v1.GetInventoryRequest.ParametersEntry
+	nil,                           // 33: syncline.inventory.v1.DumpRequest.ParametersEntry
+	nil,                           // 34: syncline.inventory.v1.ChecksumRequest.ParametersEntry
+	(*v1.Position)(nil),           // 35: syncline.change.v1.Position
+	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 37: google.protobuf.Timestamp
 }
 var file_syncline_inventory_v1_inventory_proto_depIdxs = []int32{
 	2,  // 0: syncline.inventory.v1.GetInventoryRequest.tables:type_name -> syncline.inventory.v1.TableSelection
-	28, // 1: syncline.inventory.v1.GetInventoryResponse.position:type_name -> syncline.change.v1.Position
-	5,  // 2: syncline.inventory.v1.GetInventoryResponse.tables:type_name -> syncline.inventory.v1.Table
-	7,  // 3: syncline.inventory.v1.GetInventoryResponse.not_replicated:type_name -> syncline.inventory.v1.NotReplicated
-	6,  // 4: syncline.inventory.v1.Table.columns:type_name -> syncline.inventory.v1.Column
-	29, // 5: syncline.inventory.v1.OpenSnapshotRequest.ttl:type_name -> google.protobuf.Duration
-	29, // 6: syncline.inventory.v1.OpenSnapshotRequest.wait:type_name -> google.protobuf.Duration
-	10, // 7: syncline.inventory.v1.OpenSnapshotResponse.waiting:type_name -> syncline.inventory.v1.SnapshotWait
-	12, // 8: syncline.inventory.v1.OpenSnapshotResponse.snapshot:type_name -> syncline.inventory.v1.Snapshot
-	11, // 9: syncline.inventory.v1.SnapshotWait.transactions:type_name -> syncline.inventory.v1.RunningTransaction
-	30, // 10: syncline.inventory.v1.RunningTransaction.start_time:type_name -> google.protobuf.Timestamp
-	28, // 11: syncline.inventory.v1.Snapshot.position:type_name -> syncline.change.v1.Position
-	30, // 12: syncline.inventory.v1.Snapshot.expire_time:type_name -> google.protobuf.Timestamp
-	30, // 13: syncline.inventory.v1.Snapshot.create_time:type_name -> google.protobuf.Timestamp
-	29, // 14: syncline.inventory.v1.RenewSnapshotRequest.ttl:type_name -> google.protobuf.Duration
-	12, // 15: syncline.inventory.v1.RenewSnapshotResponse.snapshot:type_name -> syncline.inventory.v1.Snapshot
-	12, // 16: syncline.inventory.v1.ListSnapshotsResponse.snapshots:type_name -> syncline.inventory.v1.Snapshot
-	0,  // 17: syncline.inventory.v1.DumpRequest.format:type_name -> syncline.inventory.v1.DumpFormat
-	21, // 18: syncline.inventory.v1.DumpResponse.end:type_name -> syncline.inventory.v1.DumpEnd
-	1,  // 19: syncline.inventory.v1.ChecksumRequest.order:type_name -> syncline.inventory.v1.ChecksumOrder
-	22, // 20: syncline.inventory.v1.ChecksumRequest.ranges:type_name -> syncline.inventory.v1.KeyRange
-	25, // 21: syncline.inventory.v1.ChecksumResponse.chunks:type_name -> syncline.inventory.v1.ChecksumChunk
-	26, // 22: syncline.inventory.v1.ChecksumResponse.rows:type_name -> syncline.inventory.v1.ChecksumRow
-	27, // 23: syncline.inventory.v1.ChecksumResponse.end:type_name -> syncline.inventory.v1.ChecksumEnd
-	22, // 24: syncline.inventory.v1.ChecksumChunk.range:type_name -> syncline.inventory.v1.KeyRange
-	3,  // 25: syncline.inventory.v1.InventoryService.GetInventory:input_type -> syncline.inventory.v1.GetInventoryRequest
-	8,  // 26: syncline.inventory.v1.InventoryService.OpenSnapshot:input_type -> syncline.inventory.v1.OpenSnapshotRequest
-	13, // 27: syncline.inventory.v1.InventoryService.RenewSnapshot:input_type -> syncline.inventory.v1.RenewSnapshotRequest
-	15, // 28: syncline.inventory.v1.InventoryService.CloseSnapshot:input_type -> syncline.inventory.v1.CloseSnapshotRequest
-	17, // 29: syncline.inventory.v1.InventoryService.ListSnapshots:input_type -> syncline.inventory.v1.ListSnapshotsRequest
-	19, // 30: syncline.inventory.v1.InventoryService.Dump:input_type -> syncline.inventory.v1.DumpRequest
-	23, // 31: syncline.inventory.v1.InventoryService.Checksum:input_type -> syncline.inventory.v1.ChecksumRequest
-	4,  // 32: syncline.inventory.v1.InventoryService.GetInventory:output_type -> syncline.inventory.v1.GetInventoryResponse
-	9,  // 33: syncline.inventory.v1.InventoryService.OpenSnapshot:output_type -> syncline.inventory.v1.OpenSnapshotResponse
-	14, // 34: syncline.inventory.v1.InventoryService.RenewSnapshot:output_type -> syncline.inventory.v1.RenewSnapshotResponse
-	16, // 35: syncline.inventory.v1.InventoryService.CloseSnapshot:output_type -> syncline.inventory.v1.CloseSnapshotResponse
-	18, // 36: syncline.inventory.v1.InventoryService.ListSnapshots:output_type -> syncline.inventory.v1.ListSnapshotsResponse
-	20, // 37: syncline.inventory.v1.InventoryService.Dump:output_type -> syncline.inventory.v1.DumpResponse
-	24, // 38: syncline.inventory.v1.InventoryService.Checksum:output_type -> syncline.inventory.v1.ChecksumResponse
-	32, // [32:39] is the sub-list for method output_type
-	25, // [25:32] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	32, // 1: syncline.inventory.v1.GetInventoryRequest.parameters:type_name -> syncline.inventory.v1.GetInventoryRequest.ParametersEntry
+	35, // 2: syncline.inventory.v1.GetInventoryResponse.position:type_name -> syncline.change.v1.Position
+	5,  // 3: syncline.inventory.v1.GetInventoryResponse.tables:type_name -> syncline.inventory.v1.Table
+	11, // 4: syncline.inventory.v1.GetInventoryResponse.not_replicated:type_name -> syncline.inventory.v1.NotReplicated
+	8,  // 5: syncline.inventory.v1.GetInventoryResponse.sequences:type_name -> syncline.inventory.v1.Sequence
+	9,  // 6: syncline.inventory.v1.GetInventoryResponse.types:type_name -> syncline.inventory.v1.Type
+	10, // 7: syncline.inventory.v1.Table.columns:type_name -> syncline.inventory.v1.Column
+	6,  // 8: syncline.inventory.v1.Table.index_list:type_name -> syncline.inventory.v1.Index
+	7,  // 9: syncline.inventory.v1.Table.constraint_list:type_name -> syncline.inventory.v1.Constraint
+	36, // 10: syncline.inventory.v1.OpenSnapshotRequest.ttl:type_name -> google.protobuf.Duration
+	36, // 11: syncline.inventory.v1.OpenSnapshotRequest.wait:type_name -> google.protobuf.Duration
+	14, // 12: syncline.inventory.v1.OpenSnapshotResponse.waiting:type_name -> syncline.inventory.v1.SnapshotWait
+	16, // 13: syncline.inventory.v1.OpenSnapshotResponse.snapshot:type_name -> syncline.inventory.v1.Snapshot
+	15, // 14: syncline.inventory.v1.SnapshotWait.transactions:type_name -> syncline.inventory.v1.RunningTransaction
+	37, // 15: syncline.inventory.v1.RunningTransaction.start_time:type_name -> google.protobuf.Timestamp
+	35, // 16: syncline.inventory.v1.Snapshot.position:type_name -> syncline.change.v1.Position
+	37, // 17: syncline.inventory.v1.Snapshot.expire_time:type_name -> google.protobuf.Timestamp
+	37, // 18: syncline.inventory.v1.Snapshot.create_time:type_name -> google.protobuf.Timestamp
+	36, // 19: syncline.inventory.v1.Snapshot.ttl:type_name -> google.protobuf.Duration
+	36, // 20: syncline.inventory.v1.RenewSnapshotRequest.ttl:type_name -> google.protobuf.Duration
+	16, // 21: syncline.inventory.v1.RenewSnapshotResponse.snapshot:type_name -> syncline.inventory.v1.Snapshot
+	16, // 22: syncline.inventory.v1.ListSnapshotsResponse.snapshots:type_name -> syncline.inventory.v1.Snapshot
+	0,  // 23: syncline.inventory.v1.DumpRequest.format:type_name -> syncline.inventory.v1.DumpFormat
+	33, // 24: syncline.inventory.v1.DumpRequest.parameters:type_name -> syncline.inventory.v1.DumpRequest.ParametersEntry
+	25, // 25: syncline.inventory.v1.DumpResponse.end:type_name -> syncline.inventory.v1.DumpEnd
+	1,  // 26: syncline.inventory.v1.ChecksumRequest.order:type_name -> syncline.inventory.v1.ChecksumOrder
+	26, // 27: syncline.inventory.v1.ChecksumRequest.ranges:type_name -> syncline.inventory.v1.KeyRange
+	34, // 28: syncline.inventory.v1.ChecksumRequest.parameters:type_name -> syncline.inventory.v1.ChecksumRequest.ParametersEntry
+	29, // 29: syncline.inventory.v1.ChecksumResponse.chunks:type_name -> syncline.inventory.v1.ChecksumChunk
+	30, // 30: syncline.inventory.v1.ChecksumResponse.rows:type_name -> syncline.inventory.v1.ChecksumRow
+	31, // 31: syncline.inventory.v1.ChecksumResponse.end:type_name -> syncline.inventory.v1.ChecksumEnd
+	26, // 32: syncline.inventory.v1.ChecksumChunk.range:type_name -> syncline.inventory.v1.KeyRange
+	3,  // 33: syncline.inventory.v1.InventoryService.GetInventory:input_type -> syncline.inventory.v1.GetInventoryRequest
+	12, // 34: syncline.inventory.v1.InventoryService.OpenSnapshot:input_type -> syncline.inventory.v1.OpenSnapshotRequest
+	17, // 35: syncline.inventory.v1.InventoryService.RenewSnapshot:input_type -> syncline.inventory.v1.RenewSnapshotRequest
+	19, // 36: syncline.inventory.v1.InventoryService.CloseSnapshot:input_type -> syncline.inventory.v1.CloseSnapshotRequest
+	21, // 37: syncline.inventory.v1.InventoryService.ListSnapshots:input_type -> syncline.inventory.v1.ListSnapshotsRequest
+	23, // 38: syncline.inventory.v1.InventoryService.Dump:input_type -> syncline.inventory.v1.DumpRequest
+	27, // 39: syncline.inventory.v1.InventoryService.Checksum:input_type -> syncline.inventory.v1.ChecksumRequest
+	4,  // 40: syncline.inventory.v1.InventoryService.GetInventory:output_type -> syncline.inventory.v1.GetInventoryResponse
+	13, // 41: syncline.inventory.v1.InventoryService.OpenSnapshot:output_type -> syncline.inventory.v1.OpenSnapshotResponse
+	18, // 42: syncline.inventory.v1.InventoryService.RenewSnapshot:output_type -> syncline.inventory.v1.RenewSnapshotResponse
+	20, // 43: syncline.inventory.v1.InventoryService.CloseSnapshot:output_type -> syncline.inventory.v1.CloseSnapshotResponse
+	22, // 44: syncline.inventory.v1.InventoryService.ListSnapshots:output_type -> syncline.inventory.v1.ListSnapshotsResponse
+	24, // 45: syncline.inventory.v1.InventoryService.Dump:output_type -> syncline.inventory.v1.DumpResponse
+	28, // 46: syncline.inventory.v1.InventoryService.Checksum:output_type -> syncline.inventory.v1.ChecksumResponse
+	40, // [40:47] is the sub-list for method output_type
+	33, // [33:40] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_syncline_inventory_v1_inventory_proto_init() }
@@ -2159,7 +2836,8 @@ func file_syncline_inventory_v1_inventory_proto_init() {
 	if File_syncline_inventory_v1_inventory_proto != nil {
 		return
 	}
-	file_syncline_inventory_v1_inventory_proto_msgTypes[7].OneofWrappers = []any{
+	file_syncline_inventory_v1_inventory_proto_msgTypes[6].OneofWrappers = []any{}
+	file_syncline_inventory_v1_inventory_proto_msgTypes[11].OneofWrappers = []any{
 		(*OpenSnapshotResponse_Waiting)(nil),
 		(*OpenSnapshotResponse_Snapshot)(nil),
 	}
@@ -2169,7 +2847,7 @@ func file_syncline_inventory_v1_inventory_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_inventory_v1_inventory_proto_rawDesc), len(file_syncline_inventory_v1_inventory_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   26,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -79,9 +79,13 @@ func (Start) EnumDescriptor() ([]byte, []int) {
 	return file_syncline_logger_v1_logger_proto_rawDescGZIP(), []int{0}
 }
 
-// GetStateRequest has no options.
+// GetStateRequest asks for the state.
 type GetStateRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Tell only of tables of this replication set; of all when empty.
+	Set string `protobuf:"bytes,1,opt,name=set,proto3" json:"set,omitempty"`
+	// Values of the set's parameters, by name.
+	Parameters    map[string]string `protobuf:"bytes,2,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -116,10 +120,24 @@ func (*GetStateRequest) Descriptor() ([]byte, []int) {
 	return file_syncline_logger_v1_logger_proto_rawDescGZIP(), []int{0}
 }
 
+func (x *GetStateRequest) GetSet() string {
+	if x != nil {
+		return x.Set
+	}
+	return ""
+}
+
+func (x *GetStateRequest) GetParameters() map[string]string {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
 // GetStateResponse is the logger's state.
 type GetStateResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "starting", "capturing", "reconnecting", "blocked" (the change log takes nothing more) or "failed".
+	// "starting", "capturing", "reconnecting", "blocked" (the change log takes nothing more), "stopped" (with StopCapture) or "failed".
 	State string `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
 	// Why it is in that state, in words; empty while all is well.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -157,8 +175,37 @@ type GetStateResponse struct {
 	Followers int32 `protobuf:"varint,18,opt,name=followers,proto3" json:"followers,omitempty"`
 	// When the primary was last heard of.
 	LastContactTime *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=last_contact_time,json=lastContactTime,proto3" json:"last_contact_time,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Following may start at or after this.
+	FirstPosition *v1.Position `protobuf:"bytes,30,opt,name=first_position,json=firstPosition,proto3" json:"first_position,omitempty"`
+	// Size of the change log.
+	StoredBytes int64 `protobuf:"varint,31,opt,name=stored_bytes,json=storedBytes,proto3" json:"stored_bytes,omitempty"`
+	// Bytes that are free on the disk of the change log; absent where that is not known.
+	FreeBytes *int64 `protobuf:"varint,32,opt,name=free_bytes,json=freeBytes,proto3,oneof" json:"free_bytes,omitempty"`
+	// How much WAL the primary keeps for the slot at most (max_slot_wal_keep_size); absent when there is no limit but the disk's. Beyond
+	// it the slot is lost, and every replica has to be copied anew.
+	WalLimitBytes *int64 `protobuf:"varint,33,opt,name=wal_limit_bytes,json=walLimitBytes,proto3,oneof" json:"wal_limit_bytes,omitempty"`
+	// How much more WAL may be written until the slot is in danger, as the primary says; absent when there is no limit.
+	WalLeftBytes *int64 `protobuf:"varint,34,opt,name=wal_left_bytes,json=walLeftBytes,proto3,oneof" json:"wal_left_bytes,omitempty"`
+	// The slot's wal_status: "reserved", "extended", "unreserved" or "lost"; empty when there is no slot.
+	SlotWalStatus string `protobuf:"bytes,35,opt,name=slot_wal_status,json=slotWalStatus,proto3" json:"slot_wal_status,omitempty"`
+	// Transactions captured in a second, over the last ten seconds.
+	TransactionsPerSecond float64 `protobuf:"fixed64,36,opt,name=transactions_per_second,json=transactionsPerSecond,proto3" json:"transactions_per_second,omitempty"`
+	// Row changes captured in a second, over the last ten seconds.
+	ChangesPerSecond float64 `protobuf:"fixed64,37,opt,name=changes_per_second,json=changesPerSecond,proto3" json:"changes_per_second,omitempty"`
+	// Bytes written to the change log in a second, over the last ten seconds.
+	LogBytesPerSecond float64 `protobuf:"fixed64,38,opt,name=log_bytes_per_second,json=logBytesPerSecond,proto3" json:"log_bytes_per_second,omitempty"`
+	// For how long the primary has had WAL that is not in the change log, in seconds; absent while that is not known.
+	LagSeconds *float64 `protobuf:"fixed64,39,opt,name=lag_seconds,json=lagSeconds,proto3,oneof" json:"lag_seconds,omitempty"`
+	// Since when capture is stopped; absent while it is not.
+	StopTime *timestamppb.Timestamp `protobuf:"bytes,40,opt,name=stop_time,json=stopTime,proto3" json:"stop_time,omitempty"`
+	// Tables that should be captured and are not; what include_tables and exclude_tables leave out is not among them.
+	UncapturedTables []*UncapturedTable `protobuf:"bytes,41,rep,name=uncaptured_tables,json=uncapturedTables,proto3" json:"uncaptured_tables,omitempty"`
+	// Transactions with an origin that were left out since the process started, see log_remote_changes.
+	RemoteTransactionsLeftOut int64 `protobuf:"varint,42,opt,name=remote_transactions_left_out,json=remoteTransactionsLeftOut,proto3" json:"remote_transactions_left_out,omitempty"`
+	// Tables of which only inserts and truncates are captured, "schema"."name".
+	InsertOnlyTables []string `protobuf:"bytes,43,rep,name=insert_only_tables,json=insertOnlyTables,proto3" json:"insert_only_tables,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *GetStateResponse) Reset() {
@@ -324,6 +371,104 @@ func (x *GetStateResponse) GetLastContactTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *GetStateResponse) GetFirstPosition() *v1.Position {
+	if x != nil {
+		return x.FirstPosition
+	}
+	return nil
+}
+
+func (x *GetStateResponse) GetStoredBytes() int64 {
+	if x != nil {
+		return x.StoredBytes
+	}
+	return 0
+}
+
+func (x *GetStateResponse) GetFreeBytes() int64 {
+	if x != nil && x.FreeBytes != nil {
+		return *x.FreeBytes
+	}
+	return 0
+}
+
+func (x *GetStateResponse) GetWalLimitBytes() int64 {
+	if x != nil && x.WalLimitBytes != nil {
+		return *x.WalLimitBytes
+	}
+	return 0
+}
+
+func (x *GetStateResponse) GetWalLeftBytes() int64 {
+	if x != nil && x.WalLeftBytes != nil {
+		return *x.WalLeftBytes
+	}
+	return 0
+}
+
+func (x *GetStateResponse) GetSlotWalStatus() string {
+	if x != nil {
+		return x.SlotWalStatus
+	}
+	return ""
+}
+
+func (x *GetStateResponse) GetTransactionsPerSecond() float64 {
+	if x != nil {
+		return x.TransactionsPerSecond
+	}
+	return 0
+}
+
+func (x *GetStateResponse) GetChangesPerSecond() float64 {
+	if x != nil {
+		return x.ChangesPerSecond
+	}
+	return 0
+}
+
+func (x *GetStateResponse) GetLogBytesPerSecond() float64 {
+	if x != nil {
+		return x.LogBytesPerSecond
+	}
+	return 0
+}
+
+func (x *GetStateResponse) GetLagSeconds() float64 {
+	if x != nil && x.LagSeconds != nil {
+		return *x.LagSeconds
+	}
+	return 0
+}
+
+func (x *GetStateResponse) GetStopTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StopTime
+	}
+	return nil
+}
+
+func (x *GetStateResponse) GetUncapturedTables() []*UncapturedTable {
+	if x != nil {
+		return x.UncapturedTables
+	}
+	return nil
+}
+
+func (x *GetStateResponse) GetRemoteTransactionsLeftOut() int64 {
+	if x != nil {
+		return x.RemoteTransactionsLeftOut
+	}
+	return 0
+}
+
+func (x *GetStateResponse) GetInsertOnlyTables() []string {
+	if x != nil {
+		return x.InsertOnlyTables
+	}
+	return nil
+}
+
 // GetRangesRequest has no options.
 type GetRangesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -379,7 +524,13 @@ type GetRangesResponse struct {
 	// When the oldest block was stored.
 	FirstTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=first_time,json=firstTime,proto3" json:"first_time,omitempty"`
 	// When the newest block was stored.
-	LastTime      *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=last_time,json=lastTime,proto3" json:"last_time,omitempty"`
+	LastTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=last_time,json=lastTime,proto3" json:"last_time,omitempty"`
+	// Number of blocks.
+	Blocks int64 `protobuf:"varint,20,opt,name=blocks,proto3" json:"blocks,omitempty"`
+	// Commit time of the last transaction in the log; absent if there is none.
+	LastCommitTime *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=last_commit_time,json=lastCommitTime,proto3" json:"last_commit_time,omitempty"`
+	// Where the log would begin by its age and size alone: what lies before is kept for followers. Not above first_lsn if nothing is.
+	RetentionLsn  uint64 `protobuf:"varint,22,opt,name=retention_lsn,json=retentionLsn,proto3" json:"retention_lsn,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -470,6 +621,27 @@ func (x *GetRangesResponse) GetLastTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *GetRangesResponse) GetBlocks() int64 {
+	if x != nil {
+		return x.Blocks
+	}
+	return 0
+}
+
+func (x *GetRangesResponse) GetLastCommitTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastCommitTime
+	}
+	return nil
+}
+
+func (x *GetRangesResponse) GetRetentionLsn() uint64 {
+	if x != nil {
+		return x.RetentionLsn
+	}
+	return 0
+}
+
 // FollowRequest asks for transactions.
 type FollowRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -487,7 +659,16 @@ type FollowRequest struct {
 	// more of them. REST serves single records, and ends with exactly this many.
 	Limit int64 `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"`
 	// End the stream once nothing has come for this long, at most 1 h; 0 s ends it at the log's head. It follows for ever when not set.
-	Wait          *durationpb.Duration `protobuf:"bytes,7,opt,name=wait,proto3" json:"wait,omitempty"`
+	Wait *durationpb.Duration `protobuf:"bytes,7,opt,name=wait,proto3" json:"wait,omitempty"`
+	// Serve only what this replication set selects; everything when empty. Rows that enter the set come as inserts, rows that leave it as
+	// deletes, and transactions without anything of the set do not come. Block numbers are the stream's own then.
+	Set string `protobuf:"bytes,8,opt,name=set,proto3" json:"set,omitempty"`
+	// Values of the set's parameters, by name.
+	Parameters map[string]string `protobuf:"bytes,9,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The version of the set that is expected: FAILED_PRECONDITION with reason SET_CHANGED if it is another one. 0 takes the present one.
+	SetVersion int64 `protobuf:"varint,10,opt,name=set_version,json=setVersion,proto3" json:"set_version,omitempty"`
+	// Serve only what this selects, as if there were such a set. Not together with set.
+	Selection     *SetSpec `protobuf:"bytes,11,opt,name=selection,proto3" json:"selection,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -567,6 +748,34 @@ func (x *FollowRequest) GetLimit() int64 {
 func (x *FollowRequest) GetWait() *durationpb.Duration {
 	if x != nil {
 		return x.Wait
+	}
+	return nil
+}
+
+func (x *FollowRequest) GetSet() string {
+	if x != nil {
+		return x.Set
+	}
+	return ""
+}
+
+func (x *FollowRequest) GetParameters() map[string]string {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
+func (x *FollowRequest) GetSetVersion() int64 {
+	if x != nil {
+		return x.SetVersion
+	}
+	return 0
+}
+
+func (x *FollowRequest) GetSelection() *SetSpec {
+	if x != nil {
+		return x.Selection
 	}
 	return nil
 }
@@ -713,7 +922,9 @@ type Started struct {
 	// Transactions after this position follow.
 	Position *v1.Position `protobuf:"bytes,1,opt,name=position,proto3" json:"position,omitempty"`
 	// Server id of the primary.
-	ServerId      string `protobuf:"bytes,2,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
+	ServerId string `protobuf:"bytes,2,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
+	// Version of the set that is served; 0 without a set.
+	SetVersion    int64 `protobuf:"varint,3,opt,name=set_version,json=setVersion,proto3" json:"set_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -760,6 +971,13 @@ func (x *Started) GetServerId() string {
 		return x.ServerId
 	}
 	return ""
+}
+
+func (x *Started) GetSetVersion() int64 {
+	if x != nil {
+		return x.SetVersion
+	}
+	return 0
 }
 
 // Ended says where a bounded stream ends, so that the next one can go on from there.
@@ -1091,8 +1309,19 @@ type Follower struct {
 	LagBytes int64 `protobuf:"varint,6,opt,name=lag_bytes,json=lagBytes,proto3" json:"lag_bytes,omitempty"`
 	// When it was last heard of.
 	LastContactTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_contact_time,json=lastContactTime,proto3" json:"last_contact_time,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// "following"; "away": it is not connected, and what it has not applied is kept for it; "silent": not heard of for longer than
+	// follower_timeout, so that nothing is kept; "lost": what it needs is no longer in the log.
+	State string `protobuf:"bytes,20,opt,name=state,proto3" json:"state,omitempty"`
+	// What stands in its way or soon will; empty while all is well.
+	Reason string `protobuf:"bytes,21,opt,name=reason,proto3" json:"reason,omitempty"`
+	// For how long the log has had something that it has not applied (else: was not sent), in seconds; absent where that is not known.
+	LagSeconds *float64 `protobuf:"fixed64,22,opt,name=lag_seconds,json=lagSeconds,proto3,oneof" json:"lag_seconds,omitempty"`
+	// Bytes of WAL that it applied (else: was sent) in a second, over the last ten seconds.
+	BytesPerSecond float64 `protobuf:"fixed64,23,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"`
+	// Since when it is connected; absent while it is not.
+	ConnectTime   *timestamppb.Timestamp `protobuf:"bytes,24,opt,name=connect_time,json=connectTime,proto3" json:"connect_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Follower) Reset() {
@@ -1170,6 +1399,41 @@ func (x *Follower) GetLagBytes() int64 {
 func (x *Follower) GetLastContactTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.LastContactTime
+	}
+	return nil
+}
+
+func (x *Follower) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Follower) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Follower) GetLagSeconds() float64 {
+	if x != nil && x.LagSeconds != nil {
+		return *x.LagSeconds
+	}
+	return 0
+}
+
+func (x *Follower) GetBytesPerSecond() float64 {
+	if x != nil {
+		return x.BytesPerSecond
+	}
+	return 0
+}
+
+func (x *Follower) GetConnectTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ConnectTime
 	}
 	return nil
 }
@@ -1340,12 +1604,185 @@ func (x *EmitBarrierResponse) GetPosition() *v1.Position {
 	return nil
 }
 
+// StartCaptureRequest has no options.
+type StartCaptureRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartCaptureRequest) Reset() {
+	*x = StartCaptureRequest{}
+	mi := &file_syncline_logger_v1_logger_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartCaptureRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartCaptureRequest) ProtoMessage() {}
+
+func (x *StartCaptureRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_logger_v1_logger_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartCaptureRequest.ProtoReflect.Descriptor instead.
+func (*StartCaptureRequest) Descriptor() ([]byte, []int) {
+	return file_syncline_logger_v1_logger_proto_rawDescGZIP(), []int{18}
+}
+
+// StartCaptureResponse tells how capture is.
+type StartCaptureResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The state after the call: capture is being started, or runs.
+	State         *GetStateResponse `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartCaptureResponse) Reset() {
+	*x = StartCaptureResponse{}
+	mi := &file_syncline_logger_v1_logger_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartCaptureResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartCaptureResponse) ProtoMessage() {}
+
+func (x *StartCaptureResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_logger_v1_logger_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartCaptureResponse.ProtoReflect.Descriptor instead.
+func (*StartCaptureResponse) Descriptor() ([]byte, []int) {
+	return file_syncline_logger_v1_logger_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *StartCaptureResponse) GetState() *GetStateResponse {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+// StopCaptureRequest has no options.
+type StopCaptureRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StopCaptureRequest) Reset() {
+	*x = StopCaptureRequest{}
+	mi := &file_syncline_logger_v1_logger_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StopCaptureRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StopCaptureRequest) ProtoMessage() {}
+
+func (x *StopCaptureRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_logger_v1_logger_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StopCaptureRequest.ProtoReflect.Descriptor instead.
+func (*StopCaptureRequest) Descriptor() ([]byte, []int) {
+	return file_syncline_logger_v1_logger_proto_rawDescGZIP(), []int{20}
+}
+
+// StopCaptureResponse tells how capture is.
+type StopCaptureResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The state after the call: stopped, with the WAL that is kept meanwhile. "stopping" if capture could not end in time: it does soon.
+	State         *GetStateResponse `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StopCaptureResponse) Reset() {
+	*x = StopCaptureResponse{}
+	mi := &file_syncline_logger_v1_logger_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StopCaptureResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StopCaptureResponse) ProtoMessage() {}
+
+func (x *StopCaptureResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_logger_v1_logger_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StopCaptureResponse.ProtoReflect.Descriptor instead.
+func (*StopCaptureResponse) Descriptor() ([]byte, []int) {
+	return file_syncline_logger_v1_logger_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *StopCaptureResponse) GetState() *GetStateResponse {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
 var File_syncline_logger_v1_logger_proto protoreflect.FileDescriptor
 
 const file_syncline_logger_v1_logger_proto_rawDesc = "" +
 	"\n" +
-	"\x1fsyncline/logger/v1/logger.proto\x12\x12syncline.logger.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\"\x11\n" +
-	"\x0fGetStateRequest\"\xc3\x05\n" +
+	"\x1fsyncline/logger/v1/logger.proto\x12\x12syncline.logger.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\x1a syncline/logger/v1/control.proto\x1a syncline/logger/v1/updates.proto\x1a\x1csyncline/logger/v1/set.proto\"\xb7\x01\n" +
+	"\x0fGetStateRequest\x12\x10\n" +
+	"\x03set\x18\x01 \x01(\tR\x03set\x12S\n" +
+	"\n" +
+	"parameters\x18\x02 \x03(\v23.syncline.logger.v1.GetStateRequest.ParametersEntryR\n" +
+	"parameters\x1a=\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xcc\v\n" +
 	"\x10GetStateResponse\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1f\n" +
@@ -1367,8 +1804,28 @@ const file_syncline_logger_v1_logger_proto_rawDesc = "" +
 	"\x06tables\x18\x10 \x03(\tR\x06tables\x12\x1a\n" +
 	"\bwarnings\x18\x11 \x03(\tR\bwarnings\x12\x1c\n" +
 	"\tfollowers\x18\x12 \x01(\x05R\tfollowers\x12F\n" +
-	"\x11last_contact_time\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\x0flastContactTime\"\x12\n" +
-	"\x10GetRangesRequest\"\xac\x02\n" +
+	"\x11last_contact_time\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\x0flastContactTime\x12C\n" +
+	"\x0efirst_position\x18\x1e \x01(\v2\x1c.syncline.change.v1.PositionR\rfirstPosition\x12!\n" +
+	"\fstored_bytes\x18\x1f \x01(\x03R\vstoredBytes\x12\"\n" +
+	"\n" +
+	"free_bytes\x18  \x01(\x03H\x00R\tfreeBytes\x88\x01\x01\x12+\n" +
+	"\x0fwal_limit_bytes\x18! \x01(\x03H\x01R\rwalLimitBytes\x88\x01\x01\x12)\n" +
+	"\x0ewal_left_bytes\x18\" \x01(\x03H\x02R\fwalLeftBytes\x88\x01\x01\x12&\n" +
+	"\x0fslot_wal_status\x18# \x01(\tR\rslotWalStatus\x126\n" +
+	"\x17transactions_per_second\x18$ \x01(\x01R\x15transactionsPerSecond\x12,\n" +
+	"\x12changes_per_second\x18% \x01(\x01R\x10changesPerSecond\x12/\n" +
+	"\x14log_bytes_per_second\x18& \x01(\x01R\x11logBytesPerSecond\x12$\n" +
+	"\vlag_seconds\x18' \x01(\x01H\x03R\n" +
+	"lagSeconds\x88\x01\x01\x127\n" +
+	"\tstop_time\x18( \x01(\v2\x1a.google.protobuf.TimestampR\bstopTime\x12P\n" +
+	"\x11uncaptured_tables\x18) \x03(\v2#.syncline.logger.v1.UncapturedTableR\x10uncapturedTables\x12?\n" +
+	"\x1cremote_transactions_left_out\x18* \x01(\x03R\x19remoteTransactionsLeftOut\x12,\n" +
+	"\x12insert_only_tables\x18+ \x03(\tR\x10insertOnlyTablesB\r\n" +
+	"\v_free_bytesB\x12\n" +
+	"\x10_wal_limit_bytesB\x11\n" +
+	"\x0f_wal_left_bytesB\x0e\n" +
+	"\f_lag_seconds\"\x12\n" +
+	"\x10GetRangesRequest\"\xaf\x03\n" +
 	"\x11GetRangesResponse\x12\x15\n" +
 	"\x06log_id\x18\x01 \x01(\tR\x05logId\x12\x1b\n" +
 	"\tfirst_lsn\x18\x02 \x01(\x04R\bfirstLsn\x12\x19\n" +
@@ -1380,7 +1837,10 @@ const file_syncline_logger_v1_logger_proto_rawDesc = "" +
 	"\x05bytes\x18\x06 \x01(\x03R\x05bytes\x129\n" +
 	"\n" +
 	"first_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tfirstTime\x127\n" +
-	"\tlast_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\"\xab\x02\n" +
+	"\tlast_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\x12\x16\n" +
+	"\x06blocks\x18\x14 \x01(\x03R\x06blocks\x12D\n" +
+	"\x10last_commit_time\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\x0elastCommitTime\x12#\n" +
+	"\rretention_lsn\x18\x16 \x01(\x04R\fretentionLsn\"\xab\x04\n" +
 	"\rFollowRequest\x128\n" +
 	"\bposition\x18\x01 \x01(\v2\x1c.syncline.change.v1.PositionR\bposition\x12/\n" +
 	"\x05start\x18\x02 \x01(\x0e2\x19.syncline.logger.v1.StartR\x05start\x12\x1a\n" +
@@ -1388,17 +1848,30 @@ const file_syncline_logger_v1_logger_proto_rawDesc = "" +
 	"\theartbeat\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\theartbeat\x12\x15\n" +
 	"\x06to_lsn\x18\x05 \x01(\x04R\x05toLsn\x12\x14\n" +
 	"\x05limit\x18\x06 \x01(\x03R\x05limit\x12-\n" +
-	"\x04wait\x18\a \x01(\v2\x19.google.protobuf.DurationR\x04wait\"\xb3\x02\n" +
+	"\x04wait\x18\a \x01(\v2\x19.google.protobuf.DurationR\x04wait\x12\x10\n" +
+	"\x03set\x18\b \x01(\tR\x03set\x12Q\n" +
+	"\n" +
+	"parameters\x18\t \x03(\v21.syncline.logger.v1.FollowRequest.ParametersEntryR\n" +
+	"parameters\x12\x1f\n" +
+	"\vset_version\x18\n" +
+	" \x01(\x03R\n" +
+	"setVersion\x129\n" +
+	"\tselection\x18\v \x01(\v2\x1b.syncline.logger.v1.SetSpecR\tselection\x1a=\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb3\x02\n" +
 	"\x0eFollowResponse\x127\n" +
 	"\astarted\x18\x01 \x01(\v2\x1b.syncline.logger.v1.StartedH\x00R\astarted\x12:\n" +
 	"\brelation\x18\x02 \x01(\v2\x1c.syncline.change.v1.RelationH\x00R\brelation\x121\n" +
 	"\x05block\x18\x03 \x01(\v2\x19.syncline.change.v1.BlockH\x00R\x05block\x12=\n" +
 	"\theartbeat\x18\x04 \x01(\v2\x1d.syncline.logger.v1.HeartbeatH\x00R\theartbeat\x121\n" +
 	"\x05ended\x18\x05 \x01(\v2\x19.syncline.logger.v1.EndedH\x00R\x05endedB\a\n" +
-	"\x05event\"`\n" +
+	"\x05event\"\x81\x01\n" +
 	"\aStarted\x128\n" +
 	"\bposition\x18\x01 \x01(\v2\x1c.syncline.change.v1.PositionR\bposition\x12\x1b\n" +
-	"\tserver_id\x18\x02 \x01(\tR\bserverId\"r\n" +
+	"\tserver_id\x18\x02 \x01(\tR\bserverId\x12\x1f\n" +
+	"\vset_version\x18\x03 \x01(\x03R\n" +
+	"setVersion\"r\n" +
 	"\x05Ended\x128\n" +
 	"\bposition\x18\x01 \x01(\v2\x1c.syncline.change.v1.PositionR\bposition\x12\x12\n" +
 	"\x04more\x18\x02 \x01(\bR\x04more\x12\x1b\n" +
@@ -1415,7 +1888,7 @@ const file_syncline_logger_v1_logger_proto_rawDesc = "" +
 	"\x15ReportAppliedResponse\"\x16\n" +
 	"\x14ListFollowersRequest\"S\n" +
 	"\x15ListFollowersResponse\x12:\n" +
-	"\tfollowers\x18\x01 \x03(\v2\x1c.syncline.logger.v1.FollowerR\tfollowers\"\xa5\x02\n" +
+	"\tfollowers\x18\x01 \x03(\v2\x1c.syncline.logger.v1.FollowerR\tfollowers\"\xf2\x03\n" +
 	"\bFollower\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\tconnected\x18\x02 \x01(\bR\tconnected\x12\x18\n" +
@@ -1423,17 +1896,30 @@ const file_syncline_logger_v1_logger_proto_rawDesc = "" +
 	"\x04sent\x18\x04 \x01(\v2\x1c.syncline.change.v1.PositionR\x04sent\x126\n" +
 	"\aapplied\x18\x05 \x01(\v2\x1c.syncline.change.v1.PositionR\aapplied\x12\x1b\n" +
 	"\tlag_bytes\x18\x06 \x01(\x03R\blagBytes\x12F\n" +
-	"\x11last_contact_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x0flastContactTime\"3\n" +
+	"\x11last_contact_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x0flastContactTime\x12\x14\n" +
+	"\x05state\x18\x14 \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\x15 \x01(\tR\x06reason\x12$\n" +
+	"\vlag_seconds\x18\x16 \x01(\x01H\x00R\n" +
+	"lagSeconds\x88\x01\x01\x12(\n" +
+	"\x10bytes_per_second\x18\x17 \x01(\x01R\x0ebytesPerSecond\x12=\n" +
+	"\fconnect_time\x18\x18 \x01(\v2\x1a.google.protobuf.TimestampR\vconnectTimeB\x0e\n" +
+	"\f_lag_seconds\"3\n" +
 	"\x15DeleteFollowerRequest\x12\x1a\n" +
 	"\bfollower\x18\x01 \x01(\tR\bfollower\"\x18\n" +
 	"\x16DeleteFollowerResponse\"\x14\n" +
 	"\x12EmitBarrierRequest\"O\n" +
 	"\x13EmitBarrierResponse\x128\n" +
-	"\bposition\x18\x01 \x01(\v2\x1c.syncline.change.v1.PositionR\bposition*A\n" +
+	"\bposition\x18\x01 \x01(\v2\x1c.syncline.change.v1.PositionR\bposition\"\x15\n" +
+	"\x13StartCaptureRequest\"R\n" +
+	"\x14StartCaptureResponse\x12:\n" +
+	"\x05state\x18\x01 \x01(\v2$.syncline.logger.v1.GetStateResponseR\x05state\"\x14\n" +
+	"\x12StopCaptureRequest\"Q\n" +
+	"\x13StopCaptureResponse\x12:\n" +
+	"\x05state\x18\x01 \x01(\v2$.syncline.logger.v1.GetStateResponseR\x05state*A\n" +
 	"\x05Start\x12\x15\n" +
 	"\x11START_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSTART_EARLIEST\x10\x01\x12\r\n" +
-	"\tSTART_NOW\x10\x022\xa8\x05\n" +
+	"\tSTART_NOW\x10\x022\xcd\f\n" +
 	"\rLoggerService\x12U\n" +
 	"\bGetState\x12#.syncline.logger.v1.GetStateRequest\x1a$.syncline.logger.v1.GetStateResponse\x12X\n" +
 	"\tGetRanges\x12$.syncline.logger.v1.GetRangesRequest\x1a%.syncline.logger.v1.GetRangesResponse\x12Q\n" +
@@ -1441,7 +1927,17 @@ const file_syncline_logger_v1_logger_proto_rawDesc = "" +
 	"\rReportApplied\x12(.syncline.logger.v1.ReportAppliedRequest\x1a).syncline.logger.v1.ReportAppliedResponse\x12d\n" +
 	"\rListFollowers\x12(.syncline.logger.v1.ListFollowersRequest\x1a).syncline.logger.v1.ListFollowersResponse\x12g\n" +
 	"\x0eDeleteFollower\x12).syncline.logger.v1.DeleteFollowerRequest\x1a*.syncline.logger.v1.DeleteFollowerResponse\x12^\n" +
-	"\vEmitBarrier\x12&.syncline.logger.v1.EmitBarrierRequest\x1a'.syncline.logger.v1.EmitBarrierResponseBBZ@github.com/seed0419d559/syncline/gen/syncline/logger/v1;loggerv1b\x06proto3"
+	"\vEmitBarrier\x12&.syncline.logger.v1.EmitBarrierRequest\x1a'.syncline.logger.v1.EmitBarrierResponse\x12X\n" +
+	"\tGetConfig\x12$.syncline.logger.v1.GetConfigRequest\x1a%.syncline.logger.v1.GetConfigResponse\x12a\n" +
+	"\fUpdateConfig\x12'.syncline.logger.v1.UpdateConfigRequest\x1a(.syncline.logger.v1.UpdateConfigResponse\x12a\n" +
+	"\fStartCapture\x12'.syncline.logger.v1.StartCaptureRequest\x1a(.syncline.logger.v1.StartCaptureResponse\x12^\n" +
+	"\vStopCapture\x12&.syncline.logger.v1.StopCaptureRequest\x1a'.syncline.logger.v1.StopCaptureResponse\x12m\n" +
+	"\x10ListUpdatedSince\x12+.syncline.logger.v1.ListUpdatedSinceRequest\x1a,.syncline.logger.v1.ListUpdatedSinceResponse\x12X\n" +
+	"\tCreateSet\x12$.syncline.logger.v1.CreateSetRequest\x1a%.syncline.logger.v1.CreateSetResponse\x12O\n" +
+	"\x06GetSet\x12!.syncline.logger.v1.GetSetRequest\x1a\".syncline.logger.v1.GetSetResponse\x12U\n" +
+	"\bListSets\x12#.syncline.logger.v1.ListSetsRequest\x1a$.syncline.logger.v1.ListSetsResponse\x12X\n" +
+	"\tUpdateSet\x12$.syncline.logger.v1.UpdateSetRequest\x1a%.syncline.logger.v1.UpdateSetResponse\x12X\n" +
+	"\tDeleteSet\x12$.syncline.logger.v1.DeleteSetRequest\x1a%.syncline.logger.v1.DeleteSetResponseBBZ@github.com/seed0419d559/syncline/gen/syncline/logger/v1;loggerv1b\x06proto3"
 
 var (
 	file_syncline_logger_v1_logger_proto_rawDescOnce sync.Once
@@ -1456,77 +1952,131 @@ func file_syncline_logger_v1_logger_proto_rawDescGZIP() []byte {
 }
 
 var file_syncline_logger_v1_logger_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_syncline_logger_v1_logger_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_syncline_logger_v1_logger_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_syncline_logger_v1_logger_proto_goTypes = []any{
-	(Start)(0),                     // 0: syncline.logger.v1.Start
-	(*GetStateRequest)(nil),        // 1: syncline.logger.v1.GetStateRequest
-	(*GetStateResponse)(nil),       // 2: syncline.logger.v1.GetStateResponse
-	(*GetRangesRequest)(nil),       // 3: syncline.logger.v1.GetRangesRequest
-	(*GetRangesResponse)(nil),      // 4: syncline.logger.v1.GetRangesResponse
-	(*FollowRequest)(nil),          // 5: syncline.logger.v1.FollowRequest
-	(*FollowResponse)(nil),         // 6: syncline.logger.v1.FollowResponse
-	(*Started)(nil),                // 7: syncline.logger.v1.Started
-	(*Ended)(nil),                  // 8: syncline.logger.v1.Ended
-	(*Heartbeat)(nil),              // 9: syncline.logger.v1.Heartbeat
-	(*ReportAppliedRequest)(nil),   // 10: syncline.logger.v1.ReportAppliedRequest
-	(*ReportAppliedResponse)(nil),  // 11: syncline.logger.v1.ReportAppliedResponse
-	(*ListFollowersRequest)(nil),   // 12: syncline.logger.v1.ListFollowersRequest
-	(*ListFollowersResponse)(nil),  // 13: syncline.logger.v1.ListFollowersResponse
-	(*Follower)(nil),               // 14: syncline.logger.v1.Follower
-	(*DeleteFollowerRequest)(nil),  // 15: syncline.logger.v1.DeleteFollowerRequest
-	(*DeleteFollowerResponse)(nil), // 16: syncline.logger.v1.DeleteFollowerResponse
-	(*EmitBarrierRequest)(nil),     // 17: syncline.logger.v1.EmitBarrierRequest
-	(*EmitBarrierResponse)(nil),    // 18: syncline.logger.v1.EmitBarrierResponse
-	(*v1.Position)(nil),            // 19: syncline.change.v1.Position
-	(*timestamppb.Timestamp)(nil),  // 20: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 21: google.protobuf.Duration
-	(*v1.Relation)(nil),            // 22: syncline.change.v1.Relation
-	(*v1.Block)(nil),               // 23: syncline.change.v1.Block
+	(Start)(0),                       // 0: syncline.logger.v1.Start
+	(*GetStateRequest)(nil),          // 1: syncline.logger.v1.GetStateRequest
+	(*GetStateResponse)(nil),         // 2: syncline.logger.v1.GetStateResponse
+	(*GetRangesRequest)(nil),         // 3: syncline.logger.v1.GetRangesRequest
+	(*GetRangesResponse)(nil),        // 4: syncline.logger.v1.GetRangesResponse
+	(*FollowRequest)(nil),            // 5: syncline.logger.v1.FollowRequest
+	(*FollowResponse)(nil),           // 6: syncline.logger.v1.FollowResponse
+	(*Started)(nil),                  // 7: syncline.logger.v1.Started
+	(*Ended)(nil),                    // 8: syncline.logger.v1.Ended
+	(*Heartbeat)(nil),                // 9: syncline.logger.v1.Heartbeat
+	(*ReportAppliedRequest)(nil),     // 10: syncline.logger.v1.ReportAppliedRequest
+	(*ReportAppliedResponse)(nil),    // 11: syncline.logger.v1.ReportAppliedResponse
+	(*ListFollowersRequest)(nil),     // 12: syncline.logger.v1.ListFollowersRequest
+	(*ListFollowersResponse)(nil),    // 13: syncline.logger.v1.ListFollowersResponse
+	(*Follower)(nil),                 // 14: syncline.logger.v1.Follower
+	(*DeleteFollowerRequest)(nil),    // 15: syncline.logger.v1.DeleteFollowerRequest
+	(*DeleteFollowerResponse)(nil),   // 16: syncline.logger.v1.DeleteFollowerResponse
+	(*EmitBarrierRequest)(nil),       // 17: syncline.logger.v1.EmitBarrierRequest
+	(*EmitBarrierResponse)(nil),      // 18: syncline.logger.v1.EmitBarrierResponse
+	(*StartCaptureRequest)(nil),      // 19: syncline.logger.v1.StartCaptureRequest
+	(*StartCaptureResponse)(nil),     // 20: syncline.logger.v1.StartCaptureResponse
+	(*StopCaptureRequest)(nil),       // 21: syncline.logger.v1.StopCaptureRequest
+	(*StopCaptureResponse)(nil),      // 22: syncline.logger.v1.StopCaptureResponse
+	nil,                              // 23: syncline.logger.v1.GetStateRequest.ParametersEntry
+	nil,                              // 24: syncline.logger.v1.FollowRequest.ParametersEntry
+	(*v1.Position)(nil),              // 25: syncline.change.v1.Position
+	(*timestamppb.Timestamp)(nil),    // 26: google.protobuf.Timestamp
+	(*UncapturedTable)(nil),          // 27: syncline.logger.v1.UncapturedTable
+	(*durationpb.Duration)(nil),      // 28: google.protobuf.Duration
+	(*SetSpec)(nil),                  // 29: syncline.logger.v1.SetSpec
+	(*v1.Relation)(nil),              // 30: syncline.change.v1.Relation
+	(*v1.Block)(nil),                 // 31: syncline.change.v1.Block
+	(*GetConfigRequest)(nil),         // 32: syncline.logger.v1.GetConfigRequest
+	(*UpdateConfigRequest)(nil),      // 33: syncline.logger.v1.UpdateConfigRequest
+	(*ListUpdatedSinceRequest)(nil),  // 34: syncline.logger.v1.ListUpdatedSinceRequest
+	(*CreateSetRequest)(nil),         // 35: syncline.logger.v1.CreateSetRequest
+	(*GetSetRequest)(nil),            // 36: syncline.logger.v1.GetSetRequest
+	(*ListSetsRequest)(nil),          // 37: syncline.logger.v1.ListSetsRequest
+	(*UpdateSetRequest)(nil),         // 38: syncline.logger.v1.UpdateSetRequest
+	(*DeleteSetRequest)(nil),         // 39: syncline.logger.v1.DeleteSetRequest
+	(*GetConfigResponse)(nil),        // 40: syncline.logger.v1.GetConfigResponse
+	(*UpdateConfigResponse)(nil),     // 41: syncline.logger.v1.UpdateConfigResponse
+	(*ListUpdatedSinceResponse)(nil), // 42: syncline.logger.v1.ListUpdatedSinceResponse
+	(*CreateSetResponse)(nil),        // 43: syncline.logger.v1.CreateSetResponse
+	(*GetSetResponse)(nil),           // 44: syncline.logger.v1.GetSetResponse
+	(*ListSetsResponse)(nil),         // 45: syncline.logger.v1.ListSetsResponse
+	(*UpdateSetResponse)(nil),        // 46: syncline.logger.v1.UpdateSetResponse
+	(*DeleteSetResponse)(nil),        // 47: syncline.logger.v1.DeleteSetResponse
 }
 var file_syncline_logger_v1_logger_proto_depIdxs = []int32{
-	19, // 0: syncline.logger.v1.GetStateResponse.position:type_name -> syncline.change.v1.Position
-	20, // 1: syncline.logger.v1.GetStateResponse.last_commit_time:type_name -> google.protobuf.Timestamp
-	20, // 2: syncline.logger.v1.GetStateResponse.last_contact_time:type_name -> google.protobuf.Timestamp
-	20, // 3: syncline.logger.v1.GetRangesResponse.first_time:type_name -> google.protobuf.Timestamp
-	20, // 4: syncline.logger.v1.GetRangesResponse.last_time:type_name -> google.protobuf.Timestamp
-	19, // 5: syncline.logger.v1.FollowRequest.position:type_name -> syncline.change.v1.Position
-	0,  // 6: syncline.logger.v1.FollowRequest.start:type_name -> syncline.logger.v1.Start
-	21, // 7: syncline.logger.v1.FollowRequest.heartbeat:type_name -> google.protobuf.Duration
-	21, // 8: syncline.logger.v1.FollowRequest.wait:type_name -> google.protobuf.Duration
-	7,  // 9: syncline.logger.v1.FollowResponse.started:type_name -> syncline.logger.v1.Started
-	22, // 10: syncline.logger.v1.FollowResponse.relation:type_name -> syncline.change.v1.Relation
-	23, // 11: syncline.logger.v1.FollowResponse.block:type_name -> syncline.change.v1.Block
-	9,  // 12: syncline.logger.v1.FollowResponse.heartbeat:type_name -> syncline.logger.v1.Heartbeat
-	8,  // 13: syncline.logger.v1.FollowResponse.ended:type_name -> syncline.logger.v1.Ended
-	19, // 14: syncline.logger.v1.Started.position:type_name -> syncline.change.v1.Position
-	19, // 15: syncline.logger.v1.Ended.position:type_name -> syncline.change.v1.Position
-	19, // 16: syncline.logger.v1.Heartbeat.head:type_name -> syncline.change.v1.Position
-	20, // 17: syncline.logger.v1.Heartbeat.time:type_name -> google.protobuf.Timestamp
-	19, // 18: syncline.logger.v1.ReportAppliedRequest.position:type_name -> syncline.change.v1.Position
-	14, // 19: syncline.logger.v1.ListFollowersResponse.followers:type_name -> syncline.logger.v1.Follower
-	19, // 20: syncline.logger.v1.Follower.sent:type_name -> syncline.change.v1.Position
-	19, // 21: syncline.logger.v1.Follower.applied:type_name -> syncline.change.v1.Position
-	20, // 22: syncline.logger.v1.Follower.last_contact_time:type_name -> google.protobuf.Timestamp
-	19, // 23: syncline.logger.v1.EmitBarrierResponse.position:type_name -> syncline.change.v1.Position
-	1,  // 24: syncline.logger.v1.LoggerService.GetState:input_type -> syncline.logger.v1.GetStateRequest
-	3,  // 25: syncline.logger.v1.LoggerService.GetRanges:input_type -> syncline.logger.v1.GetRangesRequest
-	5,  // 26: syncline.logger.v1.LoggerService.Follow:input_type -> syncline.logger.v1.FollowRequest
-	10, // 27: syncline.logger.v1.LoggerService.ReportApplied:input_type -> syncline.logger.v1.ReportAppliedRequest
-	12, // 28: syncline.logger.v1.LoggerService.ListFollowers:input_type -> syncline.logger.v1.ListFollowersRequest
-	15, // 29: syncline.logger.v1.LoggerService.DeleteFollower:input_type -> syncline.logger.v1.DeleteFollowerRequest
-	17, // 30: syncline.logger.v1.LoggerService.EmitBarrier:input_type -> syncline.logger.v1.EmitBarrierRequest
-	2,  // 31: syncline.logger.v1.LoggerService.GetState:output_type -> syncline.logger.v1.GetStateResponse
-	4,  // 32: syncline.logger.v1.LoggerService.GetRanges:output_type -> syncline.logger.v1.GetRangesResponse
-	6,  // 33: syncline.logger.v1.LoggerService.Follow:output_type -> syncline.logger.v1.FollowResponse
-	11, // 34: syncline.logger.v1.LoggerService.ReportApplied:output_type -> syncline.logger.v1.ReportAppliedResponse
-	13, // 35: syncline.logger.v1.LoggerService.ListFollowers:output_type -> syncline.logger.v1.ListFollowersResponse
-	16, // 36: syncline.logger.v1.LoggerService.DeleteFollower:output_type -> syncline.logger.v1.DeleteFollowerResponse
-	18, // 37: syncline.logger.v1.LoggerService.EmitBarrier:output_type -> syncline.logger.v1.EmitBarrierResponse
-	31, // [31:38] is the sub-list for method output_type
-	24, // [24:31] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	23, // 0: syncline.logger.v1.GetStateRequest.parameters:type_name -> syncline.logger.v1.GetStateRequest.ParametersEntry
+	25, // 1: syncline.logger.v1.GetStateResponse.position:type_name -> syncline.change.v1.Position
+	26, // 2: syncline.logger.v1.GetStateResponse.last_commit_time:type_name -> google.protobuf.Timestamp
+	26, // 3: syncline.logger.v1.GetStateResponse.last_contact_time:type_name -> google.protobuf.Timestamp
+	25, // 4: syncline.logger.v1.GetStateResponse.first_position:type_name -> syncline.change.v1.Position
+	26, // 5: syncline.logger.v1.GetStateResponse.stop_time:type_name -> google.protobuf.Timestamp
+	27, // 6: syncline.logger.v1.GetStateResponse.uncaptured_tables:type_name -> syncline.logger.v1.UncapturedTable
+	26, // 7: syncline.logger.v1.GetRangesResponse.first_time:type_name -> google.protobuf.Timestamp
+	26, // 8: syncline.logger.v1.GetRangesResponse.last_time:type_name -> google.protobuf.Timestamp
+	26, // 9: syncline.logger.v1.GetRangesResponse.last_commit_time:type_name -> google.protobuf.Timestamp
+	25, // 10: syncline.logger.v1.FollowRequest.position:type_name -> syncline.change.v1.Position
+	0,  // 11: syncline.logger.v1.FollowRequest.start:type_name -> syncline.logger.v1.Start
+	28, // 12: syncline.logger.v1.FollowRequest.heartbeat:type_name -> google.protobuf.Duration
+	28, // 13: syncline.logger.v1.FollowRequest.wait:type_name -> google.protobuf.Duration
+	24, // 14: syncline.logger.v1.FollowRequest.parameters:type_name -> syncline.logger.v1.FollowRequest.ParametersEntry
+	29, // 15: syncline.logger.v1.FollowRequest.selection:type_name -> syncline.logger.v1.SetSpec
+	7,  // 16: syncline.logger.v1.FollowResponse.started:type_name -> syncline.logger.v1.Started
+	30, // 17: syncline.logger.v1.FollowResponse.relation:type_name -> syncline.change.v1.Relation
+	31, // 18: syncline.logger.v1.FollowResponse.block:type_name -> syncline.change.v1.Block
+	9,  // 19: syncline.logger.v1.FollowResponse.heartbeat:type_name -> syncline.logger.v1.Heartbeat
+	8,  // 20: syncline.logger.v1.FollowResponse.ended:type_name -> syncline.logger.v1.Ended
+	25, // 21: syncline.logger.v1.Started.position:type_name -> syncline.change.v1.Position
+	25, // 22: syncline.logger.v1.Ended.position:type_name -> syncline.change.v1.Position
+	25, // 23: syncline.logger.v1.Heartbeat.head:type_name -> syncline.change.v1.Position
+	26, // 24: syncline.logger.v1.Heartbeat.time:type_name -> google.protobuf.Timestamp
+	25, // 25: syncline.logger.v1.ReportAppliedRequest.position:type_name -> syncline.change.v1.Position
+	14, // 26: syncline.logger.v1.ListFollowersResponse.followers:type_name -> syncline.logger.v1.Follower
+	25, // 27: syncline.logger.v1.Follower.sent:type_name -> syncline.change.v1.Position
+	25, // 28: syncline.logger.v1.Follower.applied:type_name -> syncline.change.v1.Position
+	26, // 29: syncline.logger.v1.Follower.last_contact_time:type_name -> google.protobuf.Timestamp
+	26, // 30: syncline.logger.v1.Follower.connect_time:type_name -> google.protobuf.Timestamp
+	25, // 31: syncline.logger.v1.EmitBarrierResponse.position:type_name -> syncline.change.v1.Position
+	2,  // 32: syncline.logger.v1.StartCaptureResponse.state:type_name -> syncline.logger.v1.GetStateResponse
+	2,  // 33: syncline.logger.v1.StopCaptureResponse.state:type_name -> syncline.logger.v1.GetStateResponse
+	1,  // 34: syncline.logger.v1.LoggerService.GetState:input_type -> syncline.logger.v1.GetStateRequest
+	3,  // 35: syncline.logger.v1.LoggerService.GetRanges:input_type -> syncline.logger.v1.GetRangesRequest
+	5,  // 36: syncline.logger.v1.LoggerService.Follow:input_type -> syncline.logger.v1.FollowRequest
+	10, // 37: syncline.logger.v1.LoggerService.ReportApplied:input_type -> syncline.logger.v1.ReportAppliedRequest
+	12, // 38: syncline.logger.v1.LoggerService.ListFollowers:input_type -> syncline.logger.v1.ListFollowersRequest
+	15, // 39: syncline.logger.v1.LoggerService.DeleteFollower:input_type -> syncline.logger.v1.DeleteFollowerRequest
+	17, // 40: syncline.logger.v1.LoggerService.EmitBarrier:input_type -> syncline.logger.v1.EmitBarrierRequest
+	32, // 41: syncline.logger.v1.LoggerService.GetConfig:input_type -> syncline.logger.v1.GetConfigRequest
+	33, // 42: syncline.logger.v1.LoggerService.UpdateConfig:input_type -> syncline.logger.v1.UpdateConfigRequest
+	19, // 43: syncline.logger.v1.LoggerService.StartCapture:input_type -> syncline.logger.v1.StartCaptureRequest
+	21, // 44: syncline.logger.v1.LoggerService.StopCapture:input_type -> syncline.logger.v1.StopCaptureRequest
+	34, // 45: syncline.logger.v1.LoggerService.ListUpdatedSince:input_type -> syncline.logger.v1.ListUpdatedSinceRequest
+	35, // 46: syncline.logger.v1.LoggerService.CreateSet:input_type -> syncline.logger.v1.CreateSetRequest
+	36, // 47: syncline.logger.v1.LoggerService.GetSet:input_type -> syncline.logger.v1.GetSetRequest
+	37, // 48: syncline.logger.v1.LoggerService.ListSets:input_type -> syncline.logger.v1.ListSetsRequest
+	38, // 49: syncline.logger.v1.LoggerService.UpdateSet:input_type -> syncline.logger.v1.UpdateSetRequest
+	39, // 50: syncline.logger.v1.LoggerService.DeleteSet:input_type -> syncline.logger.v1.DeleteSetRequest
+	2,  // 51: syncline.logger.v1.LoggerService.GetState:output_type -> syncline.logger.v1.GetStateResponse
+	4,  // 52: syncline.logger.v1.LoggerService.GetRanges:output_type -> syncline.logger.v1.GetRangesResponse
+	6,  // 53: syncline.logger.v1.LoggerService.Follow:output_type -> syncline.logger.v1.FollowResponse
+	11, // 54: syncline.logger.v1.LoggerService.ReportApplied:output_type -> syncline.logger.v1.ReportAppliedResponse
+	13, // 55: syncline.logger.v1.LoggerService.ListFollowers:output_type -> syncline.logger.v1.ListFollowersResponse
+	16, // 56: syncline.logger.v1.LoggerService.DeleteFollower:output_type -> syncline.logger.v1.DeleteFollowerResponse
+	18, // 57: syncline.logger.v1.LoggerService.EmitBarrier:output_type -> syncline.logger.v1.EmitBarrierResponse
+	40, // 58: syncline.logger.v1.LoggerService.GetConfig:output_type -> syncline.logger.v1.GetConfigResponse
+	41, // 59: syncline.logger.v1.LoggerService.UpdateConfig:output_type -> syncline.logger.v1.UpdateConfigResponse
+	20, // 60: syncline.logger.v1.LoggerService.StartCapture:output_type -> syncline.logger.v1.StartCaptureResponse
+	22, // 61: syncline.logger.v1.LoggerService.StopCapture:output_type -> syncline.logger.v1.StopCaptureResponse
+	42, // 62: syncline.logger.v1.LoggerService.ListUpdatedSince:output_type -> syncline.logger.v1.ListUpdatedSinceResponse
+	43, // 63: syncline.logger.v1.LoggerService.CreateSet:output_type -> syncline.logger.v1.CreateSetResponse
+	44, // 64: syncline.logger.v1.LoggerService.GetSet:output_type -> syncline.logger.v1.GetSetResponse
+	45, // 65: syncline.logger.v1.LoggerService.ListSets:output_type -> syncline.logger.v1.ListSetsResponse
+	46, // 66: syncline.logger.v1.LoggerService.UpdateSet:output_type -> syncline.logger.v1.UpdateSetResponse
+	47, // 67: syncline.logger.v1.LoggerService.DeleteSet:output_type -> syncline.logger.v1.DeleteSetResponse
+	51, // [51:68] is the sub-list for method output_type
+	34, // [34:51] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_syncline_logger_v1_logger_proto_init() }
@@ -1534,6 +2084,10 @@ func file_syncline_logger_v1_logger_proto_init() {
 	if File_syncline_logger_v1_logger_proto != nil {
 		return
 	}
+	file_syncline_logger_v1_control_proto_init()
+	file_syncline_logger_v1_updates_proto_init()
+	file_syncline_logger_v1_set_proto_init()
+	file_syncline_logger_v1_logger_proto_msgTypes[1].OneofWrappers = []any{}
 	file_syncline_logger_v1_logger_proto_msgTypes[5].OneofWrappers = []any{
 		(*FollowResponse_Started)(nil),
 		(*FollowResponse_Relation)(nil),
@@ -1542,13 +2096,14 @@ func file_syncline_logger_v1_logger_proto_init() {
 		(*FollowResponse_Ended)(nil),
 	}
 	file_syncline_logger_v1_logger_proto_msgTypes[8].OneofWrappers = []any{}
+	file_syncline_logger_v1_logger_proto_msgTypes[13].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_logger_v1_logger_proto_rawDesc), len(file_syncline_logger_v1_logger_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   18,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,13 +21,23 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	LoggerService_GetState_FullMethodName       = "/syncline.logger.v1.LoggerService/GetState"
-	LoggerService_GetRanges_FullMethodName      = "/syncline.logger.v1.LoggerService/GetRanges"
-	LoggerService_Follow_FullMethodName         = "/syncline.logger.v1.LoggerService/Follow"
-	LoggerService_ReportApplied_FullMethodName  = "/syncline.logger.v1.LoggerService/ReportApplied"
-	LoggerService_ListFollowers_FullMethodName  = "/syncline.logger.v1.LoggerService/ListFollowers"
-	LoggerService_DeleteFollower_FullMethodName = "/syncline.logger.v1.LoggerService/DeleteFollower"
-	LoggerService_EmitBarrier_FullMethodName    = "/syncline.logger.v1.LoggerService/EmitBarrier"
+	LoggerService_GetState_FullMethodName         = "/syncline.logger.v1.LoggerService/GetState"
+	LoggerService_GetRanges_FullMethodName        = "/syncline.logger.v1.LoggerService/GetRanges"
+	LoggerService_Follow_FullMethodName           = "/syncline.logger.v1.LoggerService/Follow"
+	LoggerService_ReportApplied_FullMethodName    = "/syncline.logger.v1.LoggerService/ReportApplied"
+	LoggerService_ListFollowers_FullMethodName    = "/syncline.logger.v1.LoggerService/ListFollowers"
+	LoggerService_DeleteFollower_FullMethodName   = "/syncline.logger.v1.LoggerService/DeleteFollower"
+	LoggerService_EmitBarrier_FullMethodName      = "/syncline.logger.v1.LoggerService/EmitBarrier"
+	LoggerService_GetConfig_FullMethodName        = "/syncline.logger.v1.LoggerService/GetConfig"
+	LoggerService_UpdateConfig_FullMethodName     = "/syncline.logger.v1.LoggerService/UpdateConfig"
+	LoggerService_StartCapture_FullMethodName     = "/syncline.logger.v1.LoggerService/StartCapture"
+	LoggerService_StopCapture_FullMethodName      = "/syncline.logger.v1.LoggerService/StopCapture"
+	LoggerService_ListUpdatedSince_FullMethodName = "/syncline.logger.v1.LoggerService/ListUpdatedSince"
+	LoggerService_CreateSet_FullMethodName        = "/syncline.logger.v1.LoggerService/CreateSet"
+	LoggerService_GetSet_FullMethodName           = "/syncline.logger.v1.LoggerService/GetSet"
+	LoggerService_ListSets_FullMethodName         = "/syncline.logger.v1.LoggerService/ListSets"
+	LoggerService_UpdateSet_FullMethodName        = "/syncline.logger.v1.LoggerService/UpdateSet"
+	LoggerService_DeleteSet_FullMethodName        = "/syncline.logger.v1.LoggerService/DeleteSet"
 )
 
 // LoggerServiceClient is the client API for LoggerService service.
@@ -52,6 +62,29 @@ type LoggerServiceClient interface {
 	// EmitBarrier commits a message on the primary. Whoever has applied its position has everything that was committed
 	// before the call.
 	EmitBarrier(ctx context.Context, in *EmitBarrierRequest, opts ...grpc.CallOption) (*EmitBarrierResponse, error)
+	// GetConfig tells what is in force of what can be set while the logger runs, and which of it was set.
+	GetConfig(ctx context.Context, in *GetConfigRequest, opts ...grpc.CallOption) (*GetConfigResponse, error)
+	// UpdateConfig sets some fields. They are kept in the primary's database and hold at once, and after every restart.
+	UpdateConfig(ctx context.Context, in *UpdateConfigRequest, opts ...grpc.CallOption) (*UpdateConfigResponse, error)
+	// StartCapture lets capture go on after StopCapture. It is no error when it runs.
+	StartCapture(ctx context.Context, in *StartCaptureRequest, opts ...grpc.CallOption) (*StartCaptureResponse, error)
+	// StopCapture ends capture until StartCapture, also over restarts. Nothing is lost: the slot has the primary keep its WAL, within
+	// the limit that the state tells, and followers go on being served what is in the log. It is no error when it is stopped.
+	StopCapture(ctx context.Context, in *StopCaptureRequest, opts ...grpc.CallOption) (*StopCaptureResponse, error)
+	// ListUpdatedSince lists the keys that were changed after a position with the latest action on each, page by page. The errors about
+	// positions are those of Follow.
+	ListUpdatedSince(ctx context.Context, in *ListUpdatedSinceRequest, opts ...grpc.CallOption) (*ListUpdatedSinceResponse, error)
+	// CreateSet makes a replication set. It is checked against the tables that there are: INVALID_ARGUMENT with reason INVALID names
+	// the column, and how to mend it.
+	CreateSet(ctx context.Context, in *CreateSetRequest, opts ...grpc.CallOption) (*CreateSetResponse, error)
+	// GetSet returns one set.
+	GetSet(ctx context.Context, in *GetSetRequest, opts ...grpc.CallOption) (*GetSetResponse, error)
+	// ListSets returns all sets, by name.
+	ListSets(ctx context.Context, in *ListSetsRequest, opts ...grpc.CallOption) (*ListSetsResponse, error)
+	// UpdateSet changes what a set selects, and ends the streams that serve its former version.
+	UpdateSet(ctx context.Context, in *UpdateSetRequest, opts ...grpc.CallOption) (*UpdateSetResponse, error)
+	// DeleteSet removes a set, and ends the streams that serve it.
+	DeleteSet(ctx context.Context, in *DeleteSetRequest, opts ...grpc.CallOption) (*DeleteSetResponse, error)
 }
 
 type loggerServiceClient struct {
@@ -141,6 +174,106 @@ func (c *loggerServiceClient) EmitBarrier(ctx context.Context, in *EmitBarrierRe
 	return out, nil
 }
 
+func (c *loggerServiceClient) GetConfig(ctx context.Context, in *GetConfigRequest, opts ...grpc.CallOption) (*GetConfigResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetConfigResponse)
+	err := c.cc.Invoke(ctx, LoggerService_GetConfig_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *loggerServiceClient) UpdateConfig(ctx context.Context, in *UpdateConfigRequest, opts ...grpc.CallOption) (*UpdateConfigResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateConfigResponse)
+	err := c.cc.Invoke(ctx, LoggerService_UpdateConfig_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *loggerServiceClient) StartCapture(ctx context.Context, in *StartCaptureRequest, opts ...grpc.CallOption) (*StartCaptureResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StartCaptureResponse)
+	err := c.cc.Invoke(ctx, LoggerService_StartCapture_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *loggerServiceClient) StopCapture(ctx context.Context, in *StopCaptureRequest, opts ...grpc.CallOption) (*StopCaptureResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StopCaptureResponse)
+	err := c.cc.Invoke(ctx, LoggerService_StopCapture_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *loggerServiceClient) ListUpdatedSince(ctx context.Context, in *ListUpdatedSinceRequest, opts ...grpc.CallOption) (*ListUpdatedSinceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListUpdatedSinceResponse)
+	err := c.cc.Invoke(ctx, LoggerService_ListUpdatedSince_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *loggerServiceClient) CreateSet(ctx context.Context, in *CreateSetRequest, opts ...grpc.CallOption) (*CreateSetResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateSetResponse)
+	err := c.cc.Invoke(ctx, LoggerService_CreateSet_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *loggerServiceClient) GetSet(ctx context.Context, in *GetSetRequest, opts ...grpc.CallOption) (*GetSetResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetSetResponse)
+	err := c.cc.Invoke(ctx, LoggerService_GetSet_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *loggerServiceClient) ListSets(ctx context.Context, in *ListSetsRequest, opts ...grpc.CallOption) (*ListSetsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListSetsResponse)
+	err := c.cc.Invoke(ctx, LoggerService_ListSets_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *loggerServiceClient) UpdateSet(ctx context.Context, in *UpdateSetRequest, opts ...grpc.CallOption) (*UpdateSetResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateSetResponse)
+	err := c.cc.Invoke(ctx, LoggerService_UpdateSet_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *loggerServiceClient) DeleteSet(ctx context.Context, in *DeleteSetRequest, opts ...grpc.CallOption) (*DeleteSetResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteSetResponse)
+	err := c.cc.Invoke(ctx, LoggerService_DeleteSet_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LoggerServiceServer is the server API for LoggerService service.
 // All implementations must embed UnimplementedLoggerServiceServer
 // for forward compatibility.
@@ -163,6 +296,29 @@ type LoggerServiceServer interface {
 	// EmitBarrier commits a message on the primary. Whoever has applied its position has everything that was committed
 	// before the call.
 	EmitBarrier(context.Context, *EmitBarrierRequest) (*EmitBarrierResponse, error)
+	// GetConfig tells what is in force of what can be set while the logger runs, and which of it was set.
+	GetConfig(context.Context, *GetConfigRequest) (*GetConfigResponse, error)
+	// UpdateConfig sets some fields. They are kept in the primary's database and hold at once, and after every restart.
+	UpdateConfig(context.Context, *UpdateConfigRequest) (*UpdateConfigResponse, error)
+	// StartCapture lets capture go on after StopCapture. It is no error when it runs.
+	StartCapture(context.Context, *StartCaptureRequest) (*StartCaptureResponse, error)
+	// StopCapture ends capture until StartCapture, also over restarts. Nothing is lost: the slot has the primary keep its WAL, within
+	// the limit that the state tells, and followers go on being served what is in the log. It is no error when it is stopped.
+	StopCapture(context.Context, *StopCaptureRequest) (*StopCaptureResponse, error)
+	// ListUpdatedSince lists the keys that were changed after a position with the latest action on each, page by page. The errors about
+	// positions are those of Follow.
+	ListUpdatedSince(context.Context, *ListUpdatedSinceRequest) (*ListUpdatedSinceResponse, error)
+	// CreateSet makes a replication set. It is checked against the tables that there are: INVALID_ARGUMENT with reason INVALID names
+	// the column, and how to mend it.
+	CreateSet(context.Context, *CreateSetRequest) (*CreateSetResponse, error)
+	// GetSet returns one set.
+	GetSet(context.Context, *GetSetRequest) (*GetSetResponse, error)
+	// ListSets returns all sets, by name.
+	ListSets(context.Context, *ListSetsRequest) (*ListSetsResponse, error)
+	// UpdateSet changes what a set selects, and ends the streams that serve its former version.
+	UpdateSet(context.Context, *UpdateSetRequest) (*UpdateSetResponse, error)
+	// DeleteSet removes a set, and ends the streams that serve it.
+	DeleteSet(context.Context, *DeleteSetRequest) (*DeleteSetResponse, error)
 	mustEmbedUnimplementedLoggerServiceServer()
 }
 
@@ -193,6 +349,36 @@ func (UnimplementedLoggerServiceServer) DeleteFollower(context.Context, *DeleteF
 }
 func (UnimplementedLoggerServiceServer) EmitBarrier(context.Context, *EmitBarrierRequest) (*EmitBarrierResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method EmitBarrier not implemented")
+}
+func (UnimplementedLoggerServiceServer) GetConfig(context.Context, *GetConfigRequest) (*GetConfigResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetConfig not implemented")
+}
+func (UnimplementedLoggerServiceServer) UpdateConfig(context.Context, *UpdateConfigRequest) (*UpdateConfigResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateConfig not implemented")
+}
+func (UnimplementedLoggerServiceServer) StartCapture(context.Context, *StartCaptureRequest) (*StartCaptureResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method StartCapture not implemented")
+}
+func (UnimplementedLoggerServiceServer) StopCapture(context.Context, *StopCaptureRequest) (*StopCaptureResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method StopCapture not implemented")
+}
+func (UnimplementedLoggerServiceServer) ListUpdatedSince(context.Context, *ListUpdatedSinceRequest) (*ListUpdatedSinceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListUpdatedSince not implemented")
+}
+func (UnimplementedLoggerServiceServer) CreateSet(context.Context, *CreateSetRequest) (*CreateSetResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateSet not implemented")
+}
+func (UnimplementedLoggerServiceServer) GetSet(context.Context, *GetSetRequest) (*GetSetResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetSet not implemented")
+}
+func (UnimplementedLoggerServiceServer) ListSets(context.Context, *ListSetsRequest) (*ListSetsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListSets not implemented")
+}
+func (UnimplementedLoggerServiceServer) UpdateSet(context.Context, *UpdateSetRequest) (*UpdateSetResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateSet not implemented")
+}
+func (UnimplementedLoggerServiceServer) DeleteSet(context.Context, *DeleteSetRequest) (*DeleteSetResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteSet not implemented")
 }
 func (UnimplementedLoggerServiceServer) mustEmbedUnimplementedLoggerServiceServer() {}
 func (UnimplementedLoggerServiceServer) testEmbeddedByValue()                       {}
@@ -334,6 +520,186 @@ func _LoggerService_EmitBarrier_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LoggerService_GetConfig_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetConfigRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LoggerServiceServer).GetConfig(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LoggerService_GetConfig_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LoggerServiceServer).GetConfig(ctx, req.(*GetConfigRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LoggerService_UpdateConfig_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateConfigRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LoggerServiceServer).UpdateConfig(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LoggerService_UpdateConfig_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LoggerServiceServer).UpdateConfig(ctx, req.(*UpdateConfigRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LoggerService_StartCapture_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StartCaptureRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LoggerServiceServer).StartCapture(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LoggerService_StartCapture_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LoggerServiceServer).StartCapture(ctx, req.(*StartCaptureRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LoggerService_StopCapture_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StopCaptureRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LoggerServiceServer).StopCapture(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LoggerService_StopCapture_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LoggerServiceServer).StopCapture(ctx, req.(*StopCaptureRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LoggerService_ListUpdatedSince_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListUpdatedSinceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LoggerServiceServer).ListUpdatedSince(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LoggerService_ListUpdatedSince_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LoggerServiceServer).ListUpdatedSince(ctx, req.(*ListUpdatedSinceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LoggerService_CreateSet_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateSetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LoggerServiceServer).CreateSet(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LoggerService_CreateSet_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LoggerServiceServer).CreateSet(ctx, req.(*CreateSetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LoggerService_GetSet_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetSetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LoggerServiceServer).GetSet(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LoggerService_GetSet_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LoggerServiceServer).GetSet(ctx, req.(*GetSetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LoggerService_ListSets_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListSetsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LoggerServiceServer).ListSets(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LoggerService_ListSets_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LoggerServiceServer).ListSets(ctx, req.(*ListSetsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LoggerService_UpdateSet_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateSetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LoggerServiceServer).UpdateSet(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LoggerService_UpdateSet_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LoggerServiceServer).UpdateSet(ctx, req.(*UpdateSetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LoggerService_DeleteSet_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteSetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LoggerServiceServer).DeleteSet(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LoggerService_DeleteSet_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LoggerServiceServer).DeleteSet(ctx, req.(*DeleteSetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // LoggerService_ServiceDesc is the grpc.ServiceDesc for LoggerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -364,6 +730,46 @@ var LoggerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "EmitBarrier",
 			Handler:    _LoggerService_EmitBarrier_Handler,
+		},
+		{
+			MethodName: "GetConfig",
+			Handler:    _LoggerService_GetConfig_Handler,
+		},
+		{
+			MethodName: "UpdateConfig",
+			Handler:    _LoggerService_UpdateConfig_Handler,
+		},
+		{
+			MethodName: "StartCapture",
+			Handler:    _LoggerService_StartCapture_Handler,
+		},
+		{
+			MethodName: "StopCapture",
+			Handler:    _LoggerService_StopCapture_Handler,
+		},
+		{
+			MethodName: "ListUpdatedSince",
+			Handler:    _LoggerService_ListUpdatedSince_Handler,
+		},
+		{
+			MethodName: "CreateSet",
+			Handler:    _LoggerService_CreateSet_Handler,
+		},
+		{
+			MethodName: "GetSet",
+			Handler:    _LoggerService_GetSet_Handler,
+		},
+		{
+			MethodName: "ListSets",
+			Handler:    _LoggerService_ListSets_Handler,
+		},
+		{
+			MethodName: "UpdateSet",
+			Handler:    _LoggerService_UpdateSet_Handler,
+		},
+		{
+			MethodName: "DeleteSet",
+			Handler:    _LoggerService_DeleteSet_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
+)
+
+func renderReplications(out io.Writer, answer *applierv1.ListReplicationsResponse) {
+	if len(answer.GetReplications()) == 0 {
+		fmt.Fprintln(out, "no replications; create one with `syncline replication create NAME --source HOST:PORT`")
+		return
+	}
+	rows := [][]string{{"NAME", "STATE", "SOURCE", "POSITION", "LAG", "LAG TIME", "CHANGES/S", "COPIED", "REASON"}}
+	for _, r := range answer.GetReplications() {
+		rows = append(rows, []string{
+			r.GetName(), stateName(r.GetState()), r.GetSpec().GetSource(), lsn(r.GetPosition().GetLsn()), size(r.GetLagBytes()), lagSeconds(r),
+			count(int64(r.GetChangesPerSecond())), fmt.Sprintf("%.0f %%", 100*r.GetSync().GetFraction()), why(r.GetReasonCode(), r.GetReason()),
+		})
+	}
+	table(out, rows)
+}
+
+// renderHealth answers for each replication whether it is well, and if not, since when and what is next.
+func renderHealth(out io.Writer, answer *applierv1.ListReplicationsResponse) {
+	if len(answer.GetReplications()) > 0 {
+		fmt.Fprintln(out)
+	}
+	for _, r := range answer.GetReplications() {
+		fmt.Fprintln(out, printable(health(r)))
+	}
+}
+
+// health is one replication's condition in a line.
+func health(r *applierv1.Replication) string {
+	name, since := r.GetName(), ""
+	if len(r.GetHistory()) > 0 {
+		since = " since " + stamp(r.GetHistory()[0].GetTime())
+	}
+	var more []string
+	if n := r.GetErrorCount(); n > 1 {
+		more = append(more, fmt.Sprintf("%d failures in a row", n))
+	}
+	switch r.GetState() {
+	case applierv1.State_STATE_RUNNING:
+		if r.GetErrorCount() == 0 {
+			return name + " is well" + since
+		}
+		return strings.Join(append([]string{name + " is running" + since}, more...), ", ")
+	case applierv1.State_STATE_RETRYING:
+		if r.GetNextRetryTime() != nil {
+			more = append(more, "next attempt "+stamp(r.GetNextRetryTime())+", or at once with `syncline replication start "+name+"`")
+		}
+		return strings.Join(append([]string{name + " is not well: retrying" + since + faultSide(r)}, more...), ", ")
+	case applierv1.State_STATE_FAILED:
+		return strings.Join(append([]string{name + " is not well: failed" + since + faultSide(r) + "; mend its reason, then `syncline replication start " + name + "`"}, more...), ", ")
+	case applierv1.State_STATE_STOPPED:
+		return name + " is stopped" + since + " by a user"
+	}
+	text := name + " is " + stateName(r.GetState()) + since
+	if s := r.GetSync(); s.GetPhase() != "" && s.GetPhase() != "done" {
+		text += ": " + strings.TrimSpace(s.GetPhase()+" "+s.GetDetail())
+	}
+	return text
+}
+
+// faultSide tells whose fault the last one is.
+func faultSide(r *applierv1.Replication) string {
+	if len(r.GetRecentFaults()) == 0 {
+		return ""
+	}
+	switch r.GetRecentFaults()[0].GetSide() {
+	case applierv1.FaultSide_FAULT_SIDE_REMOTE:
+		return " by a fault of the source or the way to it"
+	case applierv1.FaultSide_FAULT_SIDE_LOCAL:
+		return " by a fault of this replica"
+	}
+	return ""
+}
+
+// shownFaults is how many of the last faults are shown; the run log has all.
+const shownFaults = 3
+
+func renderReplication(out io.Writer, r *applierv1.Replication) {
+	rows := [][]string{{"name", r.GetName()}}
+	if text := r.GetSpec().GetDescription(); text != "" {
+		rows = append(rows, []string{"description", text})
+	}
+	state := stateName(r.GetState())
+	if len(r.GetHistory()) > 0 {
+		state += " since " + stamp(r.GetHistory()[0].GetTime())
+	}
+	rows = append(rows, []string{"state", state})
+	if r.GetReason() != "" {
+		rows = append(rows, []string{"reason", why(r.GetReasonCode(), r.GetReason())})
+	}
+	if n := r.GetErrorCount(); n > 0 {
+		rows = append(rows, []string{"failures", fmt.Sprintf("%d in a row", n)})
+	}
+	if r.GetNextRetryTime() != nil {
+		rows = append(rows, []string{"next retry", r.GetNextRetryTime().AsTime().Format("15:04:05 MST")})
+	}
+	switch r.GetPending() {
+	case "plan":
+		rows = append(rows, []string{"pending", "tables to copy are looked for"})
+	case "resync":
+		rows = append(rows, []string{"pending", "all tables are to be copied anew"})
+	}
+	if n := r.GetAutoResyncs(); n > 0 {
+		rows = append(rows, []string{"auto resync", fmt.Sprintf("%d in a row", n)})
+	}
+	rows = append(rows,
+		[]string{"source", r.GetSpec().GetSource() + " (server " + r.GetSourceServerId() + ")"},
+		[]string{"position", lsn(r.GetPosition().GetLsn()) + " of " + lsn(r.GetSourcePosition().GetLsn())},
+		[]string{"lag", size(r.GetLagBytes()) + ", " + lagSeconds(r)},
+		[]string{"applied", count(r.GetTransactions()) + " transactions, " + count(r.GetChanges()) + " changes in all, " + count(int64(r.GetChangesPerSecond())) + " changes/s now"},
+	)
+	if r.GetCopiedRows() > 0 {
+		rows = append(rows, []string{"copied", count(r.GetCopiedRows()) + " rows, " + size(r.GetCopiedBytes()) + " in all"})
+	}
+	if s := r.GetSync(); s.GetPhase() != "" || s.GetTables() > 0 {
+		rows = append(rows, []string{"last copy", strings.TrimSpace(fmt.Sprintf("%.0f %%, %d of %d tables, %s rows, %s %s %s", 100*s.GetFraction(), s.GetTablesDone(), s.GetTables(), count(s.GetRows()), size(s.GetBytes()), s.GetPhase(), s.GetDetail()))})
+	}
+	if r.GetEtag() != "" {
+		rows = append(rows, []string{"etag", r.GetEtag()})
+	}
+	table(out, rows)
+	for _, w := range r.GetWarnings() {
+		fmt.Fprintln(out, "note:", printable(w))
+	}
+	renderFaults(out, r)
+	if len(r.GetTables()) == 0 {
+		return
+	}
+	fmt.Fprintln(out)
+	tables := [][]string{{"TABLE", "STATE", "ROWS COPIED", "BYTES", "COPY AS OF"}}
+	for _, t := range r.GetTables() {
+		tables = append(tables, []string{tableText(t.GetSchema(), t.GetName()), t.GetState(), count(t.GetRows()), size(t.GetBytes()), lsn(t.GetCopyLsn())})
+	}
+	table(out, tables)
+}
+
+func renderFaults(out io.Writer, r *applierv1.Replication) {
+	if len(r.GetRecentFaults()) == 0 {
+		return
+	}
+	fmt.Fprintln(out)
+	rows := [][]string{{"LAST FAULTS", "TIMES", "SIDE", "REASON"}}
+	for i, f := range r.GetRecentFaults() {
+		if i == shownFaults {
+			break
+		}
+		rows = append(rows, []string{stamp(f.GetTime()), fmt.Sprint(f.GetCount()), enumText(f.GetSide().String(), "FAULT_SIDE_"), why(f.GetCode(), f.GetText())})
+	}
+	table(out, rows)
+	if more := len(r.GetRecentFaults()) - shownFaults; more > 0 {
+		fmt.Fprintf(out, "%d more: syncline replication log %s\n", more, r.GetName())
+	}
+}

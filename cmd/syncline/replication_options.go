@@ -1,0 +1,88 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/pflag"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
+	"github.com/seed0419d559/syncline/services/applier"
+	"github.com/seed0419d559/syncline/services/applier/apply"
+)
+
+// specFlags are the flags that set what the API calls otherwise.
+var specFlags = map[string]string{ //nolint:gosec // they are names
+	"spec.token": "--source-token-file", "spec.proxy": "--source-proxy", "spec.tls": "--source-tls", "spec.tls.ca": "--source-tls-ca", "spec.tls.server_name": "--source-tls-server-name",
+	"spec.tls.certificate": "--source-tls-cert", "spec.tls.key": "--source-tls-key",
+	"name": "NAME", "spec.set": "--set", "spec.parameters": "--param", "spec.source": "--source", "spec.inventory": "--inventory", "spec.include_tables": "--table", "spec.exclude_tables": "--exclude-table",
+	"spec.replace": "--replace", "spec.copy_workers": "--copy-workers", "spec.compression": "--compress", "spec.description": "--description",
+	"spec.retry_base": "--retry-base", "spec.retry_cap": "--retry-cap", "spec.retry_limit": "--retry-limit", "spec.source_timeout": "--source-timeout",
+	"spec.group_bytes": "--group-bytes", "spec.group_time": "--group-time", "spec.auto_resync": "--auto-resync", "spec.auto_resync_limit": "--auto-resync-limit",
+	"include_tables": "--table", "from.log_id": "--from", "from.lsn": "--from", "force": "--force",
+}
+
+// replicationFlags are the flags of a replication's spec.
+type replicationFlags struct {
+	spec                                       applierv1.ReplicationSpec
+	compression, autoResync                    string
+	retryBase, retryCap, sourceTimeout, groups time.Duration
+	connection                                 sourceFlags
+}
+
+func (f *replicationFlags) register(flags *pflag.FlagSet) {
+	s, engine := &f.spec, apply.DefaultOptions()
+	flags.StringVar(&s.Source, "source", "", "HOST:PORT of any service of the primary (needed)")
+	flags.StringVar(&s.Inventory, "inventory", "", "HOST:PORT of the primary's inventory; asked of the source when empty")
+	patternsFlag(flags, &s.IncludeTables, "table", "take only these tables: schema.table, schema.*; may be repeated")
+	patternsFlag(flags, &s.ExcludeTables, "exclude-table", "leave these tables out")
+	flags.BoolVar(&s.Replace, "replace", false, "remove the rows that the replica's tables hold before the copy")
+	flags.Int32Var(&s.CopyWorkers, "copy-workers", 0, fmt.Sprintf("sessions that copy and build indexes at the same time; 0 for the default of %d", applier.DefaultCopyWorkers))
+	f.connection.register(flags)
+	flags.StringVar(&f.compression, "compress", "none", "how changes and rows are compressed on their way from the source: none, or zstd for a slow network")
+	flags.StringVar(&s.Description, "description", "", "what the replication is for")
+	flags.DurationVar(&f.retryBase, "retry-base", 0, fmt.Sprintf("pause before the first retry after a fault that passes; 0 for the default of %s", applier.DefaultRetryBase))
+	flags.DurationVar(&f.retryCap, "retry-cap", 0, "longest pause between two attempts; 0 for the replica's --retry-max")
+	flags.Int32Var(&s.RetryLimit, "retry-limit", 0, "how many attempts in a row may fail before the replication stops; 0 for no limit")
+	flags.DurationVar(&f.sourceTimeout, "source-timeout", 0, fmt.Sprintf("how long the source may be silent before it counts as lost; 0 for the default of %s", applier.DefaultSourceTimeout))
+	flags.Int64Var(&s.GroupBytes, "group-bytes", 0, fmt.Sprintf("bytes of changes that share one transaction on the replica; 0 for the default of %d", engine.GroupBytes))
+	flags.DurationVar(&f.groups, "group-time", 0, fmt.Sprintf("how long changes may be gathered into one transaction on the replica; 0 for the default of %s", engine.GroupTime))
+	flags.StringVar(&f.autoResync, "auto-resync", "off", "what is done when the source's change log does not reach back to the replica any more: off (fail, and wait for a decision), or copy (copy all tables anew)")
+	flags.Int32Var(&s.AutoResyncLimit, "auto-resync-limit", 0, fmt.Sprintf("how many times in a row --auto-resync may act; 0 for the default of %d", applier.DefaultAutoResyncLimit))
+}
+
+// finish sets what the API has in another form than the flags.
+func (f *replicationFlags) finish() error {
+	if err := f.connection.set(&f.spec); err != nil {
+		return err
+	}
+	switch f.compression {
+	case "none":
+		f.spec.Compression = applierv1.Compression_COMPRESSION_UNSPECIFIED
+	case "zstd":
+		f.spec.Compression = applierv1.Compression_COMPRESSION_ZSTD
+	default:
+		return usageError{fmt.Errorf("--compress %q is unknown: use none or zstd", f.compression)}
+	}
+	switch f.autoResync {
+	case "off":
+		f.spec.AutoResync = applierv1.AutoResync_AUTO_RESYNC_UNSPECIFIED
+	case "copy":
+		f.spec.AutoResync = applierv1.AutoResync_AUTO_RESYNC_COPY
+	case "incremental":
+		return usageError{errors.New("--auto-resync incremental is not possible yet: use off or copy")}
+	default:
+		return usageError{fmt.Errorf("--auto-resync %q is unknown: use off or copy", f.autoResync)}
+	}
+	for _, d := range []struct {
+		from time.Duration
+		to   **durationpb.Duration
+	}{{f.retryBase, &f.spec.RetryBase}, {f.retryCap, &f.spec.RetryCap}, {f.sourceTimeout, &f.spec.SourceTimeout}, {f.groups, &f.spec.GroupTime}} {
+		if d.from != 0 {
+			*d.to = durationpb.New(d.from)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,81 @@
+package block
+
+import (
+	"fmt"
+
+	"github.com/seed0419d559/syncline/internal/change"
+)
+
+// Copy appends a row operation that was read from another block, under the hash of its relation. The rows are copied.
+func (b *Builder) Copy(m *Change, relation change.RelationHash) error {
+	if err := b.check(KindChange); err != nil {
+		return err
+	}
+	if m.Operation < Insert || m.Operation > Delete || m.HasNew == (m.Operation == Delete) || m.HasOld && m.Operation == Insert ||
+		!m.HasOld && (m.OldIsKey || m.Operation == Delete) {
+		return fmt.Errorf("copy %v: %w", m.Operation, errRows)
+	}
+	index, added := b.relations.use(relation)
+	size := m.size(index)
+	if b.tooLarge(size) {
+		b.relations.undo(added)
+		return b.cut(KindChange, m.size(0), &relation, func(buf []byte) []byte { return m.append(buf, 0) })
+	}
+	b.buf = m.append(b.head(b.buf, KindChange, size), index)
+	b.open.events++
+	return nil
+}
+
+func (m *Change) size(relation uint32) int {
+	n := 1 + 1 + varintFieldSize(uint64(relation)) + boolFieldSize(m.OldIsKey)
+	if m.HasOld {
+		n += sizedSize(m.Old.size())
+	}
+	if m.HasNew {
+		n += sizedSize(m.New.size())
+	}
+	return n
+}
+
+func (m *Change) append(buf []byte, relation uint32) []byte {
+	buf = append(buf, 1<<3|varintType, byte(m.Operation))
+	buf = appendVarintField(buf, 2<<3|varintType, uint64(relation))
+	buf = appendBoolField(buf, 3<<3|varintType, m.OldIsKey)
+	if m.HasOld {
+		buf = m.Old.append(appendSized(buf, 4<<3|bytesType, m.Old.size()))
+	}
+	if m.HasNew {
+		buf = m.New.append(appendSized(buf, 5<<3|bytesType, m.New.size()))
+	}
+	return buf
+}
+
+// size is that of the row as it is encoded.
+func (r Row) size() int { return textFieldSize(len(r.Kinds)) + len(r.values) }
+
+func (r Row) append(buf []byte) []byte {
+	if len(r.Kinds) > 0 {
+		buf = append(appendSized(buf, tagRowKinds, len(r.Kinds)), r.Kinds...)
+	}
+	return append(buf, r.values...)
+}
+
+// Fill returns the row with the values of another one, of the same columns, where it has none because they were not changed. It
+// tells whether all of them were there.
+func (r Row) Fill(from Row) (Row, bool) {
+	filled := Row{Kinds: make([]byte, 0, len(r.Kinds)), values: make([]byte, 0, len(r.values)+len(from.values))}
+	all, same := true, len(r.Kinds) == len(from.Kinds)
+	for mine, theirs := r.Columns(), from.Columns(); mine.More(); {
+		kind, value := mine.Next()
+		otherKind, otherValue := theirs.Next()
+		if kind == ValueUnchanged && same {
+			kind, value = otherKind, otherValue
+		}
+		all = all && kind != ValueUnchanged
+		filled.Kinds = append(filled.Kinds, kind)
+		if kind == ValueText {
+			filled.values = append(appendSized(filled.values, tagRowValue, len(value)), value...)
+		}
+	}
+	return filled, all
+}

@@ -1,0 +1,284 @@
+package logger
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/seed0419d559/syncline/internal/change"
+	"github.com/seed0419d559/syncline/internal/changelog/block"
+	"github.com/seed0419d559/syncline/internal/filter"
+	"github.com/seed0419d559/syncline/internal/rpc"
+	"github.com/seed0419d559/syncline/internal/schema"
+	"github.com/seed0419d559/syncline/internal/sets"
+	"github.com/seed0419d559/syncline/services/logger/publish"
+)
+
+// ReasonSetUndecidable says that a change does not tell whether its row belongs to a set.
+const ReasonSetUndecidable = "SET_UNDECIDABLE"
+
+// selecting turns the log's blocks into those of a stream that holds only what a set selects. A row that enters the set becomes an
+// insert, one that leaves it a delete. It is one stream's own, and its blocks are numbered for it.
+type selecting struct {
+	lookup     lookup
+	set        *set
+	parameters map[string]string
+	assembler  *block.Assembler
+	builder    *block.Builder
+	tables     map[change.RelationHash]*selectedTable
+	record     block.Record
+
+	open, begun bool // inside a transaction; its Begin has been written
+	begin       block.Begin
+	origin      *block.Origin
+	waiting     bool // the builder holds records
+}
+
+// lookup is what a selecting has to find out about tables.
+type lookup struct {
+	relation func(change.RelationHash) (*change.Relation, error)
+	above    func(ctx context.Context, oid uint32) ([]schema.Name, error) // the partitioned tables above one
+}
+
+// selectedTable is what a set says of a relation version.
+type selectedTable struct {
+	in       bool
+	relation *change.Relation
+	rows     *filter.Predicate // nil when all rows are meant
+	// undecidable says why deletes and updates cannot be judged, nil when they can.
+	undecidable error
+	needed      []int // the columns that decide
+	values      []filter.Value
+}
+
+func newSelecting(find lookup, one *set, parameters map[string]string, from change.Position) *selecting {
+	return &selecting{
+		lookup: find, set: one, parameters: parameters, assembler: block.NewAssembler(from),
+		builder: block.NewBuilder(block.State{LogID: from.LogID, Through: from.LSN}),
+		tables:  make(map[change.RelationHash]*selectedTable),
+	}
+}
+
+// take reads a block of the log and gives emit the blocks that have become full, and all that is whole.
+func (s *selecting) take(ctx context.Context, b *block.Block, emit func(*block.Block) error) error {
+	if err := s.assembler.Push(b); err != nil {
+		return err //nolint:wrapcheck // it says what is wrong with the block
+	}
+	for {
+		more, err := s.assembler.Next(&s.record)
+		if err != nil {
+			return err //nolint:wrapcheck // it says what is wrong with the block
+		}
+		if !more {
+			break
+		}
+		if err := s.one(ctx, b); err != nil {
+			return err
+		}
+		if err := s.cutFull(emit); err != nil {
+			return err
+		}
+	}
+	if s.open {
+		return nil
+	}
+	if err := s.builder.Mark(b.Through); err != nil {
+		return err //nolint:wrapcheck // it cannot happen
+	}
+	if s.waiting {
+		return s.cut(emit)
+	}
+	return nil
+}
+
+// mark gives emit what says how far the log has been read, if that is news.
+func (s *selecting) mark(emit func(*block.Block) error) error {
+	if !s.marked() {
+		return nil
+	}
+	return s.cut(emit)
+}
+
+// marked tells whether the log has been read further than what was given out says.
+func (s *selecting) marked() bool { return !s.open && s.builder.Ready() }
+
+// through is how far the log has been read.
+func (s *selecting) through() change.LSN { return s.builder.Through() }
+
+func (s *selecting) cutFull(emit func(*block.Block) error) error {
+	for s.builder.Full() {
+		if err := s.cut(emit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *selecting) cut(emit func(*block.Block) error) error {
+	b := s.builder.Cut()
+	s.waiting = !s.builder.Empty()
+	return emit(b)
+}
+
+// one takes over what the set selects of a record.
+func (s *selecting) one(ctx context.Context, b *block.Block) error {
+	switch r := &s.record; r.Kind {
+	case block.KindBegin:
+		s.open, s.begun, s.begin, s.origin = true, false, r.Begin, nil
+	case block.KindOrigin:
+		origin := r.Origin
+		s.origin = &origin
+	case block.KindCommit:
+		s.open = false
+		if s.begun {
+			return s.builder.Commit(r.Commit) //nolint:wrapcheck // it cannot happen
+		}
+	case block.KindChange:
+		return s.change(ctx, b, &r.Change)
+	case block.KindTruncate:
+		return s.truncate(ctx, b, &r.Truncate)
+	case block.KindMessage:
+		return s.message(ctx, &r.Message)
+	case block.KindFragment:
+	}
+	return nil
+}
+
+// start writes the beginning of the transaction before its first record.
+func (s *selecting) start() error {
+	s.waiting = true
+	if s.begun {
+		return nil
+	}
+	s.begun = true
+	if err := s.builder.Begin(s.begin); err != nil {
+		return err //nolint:wrapcheck // it cannot happen
+	}
+	if s.origin == nil {
+		return nil
+	}
+	return s.builder.Origin(*s.origin) //nolint:wrapcheck // it cannot happen
+}
+
+func (s *selecting) change(ctx context.Context, b *block.Block, c *block.Change) error {
+	hash := b.Relations[c.Relation]
+	t, err := s.table(ctx, hash)
+	if err != nil || !t.in {
+		return err
+	}
+	out, in, err := t.judge(c)
+	if err != nil {
+		return s.undecidable(err)
+	}
+	if !in {
+		return nil
+	}
+	if err := s.start(); err != nil {
+		return err
+	}
+	return s.builder.Copy(&out, hash) //nolint:wrapcheck // it says what it copied
+}
+
+func (s *selecting) undecidable(err error) error {
+	return rpc.Errorf(codes.FailedPrecondition, ReasonSetUndecidable, "%s: transaction %d at %v: %w", s.set, s.begin.XID, s.begin.CommitLSN, err).With("set", s.set.name)
+}
+
+func (s *selecting) truncate(ctx context.Context, b *block.Block, m *block.Truncate) error {
+	var in []change.RelationHash
+	for _, index := range m.Relations {
+		t, err := s.table(ctx, b.Relations[index])
+		if err != nil {
+			return err
+		}
+		if t.in {
+			in = append(in, b.Relations[index])
+		}
+	}
+	if len(in) == 0 {
+		return nil
+	}
+	if err := s.start(); err != nil {
+		return err
+	}
+	return s.builder.Truncate(in, m.Cascade, m.RestartIdentity) //nolint:wrapcheck // it cannot happen
+}
+
+// message takes over what the logger says of the set's tables. Messages of others may say anything, so they belong to no set.
+func (s *selecting) message(ctx context.Context, m *block.Message) error {
+	if m.Prefix != publish.MessagePrefix {
+		return nil
+	}
+	var all publish.Announcement
+	if err := json.Unmarshal(m.Content, &all); err != nil {
+		return fmt.Errorf("read announcement: %w", err)
+	}
+	var failure error
+	for _, list := range []*[]publish.AnnouncedTable{&all.Captured, &all.InsertOnly, &all.Removed} {
+		*list = slices.DeleteFunc(*list, func(t publish.AnnouncedTable) bool {
+			_, in, err := s.entry(ctx, t.OID, schema.Name{Schema: t.Schema, Name: t.Name})
+			failure = errors.Join(failure, err)
+			return !in
+		})
+	}
+	if failure != nil || len(all.Captured)+len(all.InsertOnly)+len(all.Removed) == 0 {
+		return failure
+	}
+	content, err := json.Marshal(&all)
+	if err != nil {
+		return fmt.Errorf("write announcement: %w", err)
+	}
+	if err := s.start(); err != nil {
+		return err
+	}
+	return s.builder.Message(block.Message{Prefix: m.Prefix, Content: content, LSN: m.LSN}) //nolint:wrapcheck // it cannot happen
+}
+
+// entry returns what the set says of a table.
+func (s *selecting) entry(ctx context.Context, oid uint32, name schema.Name) (*sets.Entry, bool, error) {
+	above, err := s.lookup.above(ctx, oid)
+	if err != nil {
+		return nil, false, unreachable("find out whether table "+name.String()+" belongs to "+s.set.String(), err)
+	}
+	e, in := s.set.definition.Entry(name, above)
+	return e, in, nil
+}
+
+// table returns what the set says of a relation version.
+func (s *selecting) table(ctx context.Context, hash change.RelationHash) (*selectedTable, error) {
+	if t := s.tables[hash]; t != nil {
+		return t, nil
+	}
+	relation, err := s.lookup.relation(hash)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // it says what failed
+	}
+	name := schema.Name{Schema: relation.Schema, Name: relation.Name}
+	t := &selectedTable{relation: relation}
+	entry, in, err := s.entry(ctx, relation.OID, name)
+	if err != nil {
+		return nil, err
+	}
+	if t.in = in; in {
+		columns := make([]filter.Column, len(relation.Columns))
+		var identity []string
+		for i, c := range relation.Columns {
+			columns[i] = filter.Column{Name: c.Name, TypeOID: c.TypeOID}
+			if c.Key {
+				identity = append(identity, c.Name)
+			}
+		}
+		if t.rows, err = entry.Predicate(columns, s.parameters); err != nil {
+			return nil, s.undecidable(fmt.Errorf("table %s: %w", name, err))
+		}
+		if t.rows != nil {
+			t.undecidable = sets.Decidable(name, relation.Identity == change.IdentityFull, identity, entry.Columns())
+			t.needed, t.values = t.rows.Columns(), make([]filter.Value, len(columns))
+		}
+	}
+	s.tables[hash] = t
+	return t, nil
+}
