@@ -13,7 +13,7 @@ BASE ?= HEAD~1
 COUNT ?= 6
 SEAMS := ./internal/pgoutput ./internal/changelog/... ./internal/filter ./services/applier/apply ./services/logger
 VERSION_PAIRS ?= 15:15 16:16 17:17 18:18 18:15 15:18 16:17 17:16
-VERSION_TESTS ?= TestEveryKind|TestReadmePrivileges|TestBadInput
+VERSION_TESTS ?= TestEveryKind|TestReadmePrivileges|TestBadInput|TestBackup
 
 .PHONY: help
 help: ## list the targets
@@ -59,7 +59,7 @@ lint: ## go vet and golangci-lint, buf lint
 	$(BUF) lint
 
 .PHONY: generate
-generate: ## generate gen/ from proto/
+generate: ## generate gen/, the OpenAPI document and docs/api from proto/
 	$(BUF) generate
 
 .PHONY: fuzz

@@ -72,6 +72,16 @@ func short(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, callTimeout)
 }
 
+// printValue prints what is no message, on several lines.
+func printValue(out io.Writer, value any) error {
+	encoder := json.NewEncoder(out)
+	encoder.SetIndent("", "  ")
+	if err := encoder.Encode(value); err != nil {
+		return fmt.Errorf("print answer: %w", err)
+	}
+	return nil
+}
+
 // show prints an answer: as JSON where it is asked for, else by the render function.
 func show[M proto.Message](f *clientFlags, out io.Writer, answer M, render func(io.Writer, M)) error {
 	if !f.json {

@@ -60,6 +60,16 @@ func TestClientTranscripts(t *testing.T) {
 		"dump":                {"dump", "--table", "public.orders", "--addr", primary},
 		"dump_pattern":        {"dump", "--table", "public.*", "--addr", primary},
 		"dump_format":         {"dump", "--table", "public.orders", "--format", "xml", "--addr", primary},
+		"dump_nothing":        {"dump", "--addr", primary},
+		"dump_two_ways":       {"dump", "--out", "backup", "--format", "csv", "--addr", primary},
+		"dump_compression":    {"dump", "--out", "backup", "--compress", "lzma", "--addr", primary},
+		"dump_workers":        {"dump", "--out", "backup", "--workers", "0", "--addr", primary},
+		"dump_bad_pattern":    {"dump", "--out", "backup", "--exclude-table", "orders", "--addr", primary},
+		"backup_none":         {"backup", "check", "testdata/none"},
+		"backup_other":        {"backup", "check", "testdata/help"},
+		"backup_no_directory": {"backup", "check"},
+		"restore_without_url": {"restore", "backup"},
+		"restore_nothing":     {"restore", "testdata/none", "--postgres", "postgres://localhost/shop"},
 		"health":              {"health", "--addr", primary},
 		"no_name":             {"replication", "create", "--source", "db1:7400"},
 		"no_source":           {"replication", "create", "shop"},
@@ -193,7 +203,7 @@ func TestCreateFails(t *testing.T) {
 // TestRefusedFieldsAreFlags has the server refuse what the user knows as a flag.
 func TestRefusedFieldsAreFlags(t *testing.T) {
 	for field, want := range map[string]string{
-		"spec.source": "syncline: --source: not good\n", "spec.include_tables": "syncline: --table: not good\n", "name": "syncline: NAME: not good\n",
+		"spec.source": "syncline: --source: not good\n", "spec.include_tables": "syncline: --table: not good\n", "spec.replace": "syncline: --replace: not good\n", "name": "syncline: NAME: not good\n",
 		"spec.other": "syncline: spec.other: not good\n",
 	} {
 		replica := serveFake(t, &fakeApplier{refusal: rpc.Invalid(field, "not good")})
@@ -243,7 +253,7 @@ func TestDumpToAFile(t *testing.T) {
 	address := serveFake(t, inventory)
 	path := filepath.Join(t.TempDir(), "orders")
 	write := func() (string, int) {
-		_, errOut, code := command(t, nil, "dump", "--table", `"Sales".orders`, "--json", "--out", path, "--addr", address)
+		_, errOut, code := command(t, nil, "dump", "--table", `"Sales".orders`, "--json", "--file", path, "--addr", address)
 		return errOut, code
 	}
 	read := func() string {

@@ -84,3 +84,18 @@ func (f *connectFlags) dialOptions(encrypted bool, files certfile.Files, log *sl
 	}
 	return options, nil
 }
+
+// connectionOf reads the flags of a command that registered them, as far as it did.
+func connectionOf(flags *pflag.FlagSet) connectFlags {
+	text := func(name string) string {
+		if flag := flags.Lookup(name); flag != nil {
+			return flag.Value.String()
+		}
+		return ""
+	}
+	return connectFlags{
+		plaintext: text("plaintext") == "true", tls: text("tls") == "true", serverName: text("tls-server-name"),
+		files:     certfile.Files{Certificate: text("tls-cert"), Key: text("tls-key"), CA: text("tls-ca")},
+		tokenFile: text("token-file"), token: text("token"),
+	}
+}

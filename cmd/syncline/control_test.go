@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -118,7 +119,7 @@ func TestEveryFieldOfTheSpecHasAFlag(t *testing.T) {
 	fields := (&applierv1.ReplicationSpec{}).ProtoReflect().Descriptor().Fields()
 	for i := range fields.Len() {
 		name := specFlags["spec."+string(fields.Get(i).Name())]
-		given, decidedAtFirst := strings.TrimPrefix(name, "--"), name == "--set" || name == "--param"
+		given, decidedAtFirst := strings.TrimPrefix(name, "--"), slices.Contains([]string{"--set", "--param", "--from-restore"}, name)
 		if name == "" || create.Lookup(given) == nil || update.Lookup(given) == nil && !decidedAtFirst {
 			t.Errorf("field %s has no flag", fields.Get(i).Name())
 		}

@@ -19,6 +19,8 @@ func newDemoCommand() *cobra.Command {
 		Long: `Starts a primary and replicas on this machine, each with its own PostgreSQL server in a temporary directory, fills the
 primary, copies and follows it while it is written to, kills an applier on the way, and compares every row at the end.
 Everything is removed again. PostgreSQL has to be on this machine; ` + "`make demo`" + ` fetches it.`,
+		Example: `  syncline demo
+  syncline demo --keep --duration 2m --scale 0.1`,
 		Args: wrongUse(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			binary, err := os.Executable()

@@ -8,93 +8,126 @@ import (
 	"io"
 	"os"
 	"strings"
-	"time"
+	"sync"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
+	"github.com/seed0419d559/syncline/internal/backup"
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/schema"
 )
-
-// dumpLease is how long the dump's snapshot outlives this process.
-const dumpLease = 30 * time.Second
 
 var dumpFormats = map[string]inventoryv1.DumpFormat{
 	"copy": inventoryv1.DumpFormat_DUMP_FORMAT_COPY_TEXT,
 	"csv":  inventoryv1.DumpFormat_DUMP_FORMAT_CSV,
 	"json": inventoryv1.DumpFormat_DUMP_FORMAT_JSON_LINES,
+	// Only of tables whose columns have types with the same bytes everywhere.
+	"binary": inventoryv1.DumpFormat_DUMP_FORMAT_COPY_BINARY,
+}
+
+// dumpFlags are those of `syncline dump`.
+type dumpFlags struct {
+	clientFlags
+
+	tables, excluded []string
+	format, file     string
+	only             usedSetFlags
+	backup           backupFlags
 }
 
 func newDumpCommand() *cobra.Command {
-	var f clientFlags
-	var table, format, path string
-	var only usedSetFlags
+	f := dumpFlags{backup: defaultBackupFlags()}
 	cmd := &cobra.Command{
-		Use:   "dump --table SCHEMA.TABLE",
-		Short: "Write the rows of one table, as of a known position",
-		Long: `Opens a snapshot of the primary, writes one table's rows, and says on standard error which position of the change log they are
-as of: following from there gives every change since.`,
-		Example: `  syncline dump --table public.orders --format json
-  syncline dump --table public.orders --out orders.copy`,
+		Use:   "dump --out DIRECTORY | --table SCHEMA.TABLE",
+		Short: "Write a backup of a primary, or the rows of one table, as of a known position",
+		Long: `With --out: writes a backup of all tables, or of those that --table names, into a new directory: rows, schema, sequences and a manifest
+with checksums. ` + "`syncline restore`" + ` loads it, and a replication can begin with it. The directory appears when the backup is whole; a dump
+that broke off is begun anew.
+
+Without --out: writes one table's rows, and says on standard error which position of the change log they are as of: following from
+there gives every change since.`,
+		Example: `  syncline dump --out /backup/shop
+  syncline dump --out /backup/sales --table 'sales.*' --exclude-table sales.log
+  syncline dump --table public.orders --format json
+  syncline dump --table public.orders --file orders.copy`,
 		Args: wrongUse(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			name, err := tableName(table)
-			if err != nil {
-				return err
-			}
-			if f.json && !cmd.Flags().Changed("format") {
-				format = "json"
-			}
-			kind, ok := dumpFormats[format]
-			if !ok {
-				return usageError{fmt.Errorf("--format %q: expected copy, csv or json", format)}
-			}
-			return f.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
-				return dump(ctx, cmd, conn, &inventoryv1.DumpRequest{
-					Schema: name.Schema, Table: name.Name, Format: kind, Set: only.set, Parameters: only.parameters,
-				}, path)
-			})
-		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	f.register(cmd, primaryGRPC)
-	cmd.Flags().Lookup("json").Usage = "the same as --format json"
-	cmd.Flags().StringVar(&table, "table", "", "the table, as schema.table or \"quoted\".\"names\" (needed)")
-	cmd.Flags().StringVar(&format, "format", "copy", "copy, csv or json (a line for each row)")
-	only.register(cmd.Flags())
-	cmd.Flags().StringVar(&path, "out", "", "file to write; standard output when empty")
+	flags := cmd.Flags()
+	flags.Lookup("json").Usage = "with --out print what was written as JSON, else the same as --format json"
+	patternsFlag(flags, &f.tables, "table", "the table, as schema.table or \"quoted\".\"names\"; with --out also schema.*, and may be repeated")
+	patternsFlag(flags, &f.excluded, "exclude-table", "with --out: leave these tables out")
+	flags.StringVar(&f.format, "format", "copy", "without --out: copy, binary (COPY's), csv or json (a line for each row)")
+	flags.StringVar(&f.file, "file", "", "without --out: file to write; standard output when empty")
+	f.only.register(flags)
+	f.backup.register(flags)
 	return cmd
 }
 
-func tableName(text string) (schema.Name, error) {
-	pattern, err := schema.ParsePattern(text)
+func (f *dumpFlags) run(cmd *cobra.Command) error {
+	flags := cmd.Flags()
+	if f.backup.out != "" {
+		for _, name := range []string{"format", "file", "set", "param"} {
+			if flags.Changed(name) {
+				return usageError{fmt.Errorf("--%s is for the rows of one table; leave out --%s or --out", name, name)}
+			}
+		}
+		return writeBackup(cmd, f)
+	}
+	for _, name := range []string{"exclude-table", "compress", "workers"} {
+		if flags.Changed(name) {
+			return usageError{fmt.Errorf("--%s is for a backup, which needs --out", name)}
+		}
+	}
+	name, err := tableName(f.tables)
+	if err != nil {
+		return err
+	}
+	if f.json && !flags.Changed("format") {
+		f.format = "json"
+	}
+	kind, ok := dumpFormats[f.format]
+	if !ok {
+		return usageError{fmt.Errorf("--format %q: expected copy, binary, csv or json", f.format)}
+	}
+	return f.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
+		return dump(ctx, cmd, conn, &inventoryv1.DumpRequest{
+			Schema: name.Schema, Table: name.Name, Format: kind, Set: f.only.set, Parameters: f.only.parameters,
+		}, f.file)
+	})
+}
+
+func tableName(tables []string) (schema.Name, error) {
+	if len(tables) == 0 {
+		return schema.Name{}, usageError{errors.New("--out is needed for a backup, or --table for the rows of one table")}
+	}
+	pattern, err := schema.ParsePattern(tables[0])
 	if err != nil {
 		return schema.Name{}, usageError{fmt.Errorf("--table: %w", err)}
 	}
 	name, ok := pattern.Exact()
-	if !ok {
-		return schema.Name{}, usageError{fmt.Errorf("--table %q names more than one table; dump them one by one", text)}
+	if !ok || len(tables) > 1 {
+		return schema.Name{}, usageError{fmt.Errorf("--table %q names more than one table; dump them one by one, or with --out as a backup", strings.Join(tables, ","))}
 	}
 	return name, nil
 }
 
 func dump(ctx context.Context, cmd *cobra.Command, conn *grpc.ClientConn, request *inventoryv1.DumpRequest, path string) error {
 	client := inventoryv1.NewInventoryServiceClient(conn)
-	snapshot, err := openSnapshot(ctx, client, cmd.ErrOrStderr())
+	snapshot, err := backup.OpenSnapshot(ctx, client, sayOn(cmd.ErrOrStderr()))
 	if err != nil {
 		return err
 	}
-	defer func() {
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
-		defer cancel()
-		// If this fails the lease ends by itself.
-		_, _ = client.CloseSnapshot(closing, &inventoryv1.CloseSnapshotRequest{SnapshotId: snapshot.GetSnapshotId()})
-	}()
-	renewing, stop := context.WithCancel(ctx)
+	defer backup.CloseSnapshot(ctx, client, snapshot.GetSnapshotId())
+	leasing, stop := context.WithCancel(ctx)
+	var renewing sync.WaitGroup
+	// A lease that is lost ends the dump with an error that says so.
+	renewing.Go(func() { backup.RenewSnapshot(leasing, client, snapshot.GetSnapshotId(), func(error) {}) })
+	defer renewing.Wait()
 	defer stop()
-	go renew(renewing, client, snapshot.GetSnapshotId())
 	request.SnapshotId = snapshot.GetSnapshotId()
 	var end *inventoryv1.DumpEnd
 	err = writeOut(path, cmd.OutOrStdout(), func(out io.Writer) (err error) {
@@ -124,7 +157,7 @@ func writeOut(path string, stdout io.Writer, write func(io.Writer) error) error 
 	}
 	file, err := os.OpenFile(partial, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
-		return fmt.Errorf("--out: %w", err)
+		return fmt.Errorf("--file: %w", err)
 	}
 	err = write(file)
 	if err == nil && partial != path {
@@ -141,42 +174,6 @@ func writeOut(path string, stdout io.Writer, write func(io.Writer) error) error 
 		return errors.Join(err, os.Remove(partial))
 	}
 	return nil
-}
-
-// openSnapshot says what it waits for.
-func openSnapshot(ctx context.Context, client inventoryv1.InventoryServiceClient, progress io.Writer) (*inventoryv1.Snapshot, error) {
-	stream, err := client.OpenSnapshot(ctx, &inventoryv1.OpenSnapshotRequest{Ttl: durationpb.New(dumpLease)})
-	if err != nil {
-		return nil, err
-	}
-	last := ""
-	for {
-		answer, err := stream.Recv()
-		if err != nil {
-			return nil, err
-		}
-		if snapshot := answer.GetSnapshot(); snapshot != nil {
-			return snapshot, nil
-		}
-		if reason := answer.GetWaiting().GetReason(); reason != last {
-			fmt.Fprintln(progress, "waiting:", reason)
-			last = reason
-		}
-	}
-}
-
-func renew(ctx context.Context, client inventoryv1.InventoryServiceClient, id string) {
-	tick := time.NewTicker(dumpLease / 3)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		// A lease that is lost ends the dump with an error that says so.
-		_, _ = client.RenewSnapshot(ctx, &inventoryv1.RenewSnapshotRequest{SnapshotId: id})
-	}
 }
 
 // writeDump returns the dump's end: without one it broke off.

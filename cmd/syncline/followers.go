@@ -26,6 +26,7 @@ func newFollowersListCommand() *cobra.Command {
 	var f clientFlags
 	cmd := &cobra.Command{
 		Use: "list", Short: "List followers with what they have applied, and how far they are behind", Args: wrongUse(cobra.NoArgs),
+		Example: "  syncline followers list",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return loggerCall(cmd.Context(), &f, func(ctx context.Context, client loggerv1.LoggerServiceClient) error {
 				answer, err := client.ListFollowers(ctx, &loggerv1.ListFollowersRequest{})

@@ -41,11 +41,12 @@ type gatewayFlags struct {
 func newGatewayCommand() *cobra.Command {
 	var f gatewayFlags
 	cmd := &cobra.Command{
-		Use:   "gateway",
-		Short: "Serve REST for a server elsewhere",
-		Long:  "Serves over HTTP what the server at --addr serves over gRPC. Every server does that for itself at --http: a gateway is for one whose\nHTTP address cannot be reached, or shall not be.",
-		Args:  wrongUse(cobra.NoArgs),
-		RunE:  func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context(), cmd.OutOrStdout()) },
+		Use:     "gateway",
+		Short:   "Serve REST for a server elsewhere",
+		Long:    "Serves over HTTP what the server at --addr serves over gRPC. Every server does that for itself at --http: a gateway is for one whose\nHTTP address cannot be reached, or shall not be.",
+		Example: "  syncline gateway --addr db1:7400 --http 127.0.0.1:8080",
+		Args:    wrongUse(cobra.NoArgs),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context(), cmd.OutOrStdout()) },
 	}
 	cmd.Flags().StringVar(&f.server.address, "addr", primaryGRPC, "gRPC address of the server")
 	f.protect.registerGateway(cmd.Flags())

@@ -18,10 +18,13 @@ const healthTimeout = 3 * time.Second
 func newHealthCommand() *cobra.Command {
 	address := primaryGRPC
 	var connect connectFlags
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "health",
 		Short: "Tell whether a server serves: exit code 0 or 1",
-		Args:  wrongUse(cobra.NoArgs),
+		Example: `  syncline health
+  syncline health --addr db2:7500 && echo well`,
+		Args: wrongUse(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), healthTimeout)
 			defer cancel()
@@ -37,12 +40,16 @@ func newHealthCommand() *cobra.Command {
 			if err := healthy(ctx, conn); err != nil {
 				return fmt.Errorf("ask %s for its health: %w", address, err)
 			}
+			if asJSON {
+				return printValue(cmd.OutOrStdout(), map[string]string{"status": healthv1.HealthCheckResponse_SERVING.String()})
+			}
 			fmt.Fprintln(cmd.OutOrStdout(), "serving")
 			return nil
 		},
 	}
 	cmd.Flags().StringVar(&address, "addr", address, "gRPC address of the server")
 	connect.register(cmd.Flags())
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 

@@ -19,6 +19,9 @@ func addInventoryClient(cmd *cobra.Command, postgres *string, connect *connectFl
 	var only usedSetFlags
 	cmd.Short = "List a primary's tables; with --postgres serve the inventory alone"
 	cmd.Long = "Without --postgres: lists the tables of the primary at --addr, and what is not replicated and why.\nWith --postgres: runs the inventory service, which gives a primary's tables, snapshots and dumps."
+	cmd.Example = `  syncline inventory --addr db1:7400
+  syncline inventory --table 'sales.*' --json
+` + cmd.Example
 	cmd.Flags().StringVar(&f.address, "addr", primaryGRPC, "gRPC address of the primary whose tables are listed")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print JSON")
 	patternsFlag(cmd.Flags(), &tables.Include, "table", "list only these tables: schema.table, schema.*; may be repeated")

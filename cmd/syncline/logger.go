@@ -106,13 +106,15 @@ func newCaptureCommand(stop bool) *cobra.Command {
 	var f clientFlags
 	cmd := &cobra.Command{
 		Use: "start", Short: "Let capture go on after a stop", Args: wrongUse(cobra.NoArgs),
-		Long: "Lets capture go on where it was stopped. It is no error when it runs already.",
+		Long:    "Lets capture go on where it was stopped. It is no error when it runs already.",
+		Example: "  syncline logger start",
 	}
 	if stop {
 		cmd.Use, cmd.Short = "stop", "Stop capture until `syncline logger start`; nothing is lost"
 		cmd.Long = `Stops capture until ` + "`syncline logger start`" + `, also over restarts. Nothing is lost: the primary keeps its WAL meanwhile, and replicas go on
 with what the change log holds. How much WAL that is, and how much may be kept, is shown here and by ` + "`syncline status`" + `: mind the
 primary's disk.`
+		cmd.Example = "  syncline logger stop"
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return loggerCall(cmd.Context(), &f, func(ctx context.Context, client loggerv1.LoggerServiceClient) error {

@@ -84,7 +84,13 @@ func newRoot(environment []string) *cobra.Command {
 
 Beside the primary runs ` + "`syncline primary`" + `, beside each replica ` + "`syncline replica`" + `;
 ` + "`syncline replication create`" + ` on the replica makes the first copy and follows from there.
-Flags can be set by variables too: --max-row-bytes by SYNCLINE_MAX_ROW_BYTES.`,
+Flags can be set by variables too: --max-row-bytes by SYNCLINE_MAX_ROW_BYTES.
+
+Exit codes: 0 done, 1 failed, 2 wrong use, 3 not reached in time (` + "`replication wait`" + `).`,
+		Example: `  syncline primary --postgres postgres://db1/shop --data /var/lib/syncline
+  syncline replica --postgres postgres://db2/shop
+  syncline replication create shop --source db1:7400 --wait
+  source <(syncline completion bash)`,
 		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -104,8 +110,10 @@ Flags can be set by variables too: --max-row-bytes by SYNCLINE_MAX_ROW_BYTES.`,
 		return usageError{fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())}
 	})
 	root.AddCommand(serverCommands()...)
-	root.AddCommand(newReplicationCommand(), newStatusCommand(), newVerifyCommand(), newSetCommand(), newLogCommand(), newDumpCommand(), newFollowCommand(), newUpdatedCommand(), newFollowersCommand(), newSnapshotsCommand(), newServerGroup(), newHealthCommand(),
+	root.AddCommand(newReplicationCommand(), newStatusCommand(), newVerifyCommand(), newSetCommand(), newLogCommand(), newDumpCommand(), newRestoreCommand(), newBackupCommand(), newFollowCommand(),
+		newUpdatedCommand(), newFollowersCommand(), newSnapshotsCommand(), newServerGroup(), newHealthCommand(),
 		newGatewayCommand(), newPrincipalCommand(), newDemoCommand())
+	complete(root, environment)
 	return root
 }
 

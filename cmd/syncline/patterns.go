@@ -1,9 +1,12 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"github.com/seed0419d559/syncline/internal/schema"
 )
 
 // patternList is the value of a flag that takes table patterns: it may be repeated, and one value may hold several with
@@ -49,3 +52,13 @@ func (l patternList) String() string {
 
 // Type implements pflag.Value: the word that stands for the value in a help text.
 func (l patternList) Type() string { return "patterns" }
+
+// checkPatterns makes a pattern that is none a wrong use of its flag.
+func checkPatterns(flag string, patterns []string) error {
+	for _, text := range patterns {
+		if _, err := schema.ParsePattern(text); err != nil {
+			return usageError{fmt.Errorf("%s: %w", flag, err)}
+		}
+	}
+	return nil
+}

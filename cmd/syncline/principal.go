@@ -102,7 +102,7 @@ func onePrincipal(cmd *cobra.Command, args []string) error {
 func newPrincipalListCommand() *cobra.Command {
 	var f accessFlags
 	cmd := &cobra.Command{
-		Use: "list", Short: "List the principals", Args: wrongUse(cobra.NoArgs),
+		Use: "list", Short: "List the principals", Example: "  syncline principal list --addr db1:7400 --tls-ca ca.pem --token-file ada.token", Args: wrongUse(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.run(cmd.Context(), func(ctx context.Context, calls accessCalls) error {
 				answer, err := calls.ListPrincipals(ctx, &accessv1.ListPrincipalsRequest{})
@@ -121,6 +121,8 @@ func newPrincipalDeleteCommand() *cobra.Command {
 	var f accessFlags
 	cmd := &cobra.Command{
 		Use: "delete NAME", Short: "Take a principal's credential back: its calls are refused and its streams end", Args: onePrincipal,
+		Example: `  syncline principal delete replica1
+  syncline principal delete ada --postgres postgres://syncline@localhost/shop`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.run(cmd.Context(), func(ctx context.Context, calls accessCalls) error {
 				answer, err := calls.DeletePrincipal(ctx, &accessv1.DeletePrincipalRequest{Name: args[0]})

@@ -138,6 +138,7 @@ func newPrincipalRotateCommand() *cobra.Command {
 	var tokenTo string
 	cmd := &cobra.Command{
 		Use: "rotate NAME", Short: "Give a principal another token; the one before is refused from then on", Args: onePrincipal,
+		Example: `  syncline principal rotate replica1 --token-to replica1.token`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.run(cmd.Context(), func(ctx context.Context, calls accessCalls) error {
 				file, err := newTokenFile(tokenTo)

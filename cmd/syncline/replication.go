@@ -77,7 +77,8 @@ An existing table is compared first, and a difference that matters is named; one
   syncline replication create orders --source db1:7400 --table 'public.orders' --table 'sales.*'
   syncline replication create shop --source db1.example:7400 --source-tls-ca ca.pem --source-token-file replica1.token
   syncline replication create acme --source db1:7400 --set by-org --param org=acme
-  syncline replication create shop --source db1:7400 --dry-run`,
+  syncline replication create shop --source db1:7400 --dry-run
+  syncline replication create shop --source db1:7400 --from-restore`,
 		Args: oneName,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if spec.GetSource() == "" {
@@ -99,6 +100,7 @@ An existing table is compared first, and a difference that matters is named; one
 	flags := cmd.Flags()
 	r.register(flags)
 	only.register(flags)
+	flags.BoolVar(&spec.FromRestore, "from-restore", false, "begin with the tables that a backup of the source was restored into, and follow on from there; others are copied")
 	flags.BoolVar(&ifMissing, "if-missing", false, "leave a replication alone that is there already under this name, with this source and these tables")
 	flags.BoolVar(&wait, "wait", false, "show the progress of the first copy and return when the replica is up to date")
 	flags.BoolVar(&dryRun, "dry-run", false, "check both sides, tell what would happen, and change nothing")
@@ -122,6 +124,10 @@ func wouldCreate(ctx context.Context, cmd *cobra.Command, f *clientFlags, client
 
 func create(ctx context.Context, cmd *cobra.Command, f *clientFlags, client applierv1.ApplierServiceClient, name string, spec *applierv1.ReplicationSpec, wait, ifMissing bool) error {
 	calling, cancel := context.WithTimeout(ctx, 2*callTimeout)
+	if spec.GetFromRestore() {
+		cancel()
+		calling, cancel = context.WithCancel(ctx) // every restored row is looked at before the answer
+	}
 	defer cancel()
 	answer, err := client.CreateReplication(calling, &applierv1.CreateReplicationRequest{Name: name, Spec: spec})
 	replication, done := answer.GetReplication(), "is created"
@@ -156,7 +162,7 @@ func create(ctx context.Context, cmd *cobra.Command, f *clientFlags, client appl
 func newNamedCommand(use, about string, run func(ctx context.Context, client applierv1.ApplierServiceClient, name string) (*applierv1.Replication, error)) *cobra.Command {
 	var f clientFlags
 	cmd := &cobra.Command{
-		Use: use + " NAME", Short: about, Args: oneName,
+		Use: use + " NAME", Short: about, Args: oneName, Example: "  syncline replication " + use + " shop",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return applierCall(cmd.Context(), &f, func(ctx context.Context, client applierv1.ApplierServiceClient) error {
 				ctx, cancel := short(ctx)
@@ -192,6 +198,7 @@ func newDeleteCommand() *cobra.Command {
 	var etag string
 	cmd := &cobra.Command{
 		Use: "delete NAME", Short: "Stop and forget a replication; the tables and their rows stay", Args: oneName,
+		Example: "  syncline replication delete shop",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return applierCall(cmd.Context(), &f, func(ctx context.Context, client applierv1.ApplierServiceClient) error {
 				ctx, cancel := short(ctx)
@@ -221,7 +228,9 @@ func newWaitCommand() *cobra.Command {
 		Use:   "wait NAME",
 		Short: "Return once everything committed on the source before this call is applied here",
 		Long:  "Has the source commit a message and returns when that is applied. Exit code 3 when it is not within --timeout.",
-		Args:  oneName,
+		Example: `  syncline replication wait shop
+  syncline replication wait shop --timeout 10s || echo "exit code $?"`,
+		Args: oneName,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return applierCall(cmd.Context(), &f, func(ctx context.Context, client applierv1.ApplierServiceClient) error {
 				answer, err := client.WaitReplication(ctx, &applierv1.WaitReplicationRequest{Name: args[0], Timeout: durationpb.New(timeout)})

@@ -25,6 +25,7 @@ func newServerShowCommand() *cobra.Command {
 	var f clientFlags
 	cmd := &cobra.Command{
 		Use: "show", Short: "Show who a server is and what it serves", Args: wrongUse(cobra.NoArgs),
+		Example: "  syncline server show --addr db1:7400",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
 				ctx, cancel := short(ctx)
@@ -43,6 +44,7 @@ func newServerShowCommand() *cobra.Command {
 
 func newResetIDCommand() *cobra.Command {
 	var url string
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "reset-id",
 		Short: "Give a database that was copied from another node's a server id of its own",
@@ -56,7 +58,8 @@ promoted because its primary is gone takes its place: let it keep the id.
 
 Replications on other servers that have this one as their source refuse the new id: delete them there and create them again. Replications
 that run on this server go on where they are.`,
-		Args: wrongUse(cobra.NoArgs),
+		Example: "  syncline server reset-id --postgres postgres://localhost/shop_copy",
+		Args:    wrongUse(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if url == "" {
 				return usageError{errors.New("--postgres (SYNCLINE_POSTGRES) is needed: the URL of the database")}
@@ -66,6 +69,9 @@ that run on this server go on where they are.`,
 			old, id, err := node.ResetID(ctx, url)
 			if err != nil {
 				return err
+			}
+			if asJSON {
+				return printValue(cmd.OutOrStdout(), map[string]string{"database": id.Database, "oldServerId": old, "serverId": id.ServerID})
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), `database %s
   old server id  %s
@@ -77,5 +83,6 @@ Replications that run on this server go on where they are.
 		},
 	}
 	cmd.Flags().StringVar(&url, "postgres", "", "URL of the database (needed)")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

@@ -28,17 +28,17 @@ const (
 
 // role is a server command: the services that it runs.
 type role struct {
-	name, short, long string
-	services          []string
+	name, short, long, example string
+	services                   []string
 }
 
 var roles = []role{
-	{"primary", "Serve a primary: logger and inventory", "Runs beside the primary's PostgreSQL: captures its changes into the change log, serves them to replicas,\nand gives them their first copy.", []string{node.RoleLogger, node.RoleInventory}},
-	{"replica", "Serve a replica: applier", "Runs beside the replica's PostgreSQL: makes first copies and applies the changes of primaries.", []string{node.RoleApplier}},
-	{"node", "Serve both roles of one database", "Runs logger, inventory and applier for one database that is primary and replica.", []string{node.RoleLogger, node.RoleInventory, node.RoleApplier}},
-	{"logger", "Serve the logger alone, or control one", "Captures a primary's changes into the change log and serves them. The commands below it control a logger that runs.", []string{node.RoleLogger}},
-	{"inventory", "Serve the inventory alone", "Gives a primary's tables, snapshots and dumps.", []string{node.RoleInventory}},
-	{"applier", "Serve the applier alone", "Makes first copies and applies the changes of primaries.", []string{node.RoleApplier}},
+	{"primary", "Serve a primary: logger and inventory", "Runs beside the primary's PostgreSQL: captures its changes into the change log, serves them to replicas,\nand gives them their first copy.", "--postgres postgres://localhost/shop --data /var/lib/syncline", []string{node.RoleLogger, node.RoleInventory}},
+	{"replica", "Serve a replica: applier", "Runs beside the replica's PostgreSQL: makes first copies and applies the changes of primaries.", "--postgres postgres://localhost/shop", []string{node.RoleApplier}},
+	{"node", "Serve both roles of one database", "Runs logger, inventory and applier for one database that is primary and replica.", "--postgres postgres://localhost/shop --data /var/lib/syncline", []string{node.RoleLogger, node.RoleInventory, node.RoleApplier}},
+	{"logger", "Serve the logger alone, or control one", "Captures a primary's changes into the change log and serves them. The commands below it control a logger that runs.", "--postgres postgres://localhost/shop --data /var/lib/syncline --inventory db1:7401", []string{node.RoleLogger}},
+	{"inventory", "Serve the inventory alone", "Gives a primary's tables, snapshots and dumps.", "--postgres postgres://localhost/shop --grpc 0.0.0.0:7401 --logger db1:7400 --plaintext", []string{node.RoleInventory}},
+	{"applier", "Serve the applier alone", "Makes first copies and applies the changes of primaries.", "--postgres postgres://localhost/shop", []string{node.RoleApplier}},
 }
 
 func (r *role) has(service string) bool { return slices.Contains(r.services, service) }
@@ -65,7 +65,7 @@ type serverFlags struct {
 func newServerCommand(r *role) *cobra.Command {
 	f := &serverFlags{logger: logger.DefaultConfig(), applier: applier.DefaultConfig()}
 	cmd := &cobra.Command{
-		Use: r.name, Short: r.short, Long: r.long, Args: wrongUse(cobra.NoArgs),
+		Use: r.name, Short: r.short, Long: r.long, Example: "  syncline " + r.name + " " + r.example, Args: wrongUse(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), r, f, cmd.OutOrStdout()) },
 	}
 	f.register(cmd.Flags(), r)

@@ -38,6 +38,7 @@ func newSnapshotsListCommand() *cobra.Command {
 	var f clientFlags
 	cmd := &cobra.Command{
 		Use: "list", Short: "List the open snapshots, oldest first", Args: wrongUse(cobra.NoArgs),
+		Example: "  syncline snapshots list",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return inventoryCall(cmd.Context(), &f, func(ctx context.Context, client inventoryv1.InventoryServiceClient) error {
 				answer, err := client.ListSnapshots(ctx, &inventoryv1.ListSnapshotsRequest{})

@@ -23,7 +23,9 @@ func newStatusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Tell how a primary or a replica is: is it well, how far behind, and why is it stuck",
 		Long:  "Asks a server who it is and how its services are. With --json one object is printed for each answer: the server, then the\nlogger's state and its followers, or the replications.",
-		Args:  wrongUse(cobra.NoArgs),
+		Example: `  syncline status
+  syncline status --addr db1:7400 --json`,
+		Args: wrongUse(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
 				ctx, cancel := short(ctx)

@@ -99,7 +99,7 @@ func TestRoles(t *testing.T) {
 		"InventoryService/ListSnapshots": "operator admin",
 
 		"LoggerService/Follow":         "operator admin bound everything",
-		"LoggerService/GetState":       "reader operator admin everything",
+		"LoggerService/GetState":       "reader operator admin bound everything",
 		"LoggerService/GetRanges":      "reader operator admin nothing bound everything",
 		"LoggerService/EmitBarrier":    "operator admin nothing bound everything",
 		"LoggerService/ListFollowers":  "reader operator admin",
@@ -189,7 +189,7 @@ func TestBoundToSets(t *testing.T) {
 		{"nothing granted", none, inSet{plain, "orders", org("org=7")}, ReasonNothing},
 		{"nothing granted, nothing named", none, inSet{plain, "", nil}, ReasonNothing},
 	} {
-		for _, method := range []string{getInventory, dump, checksum, follow} {
+		for _, method := range []string{getInventory, dump, checksum, follow, getState} {
 			err := CheckRequest(test.who, method, test.request)
 			if got := rpc.Reason(err); (err == nil) != (test.want == "") || got != test.want {
 				t.Errorf("%s, %s: got %v, expected %q", test.name, short(method), err, test.want)

@@ -39,7 +39,7 @@ var methods = map[string]rule{
 	"/syncline.inventory.v1.InventoryService/ListSnapshots": {least: Operator},
 
 	"/syncline.logger.v1.LoggerService/Follow":         {least: Operator, replicator: bySet},
-	"/syncline.logger.v1.LoggerService/GetState":       {least: Reader, replicator: whole},
+	"/syncline.logger.v1.LoggerService/GetState":       {least: Reader, replicator: bySet},
 	"/syncline.logger.v1.LoggerService/GetRanges":      {least: Reader, replicator: always},
 	"/syncline.logger.v1.LoggerService/EmitBarrier":    {least: Operator, replicator: always},
 	"/syncline.logger.v1.LoggerService/ListFollowers":  {least: Reader},

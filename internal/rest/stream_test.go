@@ -129,7 +129,7 @@ func TestDumpByRow(t *testing.T) {
 		t.Errorf("asked for %v", asked)
 	}
 	answer, body = f.call(t, "GET", "/v1/snapshots/s1:dump?format=DUMP_FORMAT_CSV", "")
-	if answer.StatusCode != http.StatusOK || strings.Count(body, "\n") != 5 || !strings.HasPrefix(body, `{"data":"eyJpZCI6MX0KeyJpZCI=","end":null,"rows":"1"}`) && !strings.HasPrefix(body, `{"data":"eyJpZCI6MX0KeyJpZCI=","rows":"1"}`) {
+	if answer.StatusCode != http.StatusOK || strings.Count(body, "\n") != 5 || !strings.HasPrefix(body, `{"data":"eyJpZCI6MX0KeyJpZCI=","end":null,"rows":"1","resumePage":"0"}`) && !strings.HasPrefix(body, `{"data":"eyJpZCI6MX0KeyJpZCI=","rows":"1","resumePage":"0"}`) {
 		t.Errorf("%d\n%s", answer.StatusCode, body)
 	}
 }

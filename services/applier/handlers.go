@@ -138,6 +138,12 @@ func (c *Config) checkSpec(p *problems, spec *applierv1.ReplicationSpec) {
 	}
 	p.include(validateSet(spec))
 	p.include(validateConnection(spec))
+	if spec.GetFromRestore() && spec.GetSet() != "" {
+		p.add("spec.from_restore", "a backup has all rows of its tables, and set %s is to have some of them: leave out one of set and from_restore", spec.GetSet())
+	}
+	if spec.GetFromRestore() && spec.GetReplace() {
+		p.add("spec.replace", "restored rows cannot be followed on and be removed: leave out one of replace and from_restore")
+	}
 	c.checkOptions(p, spec)
 }
 
@@ -177,7 +183,15 @@ func (s *Service) check(ctx context.Context, in *applierv1.CreateReplicationRequ
 		return nil, err
 	}
 	defer session.Close()
-	return makePlan(ctx, session.Conn(), src, planOptions{replication: in.GetName(), selection: selection, replace: in.GetSpec().GetReplace(), unguarded: session.Unguarded})
+	o := planOptions{replication: in.GetName(), selection: selection, replace: in.GetSpec().GetReplace(), unguarded: session.Unguarded}
+	if o.restored, err = findRestored(ctx, session.Conn(), src, in.GetSpec()); err != nil {
+		return nil, err
+	}
+	p, err := makePlan(ctx, session.Conn(), src, o)
+	if err != nil {
+		return nil, err
+	}
+	return p, p.restored.unchanged(ctx, session.Conn())
 }
 
 // GetReplication returns one replication.

@@ -25,8 +25,9 @@ var everything = schema.Selection{}
 // plan is what the first copy of some tables will do, found out before anything is touched.
 type plan struct {
 	source, target schema.Database
-	tables         []*storedTable // those to copy
-	create         []schema.Name  // those to create
+	tables         []*storedTable  // those to copy
+	restored       *restoredTables // those that a backup was restored into, nil for none
+	create         []schema.Name   // those to create
 	statements     schema.Plan
 	warnings       []string
 	all            bool          // nothing that is copied counts any more, nor does the position
@@ -42,6 +43,8 @@ type planOptions struct {
 	replace     bool // rows in the target's tables may be removed
 	unguarded   bool // the role may not set session_replication_role
 	known       map[schema.Name]*storedTable
+	// restored are the tables that a backup was restored into, if the replication begins with them.
+	restored *restoredTables
 	// again are tables, or partitioned tables above some, whose copies from before an LSN do not count; nil for none.
 	again *apply.NewTableError
 	all   bool // no copy counts: all tables are copied again
@@ -68,6 +71,12 @@ func makePlan(ctx context.Context, conn *pgx.Conn, src *source, o planOptions) (
 	}
 	if err := p.leaveToOthers(o, others); err != nil {
 		return nil, err
+	}
+	if o.restored != nil {
+		if p.restored, err = o.restored.chosen(ctx, src, p.source, others); err != nil {
+			return nil, err
+		}
+		o.known = p.restored.known()
 	}
 	mismatches := schema.CompareAll(p.source, p.target)
 	if err := schema.Refusal(mismatches); err != nil {
@@ -250,7 +259,7 @@ func (p *plan) stillFree(ctx context.Context, tx pgx.Tx, replication string) err
 	if err != nil {
 		return err
 	}
-	for _, t := range p.tables {
+	for _, t := range slices.Concat(p.tables, p.restored.stored()) {
 		if other, taken := others[t.target]; taken {
 			return fmt.Errorf("%w: replication %s writes table %s now", errSuperseded, other, t.target)
 		}
@@ -349,6 +358,9 @@ func (p *plan) carryOut(ctx context.Context, conn *pgx.Conn, replication string)
 			if err := addTable(ctx, tx, replication, t); err != nil {
 				return err
 			}
+		}
+		if err := p.restored.take(ctx, tx, replication); err != nil {
+			return err
 		}
 		if err := p.leave(ctx, tx, replication); err != nil {
 			return err

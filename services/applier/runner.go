@@ -274,6 +274,11 @@ func (r *runner) plan(ctx context.Context, session *apply.Session, src *source, 
 		return nil, err
 	}
 	o.replication, o.replace, o.unguarded, o.known = r.name, spec.GetReplace(), session.Unguarded, byName(tables)
+	if len(tables) == 0 && o.again == nil && !o.all {
+		if o.restored, err = findRestored(ctx, session.Conn(), src, spec); err != nil {
+			return nil, err
+		}
+	}
 	return makePlan(ctx, session.Conn(), src, o)
 }
 

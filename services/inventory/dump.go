@@ -71,12 +71,20 @@ func (s *Service) dump(ctx context.Context, l *lease, plan dumpPlan, only *set, 
 	if err := checkColumns(ctx, conn, plan.name, columns); err != nil {
 		return err
 	}
-	sql := plan.copyStatement(columns)
-	if _, err = conn.PgConn().CopyTo(ctx, out, sql); err == nil {
-		err = out.flush()
-	}
-	if err != nil {
-		return s.copyError(ctx, conn, l, plan, out, err)
+	for _, step := range plan.steps(t.pages, resumePages) {
+		before := out.rows
+		if _, err = conn.PgConn().CopyTo(ctx, out, step.copyStatement(columns)); err == nil {
+			err = out.flush()
+		}
+		if err != nil {
+			return s.copyError(ctx, conn, l, step, out.rows-before, err)
+		}
+		if step.to == plan.to {
+			break
+		}
+		if err := send(&inventoryv1.DumpResponse{ResumePage: step.to}); err != nil {
+			return err
+		}
 	}
 	if err := fault.Error(FaultDumpCopied); err != nil {
 		return err
@@ -84,8 +92,8 @@ func (s *Service) dump(ctx context.Context, l *lease, plan dumpPlan, only *set, 
 	return send(&inventoryv1.DumpResponse{End: &inventoryv1.DumpEnd{Rows: out.rows, Bytes: out.bytes}})
 }
 
-// copyError explains why a COPY broke off.
-func (s *Service) copyError(ctx context.Context, conn *pgx.Conn, l *lease, plan dumpPlan, out *chunks, err error) error {
+// copyError explains why a COPY broke off after some rows.
+func (s *Service) copyError(ctx context.Context, conn *pgx.Conn, l *lease, plan dumpPlan, rows int64, err error) error {
 	var sending *sendError
 	switch {
 	case errors.As(err, &sending):
@@ -96,7 +104,7 @@ func (s *Service) copyError(ctx context.Context, conn *pgx.Conn, l *lease, plan 
 		return noSelect(plan.name, conn.Config().User, err)
 	case tooLarge(err):
 		return fmt.Errorf("%w: %s cannot be printed: PostgreSQL prints rows of up to 1 GB of text (bytea takes two letters a byte): %s",
-			ErrRowTooLarge, s.locate(ctx, conn, l, plan, out.rows), serverText(err))
+			ErrRowTooLarge, s.locate(ctx, conn, l, plan, rows), serverText(err))
 	}
 	return explain(ctx, err)
 }

@@ -88,6 +88,30 @@ func (p dumpPlan) where() string {
 	return " WHERE " + strings.Join(conditions, " AND ")
 }
 
+// resumePages is how many pages are read by one COPY, after which a dump that breaks off can go on: 32 MiB of the main storage.
+const resumePages = 4096
+
+// steps are the plans of the COPY statements that make the dump, in order of their pages. Those of the binary format cannot be put
+// together, so there is one.
+func (p dumpPlan) steps(tablePages, stepPages int64) []dumpPlan {
+	if p.format == inventoryv1.DumpFormat_DUMP_FORMAT_COPY_BINARY {
+		return []dumpPlan{p}
+	}
+	end := tablePages
+	if p.to != 0 {
+		end = min(end, p.to)
+	}
+	var steps []dumpPlan
+	for rest := p; ; rest.from += stepPages {
+		if rest.from+stepPages >= end {
+			return append(steps, rest)
+		}
+		step := rest
+		step.to = rest.from + stepPages
+		steps = append(steps, step)
+	}
+}
+
 // copyStatement is the SQL of the dump.
 func (p dumpPlan) copyStatement(columns []column) string {
 	rows := selectColumns(p.name, columns) + p.where()

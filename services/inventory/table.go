@@ -19,6 +19,7 @@ type table struct {
 	name     schema.Name
 	oid      uint32
 	filenode uint32
+	pages    int64 // by now; there may be more than in the snapshot
 	columns  []column
 }
 
@@ -62,7 +63,8 @@ func lockTable(ctx context.Context, conn *pgx.Conn, name schema.Name, lockTimeou
 		return table{}, explain(ctx, err)
 	}
 	var oid, filenode uint32
-	err = conn.QueryRow(ctx, "SELECT coalesce(to_regclass($1)::oid, 0), coalesce(pg_relation_filenode($2), 0)", name.SQL(), t.oid).Scan(&oid, &filenode)
+	err = conn.QueryRow(ctx, "SELECT coalesce(to_regclass($1)::oid, 0), coalesce(pg_relation_filenode($2), 0), "+
+		"coalesce(pg_relation_size($2), 0) / current_setting('block_size')::int", name.SQL(), t.oid).Scan(&oid, &filenode, &t.pages)
 	switch {
 	case err != nil:
 		return table{}, explain(ctx, err)

@@ -37,7 +37,7 @@ type faultPoint struct {
 	counts  []int
 }
 
-// faultPoints are all there are; TestFaultTable says so.
+// faultPoints are all those of servers; TestFaultTable says so.
 var faultPoints = []faultPoint{
 	{logger.FaultPublished, "logger", atStart, []int{1}},
 	{logger.FaultSlotMade, "logger", atStart, []int{1}},
@@ -107,7 +107,7 @@ func stepsOf(process string, at stage) []step {
 // TestFaultTable holds the table against the source: a point that is added to a service is added here too.
 func TestFaultTable(t *testing.T) {
 	inTable := map[string]bool{}
-	for _, p := range faultPoints {
+	for _, p := range slices.Concat(faultPoints, backupFaultPoints) {
 		if inTable[p.name] {
 			t.Errorf("%q stands in the table twice", p.name)
 		}

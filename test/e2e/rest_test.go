@@ -382,6 +382,9 @@ func walkSets(primary *web) {
 
 func walkApplier(t *testing.T, replica *web, source string) {
 	t.Helper()
+	replica.bad("POST", "/v1/replications", fmt.Sprintf(`{"name":"shop","spec":{"source":%q,"fromRestore":true}}`, source), http.StatusBadRequest, "NO_RESTORE")
+	replica.bad("POST", "/v1/replications", `{"name":"shop","spec":{"source":"db:1","fromRestore":true,"replace":true}}`, http.StatusBadRequest, "INVALID_FIELD")
+	replica.bad("POST", "/v1/replications", `{"name":"shop","spec":{"source":"db:1","fromRestore":true,"set":"some"}}`, http.StatusBadRequest, "INVALID_FIELD")
 	replica.good(call{id: "ApplierService_CreateReplication", body: fmt.Sprintf(`{"name":"shop","spec":{"source":%q}}`, source)})
 	replica.bad("POST", "/v1/replications", fmt.Sprintf(`{"name":"shop","spec":{"source":%q}}`, source), http.StatusConflict, "REPLICATION_EXISTS")
 	replica.bad("POST", "/v1/replications", `{"name":"Shop","spec":{"source":"db:1"}}`, http.StatusBadRequest, "INVALID_FIELD")

@@ -580,7 +580,11 @@ type ReplicationSpec struct {
 	Tls *SourceTLS `protobuf:"bytes,21,opt,name=tls,proto3" json:"tls,omitempty"`
 	// Proxy through which the source is reached: http://, https://, socks5:// or socks5h://[USER:PASSWORD@]HOST:PORT. Names are looked up
 	// at the proxy, with socks5:// here. User and password are taken and never given back.
-	Proxy         string `protobuf:"bytes,22,opt,name=proxy,proto3" json:"proxy,omitempty"`
+	Proxy string `protobuf:"bytes,22,opt,name=proxy,proto3" json:"proxy,omitempty"`
+	// Begin with the tables that a backup of this source was restored into: they are not copied, and changes are followed from the
+	// backup's position on. Selected tables that no backup was restored into are copied. Not together with
+	// replace or set.
+	FromRestore   bool `protobuf:"varint,30,opt,name=from_restore,json=fromRestore,proto3" json:"from_restore,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -760,6 +764,13 @@ func (x *ReplicationSpec) GetProxy() string {
 		return x.Proxy
 	}
 	return ""
+}
+
+func (x *ReplicationSpec) GetFromRestore() bool {
+	if x != nil {
+		return x.FromRestore
+	}
+	return false
 }
 
 // SourceTLS has the connections to a source encrypted, and the source verified.
@@ -3838,7 +3849,7 @@ var File_syncline_applier_v1_applier_proto protoreflect.FileDescriptor
 
 const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\n" +
-	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\"\xe5\a\n" +
+	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\"\x88\b\n" +
 	"\x0fReplicationSpec\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1c\n" +
 	"\tinventory\x18\x02 \x01(\tR\tinventory\x12%\n" +
@@ -3868,7 +3879,8 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x11auto_resync_limit\x18\x12 \x01(\x05R\x0fautoResyncLimit\x12\x19\n" +
 	"\x05token\x18\x14 \x01(\tB\x03\x80\x01\x01R\x05token\x120\n" +
 	"\x03tls\x18\x15 \x01(\v2\x1e.syncline.applier.v1.SourceTLSR\x03tls\x12\x19\n" +
-	"\x05proxy\x18\x16 \x01(\tB\x03\x80\x01\x01R\x05proxy\x1a=\n" +
+	"\x05proxy\x18\x16 \x01(\tB\x03\x80\x01\x01R\x05proxy\x12!\n" +
+	"\ffrom_restore\x18\x1e \x01(\bR\vfromRestore\x1a=\n" +
 	"\x0fParametersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"u\n" +

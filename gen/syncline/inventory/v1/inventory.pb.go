@@ -1915,7 +1915,10 @@ type DumpResponse struct {
 	// In the last answer: that the dump is whole.
 	End *DumpEnd `protobuf:"bytes,2,opt,name=end,proto3" json:"end,omitempty"`
 	// Rows that begin in this piece, for those who show progress.
-	Rows          int64 `protobuf:"varint,3,opt,name=rows,proto3" json:"rows,omitempty"`
+	Rows int64 `protobuf:"varint,3,opt,name=rows,proto3" json:"rows,omitempty"`
+	// If set: with this answer all rows of the pages before this one have come, whole. A dump that breaks off goes on after them with this
+	// page as from_page, from the same snapshot. Not in the binary format, whose pieces make one whole.
+	ResumePage    int64 `protobuf:"varint,30,opt,name=resume_page,json=resumePage,proto3" json:"resume_page,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1967,6 +1970,13 @@ func (x *DumpResponse) GetEnd() *DumpEnd {
 func (x *DumpResponse) GetRows() int64 {
 	if x != nil {
 		return x.Rows
+	}
+	return 0
+}
+
+func (x *DumpResponse) GetResumePage() int64 {
+	if x != nil {
+		return x.ResumePage
 	}
 	return 0
 }
@@ -2654,11 +2664,13 @@ const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	"setVersion\x1a=\n" +
 	"\x0fParametersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"h\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x89\x01\n" +
 	"\fDumpResponse\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x120\n" +
 	"\x03end\x18\x02 \x01(\v2\x1e.syncline.inventory.v1.DumpEndR\x03end\x12\x12\n" +
-	"\x04rows\x18\x03 \x01(\x03R\x04rows\"3\n" +
+	"\x04rows\x18\x03 \x01(\x03R\x04rows\x12\x1f\n" +
+	"\vresume_page\x18\x1e \x01(\x03R\n" +
+	"resumePage\"3\n" +
 	"\aDumpEnd\x12\x12\n" +
 	"\x04rows\x18\x01 \x01(\x03R\x04rows\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\":\n" +
