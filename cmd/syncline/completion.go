@@ -74,8 +74,12 @@ func names(cmd *cobra.Command, environment []string, single bool, list func(cont
 		if single && len(args) > 0 || bindVariables(cmd.Flags(), environment) != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		plaintext, _ := cmd.Flags().GetBool("plaintext")
-		conn, err := rpc.Dial(cmd.Flags().Lookup("addr").Value.String(), rpc.WithPlaintext(plaintext))
+		connect := connectionOf(cmd.Flags())
+		options, err := connect.options()
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		conn, err := rpc.Dial(cmd.Flags().Lookup("addr").Value.String(), options...)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}

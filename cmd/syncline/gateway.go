@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 
+	accessv1 "github.com/seed0419d559/syncline/gen/syncline/access/v1"
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
@@ -33,6 +34,7 @@ var roleServices = map[string]string{
 type gatewayFlags struct {
 	server              clientFlags
 	http                string
+	protect             protectFlags // its connections lead to the server, and only it is asked with a credential of the gateway
 	logFormat, logLevel string
 }
 
@@ -47,7 +49,7 @@ func newGatewayCommand() *cobra.Command {
 		RunE:    func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context(), cmd.OutOrStdout()) },
 	}
 	cmd.Flags().StringVar(&f.server.address, "addr", primaryGRPC, "gRPC address of the server")
-	cmd.Flags().BoolVar(&f.server.plaintext, "plaintext", false, "allow an unencrypted connection to another machine")
+	f.protect.registerGateway(cmd.Flags())
 	cmd.Flags().StringVar(&f.http, "http", gatewayHTTP, "address to serve REST, metrics and health on")
 	cmd.Flags().StringVar(&f.logFormat, "log-format", "text", "text or json")
 	cmd.Flags().StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -56,6 +58,9 @@ func newGatewayCommand() *cobra.Command {
 
 // run serves until ctx ends.
 func (f *gatewayFlags) run(ctx context.Context, out io.Writer) error {
+	if err := f.protect.encrypted("--http", f.http); err != nil {
+		return err
+	}
 	log, err := telemetry.NewLogger(os.Stderr, f.logFormat, f.logLevel)
 	if err != nil {
 		return usageError{err}
@@ -74,23 +79,37 @@ func (f *gatewayFlags) run(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	defer listener.Close()
-	conn, err := rest.Dial(f.server.address, rpc.WithPlaintext(f.server.plaintext))
+	// The gateway's own credential asks what there is to serve; requests are passed on with that of their senders, never with it.
+	_, encrypted, err := f.protect.serverTLS(true, log)
+	if err != nil {
+		return err
+	}
+	own, passing, err := f.protect.gatewayOptions(log)
+	if err != nil {
+		return err
+	}
+	asking, err := rpc.Dial(f.server.address, own...)
+	if err != nil {
+		return usageError{err}
+	}
+	defer asking.Close()
+	services, err := f.services(ctx, asking)
+	if err != nil {
+		return f.server.explain(err)
+	}
+	conn, err := rest.Dial(f.server.address, passing...)
 	if err != nil {
 		return usageError{err}
 	}
 	defer conn.Close()
-	services, err := f.services(ctx, conn)
-	if err != nil {
-		return f.server.explain(err)
-	}
 	api, err := rest.New(conn, services, version, rest.DefaultLimits())
 	if err != nil {
 		return err
 	}
 	defer context.AfterFunc(ctx, func() { conn.Close() })() // streams end with a last line, instead of being cut off
-	ready := func(ctx context.Context) error { return healthy(ctx, f.server.address) }
+	ready := func(ctx context.Context) error { return healthy(ctx, asking) }
 	fmt.Fprintf(out, "syncline gateway %s for %s\n  HTTP  %s   (/docs, /v1/, /metrics, /healthz, /readyz)\n", version, f.server.address, listener.Addr())
-	return serveHTTP(ctx, listener, provider.Handler(ready, false, api), log)
+	return serveHTTP(ctx, listener, encrypted, provider.Handler(ready, false, api), log)
 }
 
 // services asks the server what it serves.
@@ -101,7 +120,7 @@ func (f *gatewayFlags) services(ctx context.Context, conn *grpc.ClientConn) ([]s
 	if err != nil {
 		return nil, err
 	}
-	services := []string{serverv1.ServerService_ServiceDesc.ServiceName}
+	services := []string{serverv1.ServerService_ServiceDesc.ServiceName, accessv1.AccessService_ServiceDesc.ServiceName}
 	for _, role := range answer.GetServer().GetRoles() {
 		if name, ok := roleServices[role]; ok {
 			services = append(services, name)

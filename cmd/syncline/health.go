@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/seed0419d559/syncline/internal/rpc"
@@ -15,6 +17,7 @@ const healthTimeout = 3 * time.Second
 
 func newHealthCommand() *cobra.Command {
 	address := primaryGRPC
+	var connect connectFlags
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "health",
@@ -25,8 +28,17 @@ func newHealthCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), healthTimeout)
 			defer cancel()
-			if err := healthy(ctx, address); err != nil {
+			options, err := connect.options()
+			if err != nil {
 				return err
+			}
+			conn, err := rpc.Dial(address, options...)
+			if err != nil {
+				return usageError{err}
+			}
+			defer conn.Close()
+			if err := healthy(ctx, conn); err != nil {
+				return fmt.Errorf("ask %s for its health: %w", address, err)
 			}
 			if asJSON {
 				return printValue(cmd.OutOrStdout(), map[string]string{"status": healthv1.HealthCheckResponse_SERVING.String()})
@@ -36,23 +48,19 @@ func newHealthCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&address, "addr", address, "gRPC address of the server")
+	connect.register(cmd.Flags())
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 
 // healthy asks a server's health service.
-func healthy(ctx context.Context, address string) error {
-	conn, err := rpc.Dial(address, rpc.WithPlaintext(true))
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
+func healthy(ctx context.Context, conn grpc.ClientConnInterface) error {
 	answer, err := healthv1.NewHealthClient(conn).Check(ctx, &healthv1.HealthCheckRequest{})
 	if err != nil {
-		return fmt.Errorf("ask %s for its health: %w", address, err)
+		return err //nolint:wrapcheck // the caller says whom it asked
 	}
 	if answer.GetStatus() != healthv1.HealthCheckResponse_SERVING {
-		return fmt.Errorf("%s is not serving", address)
+		return errors.New("it is not serving")
 	}
 	return nil
 }

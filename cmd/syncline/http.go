@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -24,8 +25,8 @@ const httpDrain = 2 * time.Second
 const maxHTTPConnections = 1024
 
 // newREST serves a server's own services over HTTP, as a client of them. The function ends its connection.
-func newREST(address string, server *rpc.Server) (http.Handler, func(), error) {
-	conn, err := rest.Dial(address, rpc.WithPlaintext(true)) // to this process
+func newREST(address string, server *rpc.Server, gate rest.Gate) (http.Handler, func(), error) {
+	conn, err := rest.Dial(address, rpc.WithDialer(server.DialLocal))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -34,10 +35,12 @@ func newREST(address string, server *rpc.Server) (http.Handler, func(), error) {
 		conn.Close()
 		return nil, nil, err
 	}
+	handler.SetGate(gate)
 	return handler, func() { conn.Close() }, nil
 }
 
-func serveHTTP(ctx context.Context, listener net.Listener, handler http.Handler, log *slog.Logger) error {
+// serveHTTP serves until ctx ends; encrypted, if there is a configuration for that.
+func serveHTTP(ctx context.Context, listener net.Listener, encrypted *tls.Config, handler http.Handler, log *slog.Logger) error {
 	server := telemetry.NewHTTPServer(handler, log)
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -48,7 +51,11 @@ func serveHTTP(ctx context.Context, listener net.Listener, handler http.Handler,
 			_ = server.Close() // what did not end in time is cut off
 		}
 	})
-	err := server.Serve(netutil.LimitListener(listener, maxHTTPConnections))
+	bounded := netutil.LimitListener(listener, maxHTTPConnections)
+	if encrypted != nil {
+		bounded = tls.NewListener(bounded, encrypted)
+	}
+	err := server.Serve(bounded)
 	if !stop() {
 		<-stopped
 		return nil

@@ -12,7 +12,7 @@ import (
 )
 
 // addInventoryClient makes `syncline inventory` without --postgres a client command: it lists the primary's tables.
-func addInventoryClient(cmd *cobra.Command, postgres *string) {
+func addInventoryClient(cmd *cobra.Command, postgres *string, connect *connectFlags) {
 	var f clientFlags
 	var tables inventoryv1.TableSelection
 	var system, details bool
@@ -36,11 +36,7 @@ func addInventoryClient(cmd *cobra.Command, postgres *string) {
 		if *postgres != "" {
 			return run(cmd, args)
 		}
-		plaintext, err := cmd.Flags().GetBool("plaintext")
-		if err != nil {
-			return err
-		}
-		f.plaintext = plaintext
+		f.connect = *connect
 		return listTables(cmd.Context(), &f, cmd, &inventoryv1.GetInventoryRequest{Tables: &tables, IncludeSystem: system, Set: only.set, Parameters: only.parameters}, details)
 	}
 }

@@ -98,6 +98,9 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 3 not reached in time (` + "`replicat
 			for _, name := range unknownVariables(cmd.Root(), environment) {
 				fmt.Fprintf(cmd.ErrOrStderr(), "syncline: variable %s is of no flag and has no effect\n", name)
 			}
+			if err := refuseShown(cmd.Flags()); err != nil {
+				return err
+			}
 			return bindVariables(cmd.Flags(), environment)
 		},
 		Args: wrongUse(cobra.NoArgs),
@@ -109,7 +112,7 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 3 not reached in time (` + "`replicat
 	root.AddCommand(serverCommands()...)
 	root.AddCommand(newReplicationCommand(), newStatusCommand(), newVerifyCommand(), newRepairCommand(), newSyncCommand(), newSetCommand(), newLogCommand(), newDumpCommand(), newRestoreCommand(), newBackupCommand(), newFollowCommand(),
 		newUpdatedCommand(), newFollowersCommand(), newSnapshotsCommand(), newServerGroup(), newHealthCommand(),
-		newGatewayCommand(), newDemoCommand())
+		newGatewayCommand(), newPrincipalCommand(), newDemoCommand())
 	complete(root, environment)
 	return root
 }

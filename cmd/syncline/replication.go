@@ -78,6 +78,7 @@ The columns of an existing table are compared first, and a difference that matte
 restored from a dump, or left by an earlier replication.`,
 		Example: `  syncline replication create shop --source db1:7400 --wait
   syncline replication create orders --source db1:7400 --table 'public.orders' --table 'sales.*'
+  syncline replication create shop --source db1.example:7400 --source-tls-ca ca.pem --source-token-file replica1.token
   syncline replication create acme --source db1:7400 --set by-org --param org=acme
   syncline replication create shop --source db1:7400 --dry-run
   syncline replication create shop --source db1:7400 --from-restore

@@ -14,7 +14,9 @@ import (
 )
 
 // specFlags are the flags that set what the API calls otherwise.
-var specFlags = map[string]string{
+var specFlags = map[string]string{ //nolint:gosec // they are names
+	"spec.token": "--source-token-file", "spec.proxy": "--source-proxy", "spec.tls": "--source-tls", "spec.tls.ca": "--source-tls-ca", "spec.tls.server_name": "--source-tls-server-name",
+	"spec.tls.certificate": "--source-tls-cert", "spec.tls.key": "--source-tls-key",
 	"name": "NAME", "spec.set": "--set", "spec.parameters": "--param", "spec.source": "--source", "spec.inventory": "--inventory", "spec.include_tables": "--table", "spec.exclude_tables": "--exclude-table",
 	"spec.replace": "--replace", "spec.copy_workers": "--copy-workers", "spec.compression": "--compress", "spec.description": "--description",
 	"spec.retry_base": "--retry-base", "spec.retry_cap": "--retry-cap", "spec.retry_limit": "--retry-limit", "spec.source_timeout": "--source-timeout",
@@ -27,6 +29,7 @@ type replicationFlags struct {
 	spec                                       applierv1.ReplicationSpec
 	compression, autoResync                    string
 	retryBase, retryCap, sourceTimeout, groups time.Duration
+	connection                                 sourceFlags
 }
 
 func (f *replicationFlags) register(flags *pflag.FlagSet) {
@@ -37,6 +40,7 @@ func (f *replicationFlags) register(flags *pflag.FlagSet) {
 	patternsFlag(flags, &s.ExcludeTables, "exclude-table", "leave these tables out")
 	flags.BoolVar(&s.Replace, "replace", false, "remove the rows that the replica's tables hold before the copy")
 	flags.Int32Var(&s.CopyWorkers, "copy-workers", 0, fmt.Sprintf("sessions that copy and build indexes at the same time; 0 for the default of %d", applier.DefaultCopyWorkers))
+	f.connection.register(flags)
 	flags.StringVar(&f.compression, "compress", "none", "how changes and rows are compressed on their way from the source: none, or zstd for a slow network")
 	flags.StringVar(&s.Description, "description", "", "what the replication is for")
 	flags.DurationVar(&f.retryBase, "retry-base", 0, fmt.Sprintf("pause before the first retry after a fault that passes; 0 for the default of %s", applier.DefaultRetryBase))
@@ -51,6 +55,9 @@ func (f *replicationFlags) register(flags *pflag.FlagSet) {
 
 // finish sets what the API has in another form than the flags.
 func (f *replicationFlags) finish() error {
+	if err := f.connection.set(&f.spec); err != nil {
+		return err
+	}
 	switch f.compression {
 	case "none":
 		f.spec.Compression = applierv1.Compression_COMPRESSION_UNSPECIFIED

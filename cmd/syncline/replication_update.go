@@ -68,11 +68,13 @@ func changedFields(flags *pflag.FlagSet) *fieldmaskpb.FieldMask {
 	mask := &fieldmaskpb.FieldMask{}
 	for field, flag := range specFlags {
 		name, inSpec := strings.CutPrefix(field, "spec.")
+		name, _, _ = strings.Cut(name, ".") // a part of TLS is given with all of it
 		if given := flags.Lookup(strings.TrimPrefix(flag, "--")); inSpec && given != nil && given.Changed {
 			mask.Paths = append(mask.Paths, name)
 		}
 	}
 	slices.Sort(mask.Paths)
+	mask.Paths = slices.Compact(mask.Paths)
 	return mask
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/seed0419d559/syncline/internal/node"
 	"github.com/seed0419d559/syncline/internal/postgres"
+	"github.com/seed0419d559/syncline/internal/principals"
 	"github.com/seed0419d559/syncline/internal/rpc"
 	"github.com/seed0419d559/syncline/internal/telemetry"
 )
@@ -57,7 +58,26 @@ func serve(ctx context.Context, r *role, f *serverFlags, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	services, table, err := f.build(r, id, log)
+	required := f.protect.required(f.grpc, f.http)
+	registry, err := principals.New(principals.Config{PostgresURL: f.postgres, Required: required, Log: log})
+	if err != nil {
+		return err
+	}
+	if err := registry.Load(ctx); err != nil {
+		return err
+	}
+	forGRPC, forHTTP, err := f.protect.serverTLS(required, log)
+	if err != nil {
+		return err
+	}
+	var server *rpc.Server // it is made with the errors of the services that are made with it
+	local := func(ctx context.Context, address string) (net.Conn, error) { return server.DialLocal(ctx, address) }
+	options, err := f.protect.dialOptions(log)
+	if err != nil {
+		return err
+	}
+	own := []rpc.DialOption{rpc.WithDialer(local), rpc.WithToken(registry.OwnToken)}
+	services, table, err := f.build(r, id, options, own, log)
 	if err != nil {
 		return err
 	}
@@ -68,26 +88,37 @@ func serve(ctx context.Context, r *role, f *serverFlags, out io.Writer) error {
 			}
 		}
 	}
-	server := rpc.NewServer(rpc.WithTable(table), rpc.WithLogger(log))
+	protection := []rpc.Option{rpc.WithTable(table), rpc.WithTable(principals.Errors()), rpc.WithLogger(log), rpc.WithGuard(registry)}
+	if forGRPC != nil {
+		protection = append(protection, rpc.WithServerTLS(forGRPC))
+	}
+	server = rpc.NewServer(protection...)
 	node.NewService(f.describe(r, id)).Register(server)
 	for _, s := range services {
 		s.Register(server)
 	}
-	api, disconnect, err := newREST(ownAddress(f.grpc), server)
+	registry.Service().Register(server)
+	api, disconnect, err := newREST(ownAddress(f.grpc), server, registry)
 	if err != nil {
 		return err
 	}
 	defer disconnect()
 	p := newProcess(ctx)
+	p.work(registry.Run)
 	for _, s := range services {
 		p.work(s.Run)
 	}
 	p.serve(func(ctx context.Context) error { return server.Run(ctx, grpcListener) })
 	if httpListener != nil {
-		handler := provider.Handler(func(ctx context.Context) error { return healthy(ctx, ownAddress(f.grpc)) }, f.pprof, api)
-		p.serve(func(ctx context.Context) error { return serveHTTP(ctx, httpListener, handler, log) })
+		inside, err := rpc.Dial(ownAddress(f.grpc), rpc.WithDialer(server.DialLocal))
+		if err != nil {
+			return err
+		}
+		defer inside.Close()
+		handler := admitPages(registry, provider.Handler(func(ctx context.Context) error { return healthy(ctx, inside) }, f.pprof, api))
+		p.serve(func(ctx context.Context) error { return serveHTTP(ctx, httpListener, forHTTP, handler, log) })
 	}
-	banner(out, r, f)
+	banner(out, r, f, required)
 	return p.wait(stopLimit)
 }
 
@@ -174,11 +205,21 @@ func listen(flag, address string) (net.Listener, error) {
 }
 
 // banner says what is served and what to do next.
-func banner(out io.Writer, r *role, f *serverFlags) {
+func banner(out io.Writer, r *role, f *serverFlags, required bool) {
 	fmt.Fprintf(out, "syncline %s %s for %s\n", r.name, version, postgres.Redact(f.postgres))
 	fmt.Fprintf(out, "  gRPC  %s\n", f.grpc)
 	if f.http != "" {
 		fmt.Fprintf(out, "  HTTP  %s   (/docs, /v1/, /metrics, /healthz, /readyz)\n", f.http)
+	}
+	switch encrypted := f.protect.connect.files.Certificate != ""; {
+	case required && encrypted:
+		fmt.Fprintln(out, "  every call needs a principal; connections are encrypted")
+	case required:
+		fmt.Fprintln(out, "  every call needs a principal; connections are not encrypted")
+	case encrypted:
+		fmt.Fprintln(out, "  every call is taken, whoever makes it; connections are encrypted")
+	default:
+		fmt.Fprintln(out, "  every call is taken, whoever makes it; connections are not encrypted")
 	}
 	own := ownAddress(f.grpc)
 	if r.has(node.RoleApplier) {

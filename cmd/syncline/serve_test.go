@@ -91,7 +91,8 @@ func TestBanner(t *testing.T) {
 	var text strings.Builder
 	for i := range roles {
 		f := &serverFlags{postgres: "postgres://u:hidden@db/shop", grpc: "0.0.0.0:7400", http: "127.0.0.1:7480"}
-		banner(&text, &roles[i], f)
+		banner(&text, &roles[i], f, i == 0)
+		f.protect.connect.files.Certificate = "cert.pem"
 	}
 	golden(t, "banner", text.String())
 }

@@ -55,7 +55,8 @@ func serverCommands() []*cobra.Command {
 type serverFlags struct {
 	postgres, grpc, http, advertise string
 	logFormat, logLevel             string
-	plaintext, pprof                bool
+	pprof                           bool
+	protect                         protectFlags
 	inventory, loggerAddress        string // of services in other processes
 	logger                          logger.Config
 	applier                         applier.Config
@@ -69,7 +70,7 @@ func newServerCommand(r *role) *cobra.Command {
 	}
 	f.register(cmd.Flags(), r)
 	if r.name == node.RoleInventory {
-		addInventoryClient(cmd, &f.postgres)
+		addInventoryClient(cmd, &f.postgres, &f.protect.connect)
 	}
 	if r.name == node.RoleLogger {
 		cmd.AddCommand(loggerCommands()...)
@@ -86,7 +87,7 @@ func (f *serverFlags) register(flags *pflag.FlagSet, r *role) {
 	flags.StringVar(&f.grpc, "grpc", grpcDefault, "address to serve gRPC on")
 	flags.StringVar(&f.http, "http", httpDefault, "address to serve REST, metrics and health on; empty for none")
 	flags.StringVar(&f.advertise, "advertise", "", "HOST:PORT at which others reach this server; what they asked at when empty")
-	flags.BoolVar(&f.plaintext, "plaintext", false, "allow unencrypted connections to other machines")
+	f.protect.register(flags)
 	flags.BoolVar(&f.pprof, "pprof", false, "serve profiles at /debug/pprof/ on the HTTP address")
 	flags.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -133,7 +134,13 @@ func (f *serverFlags) check(r *role) error {
 	if len(missing) > 0 {
 		return usageError{fmt.Errorf("%s needed; see `syncline %s --help`", strings.Join(missing, " and "), r.name)}
 	}
-	return nil
+	if err := f.protect.check(); err != nil {
+		return err
+	}
+	if err := f.protect.encrypted("--grpc", f.grpc); err != nil {
+		return err
+	}
+	return f.protect.encrypted("--http", f.http)
 }
 
 // service is what every service of the product is.
@@ -160,8 +167,9 @@ func (f *serverFlags) prepare(ctx context.Context, r *role) (id node.Identity, e
 	return id, err
 }
 
-// build makes the services of a role and their error tables.
-func (f *serverFlags) build(r *role, id node.Identity, log *slog.Logger) ([]service, rpc.Table, error) {
+// build makes the services of a role and their error tables. Other servers are reached with the options, and this process itself
+// with own.
+func (f *serverFlags) build(r *role, id node.Identity, options, own []rpc.DialOption, log *slog.Logger) ([]service, rpc.Table, error) {
 	var list []service
 	var table rpc.Table
 	if r.has(node.RoleLogger) {
@@ -176,9 +184,9 @@ func (f *serverFlags) build(r *role, id node.Identity, log *slog.Logger) ([]serv
 	if r.has(node.RoleInventory) {
 		c := inventory.DefaultConfig()
 		c.PostgresURL, c.ServerID, c.LoggerAddress, c.Log = f.postgres, id.ServerID, f.loggerAddress, log
-		c.LoggerOptions = []rpc.DialOption{rpc.WithPlaintext(f.plaintext)}
+		c.LoggerOptions = options
 		if r.has(node.RoleLogger) {
-			c.LoggerAddress = ownAddress(f.grpc)
+			c.LoggerAddress, c.LoggerOptions = ownAddress(f.grpc), own
 		}
 		s, err := inventory.New(c)
 		if err != nil {
@@ -189,7 +197,7 @@ func (f *serverFlags) build(r *role, id node.Identity, log *slog.Logger) ([]serv
 	if r.has(node.RoleApplier) {
 		c := f.applier
 		c.PostgresURL, c.ServerID, c.SystemIdentifier, c.Database, c.Log = f.postgres, id.ServerID, id.SystemIdentifier, id.Database, log
-		c.Dial = []rpc.DialOption{rpc.WithPlaintext(f.plaintext)}
+		c.Dial = options
 		s, err := applier.New(c)
 		if err != nil {
 			return nil, nil, err

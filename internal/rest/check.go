@@ -33,7 +33,7 @@ func (h *Handler) checked(next runtime.HandlerFunc) runtime.HandlerFunc {
 		op := h.operation(r.Method, pattern.String())
 		switch {
 		case op == nil:
-			writeError(w, rpc.Errorf(codes.Internal, rpc.ReasonInternal, "%s %s is not in the OpenAPI document", r.Method, pattern))
+			WriteError(w, rpc.Errorf(codes.Internal, rpc.ReasonInternal, "%s %s is not in the OpenAPI document", r.Method, pattern))
 			return
 		case op.misread(r):
 			h.notRouted(r.Context(), h.mux, nil, w, r, http.StatusNotFound)
@@ -41,13 +41,13 @@ func (h *Handler) checked(next runtime.HandlerFunc) runtime.HandlerFunc {
 		}
 		timeout, err := op.check(r)
 		if err != nil {
-			writeError(w, err)
+			WriteError(w, err)
 			return
 		}
 		if op.streams() {
 			leave, err := enter(h.streams, "streams")
 			if err != nil {
-				writeError(w, err)
+				WriteError(w, err)
 				return
 			}
 			defer leave()

@@ -14,7 +14,7 @@ import (
 func (h *Handler) dump(w http.ResponseWriter, r *http.Request, params map[string]string) {
 	request := &inventoryv1.DumpRequest{}
 	if err := parameters(r, params, request); err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	out := &liner{ResponseWriter: w}

@@ -75,9 +75,12 @@ func problemOf(err error) problem {
 	return p
 }
 
-// writeError answers with an error.
-func writeError(w http.ResponseWriter, err error) {
+// WriteError answers with an error.
+func WriteError(w http.ResponseWriter, err error) {
 	p := problemOf(err)
+	if p.Code == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="syncline"`)
+	}
 	w.Header().Set("Content-Type", typeJSON)
 	w.Header().Del("Transfer-Encoding")
 	w.WriteHeader(p.Code)
@@ -108,12 +111,12 @@ func (h *Handler) notRouted(_ context.Context, _ *runtime.ServeMux, _ runtime.Ma
 	allowed := strings.Join(h.allowed(r.URL.EscapedPath()), ", ")
 	switch {
 	case status == http.StatusBadRequest:
-		writeError(w, rpc.Invalid("path", "%q is not the path of a URL", r.URL.Path))
+		WriteError(w, rpc.Invalid("path", "%q is not the path of a URL", r.URL.Path))
 	case allowed != "":
 		w.Header().Set("Allow", allowed)
-		writeError(w, wrongMethod(r, allowed))
+		WriteError(w, wrongMethod(r, allowed))
 	default:
-		writeError(w, unknownPath(r))
+		WriteError(w, unknownPath(r))
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
+	accessv1 "github.com/seed0419d559/syncline/gen/syncline/access/v1"
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
@@ -121,6 +122,7 @@ func allServices() []string {
 	return []string{
 		applierv1.ApplierService_ServiceDesc.ServiceName, inventoryv1.InventoryService_ServiceDesc.ServiceName,
 		loggerv1.LoggerService_ServiceDesc.ServiceName, serverv1.ServerService_ServiceDesc.ServiceName,
+		accessv1.AccessService_ServiceDesc.ServiceName,
 	}
 }
 
@@ -131,6 +133,7 @@ func start(t *testing.T, limits Limits) *fake {
 	applierv1.RegisterApplierServiceServer(server, f.applier)
 	inventoryv1.RegisterInventoryServiceServer(server, f.inventory)
 	loggerv1.RegisterLoggerServiceServer(server, f.logger)
+	accessv1.RegisterAccessServiceServer(server, accessv1.UnimplementedAccessServiceServer{})
 	serverv1.RegisterServerServiceServer(server, serverv1.UnimplementedServerServiceServer{})
 	listen := func() net.Listener {
 		l, err := net.Listen("tcp", "127.0.0.1:0")

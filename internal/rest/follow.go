@@ -13,7 +13,7 @@ import (
 func (h *Handler) follow(w http.ResponseWriter, r *http.Request, params map[string]string) {
 	request := &loggerv1.FollowRequest{}
 	if err := parameters(r, params, request); err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	out := &liner{ResponseWriter: w}

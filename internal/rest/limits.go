@@ -19,7 +19,7 @@ import (
 func (h *Handler) bounded(w http.ResponseWriter, r *http.Request) {
 	leave, err := enter(h.requests, "requests")
 	if err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	defer leave()
@@ -28,7 +28,7 @@ func (h *Handler) bounded(w http.ResponseWriter, r *http.Request) {
 	answer := &writer{ResponseWriter: w, control: http.NewResponseController(w), stall: h.limits.Stall, gone: cancel}
 	body, err := h.read(answer, r)
 	if err != nil {
-		writeError(answer, err)
+		WriteError(answer, err)
 		return
 	}
 	r = r.WithContext(ctx)

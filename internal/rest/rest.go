@@ -14,6 +14,7 @@ import (
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc"
 
+	accessv1 "github.com/seed0419d559/syncline/gen/syncline/access/v1"
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
@@ -34,6 +35,7 @@ var registrations = map[string]func(context.Context, *runtime.ServeMux, *grpc.Cl
 	inventoryv1.InventoryService_ServiceDesc.ServiceName: inventoryv1.RegisterInventoryServiceHandler,
 	loggerv1.LoggerService_ServiceDesc.ServiceName:       loggerv1.RegisterLoggerServiceHandler,
 	applierv1.ApplierService_ServiceDesc.ServiceName:     applierv1.RegisterApplierServiceHandler,
+	accessv1.AccessService_ServiceDesc.ServiceName:       accessv1.RegisterAccessServiceHandler,
 }
 
 // Limits bound what clients can ask for at the same time, and for how long.
@@ -62,17 +64,16 @@ type Handler struct {
 	byPattern  map[string]*operation // by method and template
 	document   []byte
 	page       *page
+	gate       Gate          // nil passes everything on
 	requests   chan struct{} // one element for each request that is being answered
 	streams    chan struct{}
 	crossSite  *http.CrossOriginProtection
 }
 
-// Dial makes the connection that New needs.
+// Dial makes the connection that New needs. Calls on it carry the credential of the HTTP request that they are made for, so the options
+// have none.
 func Dial(address string, opts ...rpc.DialOption) (*grpc.ClientConn, error) {
-	large := func(ctx context.Context, method string, request, answer any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-		return invoke(ctx, method, request, answer, conn, append(opts, rpc.LargeAnswer())...)
-	}
-	return rpc.Dial(address, append(opts, rpc.WithDialOptions(grpc.WithChainUnaryInterceptor(large)))...)
+	return rpc.Dial(address, append(opts, rpc.WithDialOptions(grpc.WithChainUnaryInterceptor(forwardUnary), grpc.WithChainStreamInterceptor(forwardStream)))...)
 }
 
 // New makes a handler for those of the services, by their full names, that are Syncline's. The connection leads to a server that has
@@ -122,7 +123,7 @@ func (h *Handler) newMux() *runtime.ServeMux {
 		runtime.WithOutgoingHeaderMatcher(none),
 		runtime.WithOutgoingTrailerMatcher(none),
 		runtime.WithErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, _ *http.Request, err error) {
-			writeError(w, err)
+			WriteError(w, err)
 		}),
 		runtime.WithRoutingErrorHandler(h.notRouted),
 		runtime.WithMiddlewares(h.checked),
@@ -150,7 +151,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Cache-Control", "no-store")
 	if err := h.sameSite(r); err != nil {
-		writeError(w, err)
+		WriteError(w, err)
 		return
 	}
 	switch path := r.URL.Path; {
@@ -159,9 +160,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case path == "/" && r.Method == http.MethodGet:
 		http.Redirect(w, r, pathPage, http.StatusFound)
 	case strings.HasPrefix(path, pathMethods):
-		h.bounded(w, r)
+		admitted, err := h.admitted(r)
+		if err != nil {
+			header.Set("Connection", "close") // else the rest of the body would be waited for
+			WriteError(w, err)
+			return
+		}
+		h.bounded(w, admitted)
 	default:
-		writeError(w, unknownPath(r))
+		WriteError(w, unknownPath(r))
 	}
 }
 
@@ -169,7 +176,7 @@ func (h *Handler) serveDocument(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		w.Header().Set("Allow", "GET, HEAD")
-		writeError(w, wrongMethod(r, "GET, HEAD"))
+		WriteError(w, wrongMethod(r, "GET, HEAD"))
 	case r.URL.Path == pathPage:
 		h.page.ServeHTTP(w, r)
 	default:

@@ -37,7 +37,7 @@ func (l *liner) end(err error) {
 	switch {
 	case err == nil:
 	case !l.begun:
-		writeError(l.ResponseWriter, err)
+		WriteError(l.ResponseWriter, err)
 	default:
 		_ = l.put(line(failure{problemOf(err)})) // whoever is gone needs no answer
 	}

@@ -35,7 +35,9 @@ const (
 
 type dialSettings struct {
 	plaintext bool
-	tls       *tls.Config
+	tls       func() (*tls.Config, error)
+	token     func() (string, error)
+	proxied   bool
 	options   []grpc.DialOption
 }
 
@@ -47,9 +49,23 @@ func WithPlaintext(allowed bool) DialOption {
 	return func(s *dialSettings) { s.plaintext = allowed }
 }
 
-// WithTLS encrypts the connection and verifies the server by the config.
-func WithTLS(config *tls.Config) DialOption {
+// WithTLS encrypts the connection and verifies the server by the config, which is asked for whenever a connection is made: so
+// certificates may be renewed meanwhile. nil stands for none.
+func WithTLS(config func() (*tls.Config, error)) DialOption {
 	return func(s *dialSettings) { s.tls = config }
+}
+
+// WithToken sends a token with each call; it is asked for then. An empty one is not sent.
+func WithToken(token func() (string, error)) DialOption {
+	return func(s *dialSettings) { s.token = token }
+}
+
+// WithProxy connects through a proxy. What is beyond it is another machine, whatever its address says.
+func WithProxy(dial func(ctx context.Context, address string) (net.Conn, error)) DialOption {
+	return func(s *dialSettings) {
+		s.proxied = true
+		s.options = append(s.options, grpc.WithContextDialer(dial))
+	}
 }
 
 // WithDialer connects by a function, as tests do; encryption is then the function's affair.
@@ -84,9 +100,9 @@ func Dial(address string, opts ...DialOption) (*grpc.ClientConn, error) {
 	transport := insecure.NewCredentials()
 	switch {
 	case s.tls != nil:
-		transport = credentials.NewTLS(s.tls)
-	case !s.plaintext && !isLoopback(host):
-		return nil, fmt.Errorf("connect to %s: %w: rows would cross the network readable for anyone; allow it with --plaintext (SYNCLINE_PLAINTEXT=true) if the network is trusted", address, ErrPlaintext)
+		transport = freshTLS{credentials.NewTLS(nil), s.tls}
+	case !s.plaintext && (s.proxied || !IsLoopback(host)):
+		return nil, fmt.Errorf("connect to %s: %w: rows would cross the network readable for anyone; encrypt it with --tls or --tls-ca, or allow it with --plaintext (SYNCLINE_PLAINTEXT=true) if the network is trusted", address, ErrPlaintext)
 	}
 	options := append([]grpc.DialOption{
 		grpc.WithTransportCredentials(transport),
@@ -100,6 +116,9 @@ func Dial(address string, opts ...DialOption) (*grpc.ClientConn, error) {
 			MinConnectTimeout: connectTimeout,
 		}),
 	}, s.options...)
+	if s.token != nil {
+		options = append(options, grpc.WithPerRPCCredentials(bearer(s.token)))
+	}
 	conn, err := grpc.NewClient("passthrough:///"+address, options...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", address, err)
@@ -128,7 +147,8 @@ func CheckAddress(address string) (host string, err error) {
 	return host, nil
 }
 
-func isLoopback(host string) bool {
+// IsLoopback tells whether a host is an address of this machine that no other can reach.
+func IsLoopback(host string) bool {
 	if strings.EqualFold(host, "localhost") {
 		return true
 	}

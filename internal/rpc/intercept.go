@@ -12,10 +12,11 @@ import (
 )
 
 // interceptors stand between the wire and every handler. From the outside in: the call is logged, an error becomes a
-// status, a panic becomes an error, the request is checked.
+// status, the guard is told, a panic becomes an error, the request is checked.
 type interceptors struct {
 	log      *slog.Logger
 	table    Table
+	guarding Guard           // nil takes every call
 	stopping context.Context //nolint:containedctx // done when the server begins to stop
 }
 
@@ -28,10 +29,15 @@ func (i *interceptors) unary(ctx context.Context, request any, info *grpc.UnaryS
 				return err
 			}
 		}
+		if err := i.check(ctx, info.FullMethod, request); err != nil {
+			return err
+		}
 		answer, err = handle(ctx, request)
 		return err
 	})
-	if err = i.finish(ctx, info.FullMethod, began, err); err != nil {
+	err = i.finish(ctx, info.FullMethod, began, err)
+	i.done(ctx, info.FullMethod, request, err)
+	if err != nil {
 		return nil, err
 	}
 	return answer, nil
@@ -42,10 +48,14 @@ func (i *interceptors) stream(server any, stream grpc.ServerStream, info *grpc.S
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
 	defer context.AfterFunc(i.stopping, func() { cancel(errStopping) })()
-	err := i.guard(info.FullMethod, func() error {
-		return handle(server, &serverStream{ServerStream: stream, ctx: ctx, checked: checked(info.FullMethod)})
-	})
-	return i.finish(ctx, info.FullMethod, began, err)
+	defer i.endWhenRevoked(ctx, cancel)()
+	one := &serverStream{ServerStream: stream, ctx: ctx, checked: checked(info.FullMethod), check: func(request any) error {
+		return i.check(ctx, info.FullMethod, request)
+	}}
+	err := i.guard(info.FullMethod, func() error { return handle(server, one) })
+	err = i.finish(ctx, info.FullMethod, began, err)
+	i.done(ctx, info.FullMethod, one.request, err)
+	return err
 }
 
 // guard turns a panic of the handler into an error, for one request shall not end the others.
@@ -83,13 +93,21 @@ type serverStream struct {
 	grpc.ServerStream
 	ctx     context.Context //nolint:containedctx // this is how gRPC hands a stream's context on
 	checked bool
+	check   func(request any) error // asks the guard
+	request any                     // the last that came
 }
 
 func (s *serverStream) Context() context.Context { return s.ctx }
 
 func (s *serverStream) RecvMsg(m any) error {
-	if err := s.ServerStream.RecvMsg(m); err != nil || !s.checked {
+	if err := s.ServerStream.RecvMsg(m); err != nil {
 		return err
 	}
-	return refuseUnknown(m)
+	if s.checked {
+		if err := refuseUnknown(m); err != nil {
+			return err
+		}
+	}
+	s.request = m
+	return s.check(m)
 }

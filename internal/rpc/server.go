@@ -5,6 +5,7 @@ package rpc
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,6 +15,8 @@ import (
 
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -28,7 +31,7 @@ const (
 
 	maxStreams      = 4096 // on one connection
 	bufferBytes     = 128 << 10
-	handshakeTime   = 20 * time.Second
+	handshakeTime   = 10 * time.Second
 	pingAfter       = 20 * time.Second
 	pingTimeout     = 10 * time.Second
 	minPingInterval = 5 * time.Second // of clients: more often is abuse
@@ -37,6 +40,7 @@ const (
 // Server is a gRPC server with everything that each of Syncline's has.
 type Server struct {
 	*grpc.Server
+	local    localListener
 	health   *health.Server
 	drain    time.Duration
 	stopping context.Context    //nolint:containedctx // the server's own life, not a request's
@@ -45,8 +49,9 @@ type Server struct {
 
 type settings struct {
 	interceptors
-	drain   time.Duration
-	options []grpc.ServerOption
+	drain     time.Duration
+	options   []grpc.ServerOption
+	transport credentials.TransportCredentials
 }
 
 // Option changes how NewServer makes a server.
@@ -66,7 +71,12 @@ const DefaultDrain = 10 * time.Second
 // WithDrain sets how long running calls may take to end when the server stops; DefaultDrain otherwise.
 func WithDrain(d time.Duration) Option { return func(s *settings) { s.drain = d } }
 
-// WithServerOptions adds options of gRPC itself, such as transport credentials.
+// WithServerTLS encrypts the connections; without it they are plain.
+func WithServerTLS(config *tls.Config) Option {
+	return func(s *settings) { s.transport = credentials.NewTLS(config) }
+}
+
+// WithServerOptions adds options of gRPC itself.
 func WithServerOptions(options ...grpc.ServerOption) Option {
 	return func(s *settings) { s.options = append(s.options, options...) }
 }
@@ -74,11 +84,12 @@ func WithServerOptions(options ...grpc.ServerOption) Option {
 // NewServer makes a server with health and reflection registered. Services are registered with it before it serves.
 func NewServer(opts ...Option) *Server {
 	stopping, begin := context.WithCancel(context.Background())
-	s := settings{interceptors: interceptors{log: slog.Default(), stopping: stopping}, drain: DefaultDrain}
+	s := settings{interceptors: interceptors{log: slog.Default(), stopping: stopping}, drain: DefaultDrain, transport: insecure.NewCredentials()}
 	for _, opt := range opts {
 		opt(&s)
 	}
 	options := append([]grpc.ServerOption{
+		grpc.Creds(exceptLocal{s.transport}),
 		grpc.ForceServerCodecV2(codec),
 		grpc.StatsHandler(otelgrpc.NewServerHandler()),
 		grpc.ChainUnaryInterceptor(s.unary),
@@ -92,8 +103,8 @@ func NewServer(opts ...Option) *Server {
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingAfter, Timeout: pingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPingInterval, PermitWithoutStream: true}),
 		grpc.WaitForHandlers(true), // a handler never outlives the server it belongs to
-	}, s.options...)
-	server := &Server{Server: grpc.NewServer(options...), health: health.NewServer(), drain: s.drain, stopping: stopping, begin: begin}
+	}, append(s.guardOptions(), s.options...)...)
+	server := &Server{Server: grpc.NewServer(options...), local: newLocalListener(), health: health.NewServer(), drain: s.drain, stopping: stopping, begin: begin}
 	healthv1.RegisterHealthServer(server.Server, server.health)
 	reflection.Register(server.Server)
 	return server
@@ -114,10 +125,15 @@ func (s *Server) SetHealthy(service string, healthy bool) {
 	s.health.SetServingStatus(service, state)
 }
 
-// Run serves on the listener until ctx ends, and then stops as Shutdown does. It returns nil after that, and the failure
-// when the listener fails by itself.
+// Run serves on the listener, and within the process, until ctx ends, and then stops as Shutdown does. It returns nil after that, and
+// the failure when the listener fails by itself.
 func (s *Server) Run(ctx context.Context, listener net.Listener) error {
-	failed := make(chan error, 1)
+	failed, local := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(local)
+		_ = s.Serve(s.local) // it ends with the server, by nothing else
+	}()
+	defer func() { <-local }()
 	go func() { failed <- s.Serve(listener) }()
 	var err error
 	select {

@@ -29,6 +29,9 @@ func statusOf(ctx context.Context, err error, table Table) *status.Status {
 	if errors.Is(context.Cause(ctx), errStopping) && isCanceled(err) {
 		return Errorf(codes.Unavailable, ReasonStopping, "the server is shutting down; connect again").GRPCStatus()
 	}
+	if errors.Is(context.Cause(ctx), errRevoked) && isCanceled(err) {
+		return Errorf(codes.Unauthenticated, ReasonRevoked, "the credential of this call was changed or taken back").GRPCStatus()
+	}
 	var own *Error
 	if errors.As(err, &own) {
 		return own.status(Message(err))

@@ -19,8 +19,14 @@ type Pattern struct {
 // part holds the literal runs between the stars: one run and no star is an exact name.
 type part []string
 
+// maxPatternBytes is more than two names of 63 bytes have with their quotes, and a few stars.
+const maxPatternBytes = 512
+
 // ParsePattern reads schema.table, schema.* or *.*, and returns ErrPattern for anything else.
 func ParsePattern(text string) (Pattern, error) {
+	if len(text) > maxPatternBytes {
+		return Pattern{}, fmt.Errorf("%w %.60q…: it has more than %d bytes", ErrPattern, text, maxPatternBytes)
+	}
 	if strings.Contains(text, "\x00") || !utf8.ValidString(text) {
 		return Pattern{}, fmt.Errorf("%w %q: names are UTF-8 without NUL", ErrPattern, text)
 	}
@@ -39,7 +45,11 @@ func ParsePattern(text string) (Pattern, error) {
 	}
 	switch len(parts) {
 	case 2:
-		return Pattern{schema: parts[0], name: parts[1]}, nil
+		p := Pattern{schema: parts[0], name: parts[1]}
+		if len(p.String()) > maxPatternBytes { // it is read back elsewhere
+			return Pattern{}, fmt.Errorf("%w %.60q…: with its quotes it has more than %d bytes", ErrPattern, text, maxPatternBytes)
+		}
+		return p, nil
 	case 1:
 		return Pattern{}, fmt.Errorf("%w %q: name the schema too, as in public.%s", ErrPattern, text, text)
 	default:

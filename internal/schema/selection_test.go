@@ -71,6 +71,19 @@ func FuzzPattern(f *testing.F) {
 	})
 }
 
+// TestPatternsAreBounded refuses at once what would take long to read.
+func TestPatternsAreBounded(t *testing.T) {
+	for _, text := range []string{strings.Repeat("x", 10<<20), "public." + strings.Repeat("x", 600), "public." + strings.Repeat("\"\"\"\"", 127)} {
+		if _, err := ParsePattern(text); !errors.Is(err, ErrPattern) || len(err.Error()) > 400 {
+			t.Errorf("%d bytes: %v", len(text), err)
+		}
+	}
+	longest := "\"" + strings.Repeat("\"\"", 63) + "\".\"" + strings.Repeat("\"\"", 63) + "\""
+	if _, err := ParsePattern(longest); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestSelection(t *testing.T) {
 	root := Name{"shop", "events"}
 	for _, c := range []struct {

@@ -66,7 +66,7 @@ func (r *runner) finish(ctx context.Context, session *apply.Session, src *source
 
 // emptyStart is where a replication without any table begins: now.
 func (r *runner) emptyStart(ctx context.Context, src *source) (change.Position, error) {
-	state, err := src.loggerClient().GetState(ctx, &loggerv1.GetStateRequest{})
+	state, err := src.loggerClient().GetState(ctx, &loggerv1.GetStateRequest{Set: src.set.name, Parameters: src.set.parameters})
 	if err != nil {
 		return change.Position{}, fmt.Errorf("ask the source's logger for its position: %w", err)
 	}

@@ -121,7 +121,8 @@ func classify(err error) failure {
 	var unknown *schema.UnknownTablesError
 	switch {
 	case errors.As(err, &own):
-		return failure{own.Reason, rpc.IsTransient(own)}
+		// A credential may be renewed on either side first; the other side follows.
+		return failure{own.Reason, rpc.IsTransient(own) || own.Reason == reasonSourceCredential}
 	case errors.As(err, &noPlan), errors.As(err, &mismatch), errors.As(err, &conflict):
 		return failure{reasonMismatch, false}
 	case errors.As(err, &missing):

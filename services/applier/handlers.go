@@ -61,7 +61,7 @@ func (s *Service) CreateReplication(ctx context.Context, in *applierv1.CreateRep
 	}
 	fresh := &stored{name: in.GetName(), spec: in.GetSpec(), wanted: wantedRunning, phase: phaseNew, sourceServerID: src.server.GetServerId()}
 	if in.GetValidateOnly() {
-		would := &applierv1.Replication{Name: fresh.name, Spec: fresh.spec, SourceServerId: fresh.sourceServerID}
+		would := &applierv1.Replication{Name: fresh.name, Spec: withoutSecrets(fresh.spec), SourceServerId: fresh.sourceServerID}
 		return &applierv1.CreateReplicationResponse{Replication: would, Plan: p.proto()}, nil
 	}
 	if err := s.store.insert(ctx, fresh); err != nil {
@@ -140,6 +140,7 @@ func (c *Config) checkSpec(p *problems, spec *applierv1.ReplicationSpec) {
 	if spec.GetReplace() && mends(spec) {
 		p.add("spec.initial", "rows cannot be replaced and mended at once: choose one")
 	}
+	p.include(validateConnection(spec))
 	if spec.GetFromRestore() && spec.GetSet() != "" {
 		p.add("spec.from_restore", "a backup has all rows of its tables, and set %s is to have some of them: leave out one of set and from_restore", spec.GetSet())
 	}

@@ -32,6 +32,11 @@ type source struct {
 
 // dialSource asks the service at spec.source who it is and where the primary's other services are, and connects to them.
 func dialSource(ctx context.Context, spec *applierv1.ReplicationSpec, options []rpc.DialOption) (_ *source, err error) {
+	own, err := connectionOptions(spec)
+	if err != nil {
+		return nil, err
+	}
+	options = append(slices.Clone(options), own...)
 	first, err := rpc.Dial(spec.GetSource(), options...)
 	if err != nil {
 		return nil, failed(reasonNoSource, "source: %w", err)
@@ -55,7 +60,7 @@ func dialSource(ctx context.Context, spec *applierv1.ReplicationSpec, options []
 		return nil, failed(reasonNotSyncline, "the Syncline server at %s is no primary: it names no logger and inventory (it serves %v); give the address of a primary", spec.GetSource(), server.GetRoles())
 	}
 	if spec.GetCompression() == applierv1.Compression_COMPRESSION_ZSTD {
-		options = append(slices.Clone(options), rpc.WithCompression())
+		options = append(options, rpc.WithCompression())
 	}
 	if s.logger, err = rpc.Dial(reachable(server.GetLoggerAddress(), spec.GetSource()), options...); err != nil {
 		return nil, failed(reasonNoSource, "logger of the source: %w", err)
@@ -93,7 +98,10 @@ func whoIs(ctx context.Context, conn *grpc.ClientConn, address string) (*serverv
 	case rpc.Reason(err) != "":
 		return nil, fmt.Errorf("ask the source at %s who it is: %w", address, err)
 	}
-	return nil, rpc.Errorf(codes.Unavailable, reasonNoSource, "no Syncline server answers at %s; is it running, and is that its gRPC port (7400 by default, 7480 is HTTP)? %s", address, rpc.Message(err))
+	if problem := rpc.HandshakeProblem(err); problem != "" {
+		return nil, rpc.Errorf(codes.Unavailable, reasonNoSource, "no connection to the source at %s: %s (%s)", address, problem, rpc.Message(err))
+	}
+	return nil, rpc.Errorf(codes.Unavailable, reasonNoSource, "no Syncline server answers at %s; is it running, and is that its gRPC port (7400 by default, 7480 is HTTP)?%s %s", address, rpc.EncryptionHint(err), rpc.Message(err))
 }
 
 func (s *source) close() {

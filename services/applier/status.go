@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
@@ -232,7 +231,7 @@ func (s *status) proto(r *stored, withTables bool) *applierv1.Replication {
 	defer s.mu.Unlock()
 	now := time.Now()
 	out := &applierv1.Replication{
-		Name: r.name, Spec: proto.CloneOf(r.spec), State: s.state, Reason: s.reason, ReasonCode: s.reasonCode, SourceServerId: r.sourceServerID,
+		Name: r.name, Spec: withoutSecrets(r.spec), State: s.state, Reason: s.reason, ReasonCode: s.reasonCode, SourceServerId: r.sourceServerID,
 		Transactions: s.applied.transactions + s.engine.transactions, Changes: s.applied.changes + s.engine.changes,
 		ChangesPerSecond: s.rate.perSecond(now), ErrorCount: s.errors, CreateTime: timestamppb.New(r.createdAt),
 		Warnings: slices.Concat(s.standing, s.warnings), Etag: r.etag(), AutoResyncs: int32(r.autoResyncs), Pending: string(r.pending),

@@ -104,15 +104,16 @@ type querier interface {
 
 const replicationQuery = `SELECT r.name, r.spec, r.wanted, r.phase, r.source_server_id, r.created_at, r.sync_started_at, r.sync_ended_at,
 	r.revision, r.pending, r.auto_resyncs, r.standing_warnings, r.transactions + coalesce(p.transactions, 0), r.changes + coalesce(p.changes, 0),
-	r.copied_rows, r.copied_bytes, coalesce(p.log_id || '@' || p.lsn::text, ''), r.set_version
+	r.copied_rows, r.copied_bytes, coalesce(p.log_id || '@' || p.lsn::text, ''), r.set_version,
+	(SELECT secrets FROM syncline.replication_secrets WHERE replication = r.name)
 	FROM syncline.replications r LEFT JOIN syncline.positions p ON p.replication = r.name`
 
 func scanReplication(row pgx.CollectableRow) (*stored, error) {
 	var s stored
-	var spec []byte
+	var spec, hidden []byte
 	var position string
 	if err := row.Scan(&s.name, &spec, &s.wanted, &s.phase, &s.sourceServerID, &s.createdAt, &s.syncStarted, &s.syncEnded,
-		&s.revision, &s.pending, &s.autoResyncs, &s.standing, &s.applied.transactions, &s.applied.changes, &s.copied.rows, &s.copied.bytes, &position, &s.setVersion); err != nil {
+		&s.revision, &s.pending, &s.autoResyncs, &s.standing, &s.applied.transactions, &s.applied.changes, &s.copied.rows, &s.copied.bytes, &position, &s.setVersion, &hidden); err != nil {
 		return nil, err
 	}
 	if s.hasPosition = position != ""; s.hasPosition {
@@ -124,6 +125,9 @@ func scanReplication(row pgx.CollectableRow) (*stored, error) {
 	s.spec = &applierv1.ReplicationSpec{}
 	if err := protojson.Unmarshal(spec, s.spec); err != nil {
 		return nil, fmt.Errorf("read stored options of replication %s: %w", s.name, err)
+	}
+	if err := addSecrets(s.spec, hidden); err != nil {
+		return nil, fmt.Errorf("replication %s: %w", s.name, err)
 	}
 	return &s, nil
 }
@@ -164,7 +168,7 @@ func (s *store) insert(ctx context.Context, r *stored) error {
 }
 
 func insertReplication(ctx context.Context, tx pgx.Tx, r *stored) error {
-	spec, err := protojson.Marshal(r.spec)
+	spec, err := protojson.Marshal(withoutSecrets(r.spec))
 	if err != nil {
 		return fmt.Errorf("store replication %s: %w", r.name, err)
 	}
@@ -175,6 +179,9 @@ func insertReplication(ctx context.Context, tx pgx.Tx, r *stored) error {
 	}
 	if tag.RowsAffected() == 0 {
 		return fmt.Errorf("%w: %s", errExists, r.name)
+	}
+	if err := storeSecrets(ctx, tx, r.name, r.spec); err != nil {
+		return fmt.Errorf("store replication %s: %w", r.name, err)
 	}
 	return nil
 }

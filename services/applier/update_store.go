@@ -16,7 +16,7 @@ import (
 
 // update stores a change, all of it or nothing.
 func (s *store) update(ctx context.Context, fresh *stored, u *update) error {
-	spec, err := protojson.Marshal(u.spec)
+	spec, err := protojson.Marshal(withoutSecrets(u.spec))
 	if err != nil {
 		return fmt.Errorf("store replication %s: %w", fresh.name, err)
 	}
@@ -28,6 +28,9 @@ func (s *store) update(ctx context.Context, fresh *stored, u *update) error {
 		}
 		if tag.RowsAffected() != 1 {
 			return rpc.Errorf(codes.Aborted, reasonETag, "replication %s has been changed by somebody else meanwhile; look at it and decide again", fresh.name)
+		}
+		if err := storeSecrets(ctx, tx, fresh.name, u.spec); err != nil {
+			return fmt.Errorf("store replication %s: %w", fresh.name, err)
 		}
 		for _, name := range u.removed {
 			if err := removeTable(ctx, tx, fresh.name, name); err != nil {

@@ -52,7 +52,9 @@ func (s *Service) GetState(ctx context.Context, request *loggerv1.GetStateReques
 	if head.HasCommit {
 		answer.LastCommitTime = timestamppb.New(head.LastCommitTime.Time())
 	}
-	answer.Warnings = append(answer.GetWarnings(), s.followers.warnings(v)...)
+	if one == nil { // who asks about a set may not be told of others
+		answer.Warnings = append(answer.GetWarnings(), s.followers.warnings(v)...)
+	}
 	return answer, nil
 }
 

@@ -190,6 +190,9 @@ func TestREST(t *testing.T) {
 		}
 		w.refuses(call{id: "ServerService_GetServer"})
 	}
+	for _, w := range []*web{primary, replica} {
+		walkAccess(t, w)
+	}
 	walkInventory(t, primary)
 	walkLogger(t, primary, conn)
 	walkApplier(t, replica, primaryNode.grpc)

@@ -628,6 +628,13 @@ type ReplicationSpec struct {
 	// How many times in a row auto_resync may act; 3 when 0, at most 100. A copy after which the replication ran for 120 s without a
 	// fault ends the row.
 	AutoResyncLimit int32 `protobuf:"varint,18,opt,name=auto_resync_limit,json=autoResyncLimit,proto3" json:"auto_resync_limit,omitempty"`
+	// Token by which the source knows this replica; the process's own (--token-file) when empty. It is taken and never given back.
+	Token string `protobuf:"bytes,20,opt,name=token,proto3" json:"token,omitempty"`
+	// How the connection to the source is encrypted; as the process's own flags say when not set.
+	Tls *SourceTLS `protobuf:"bytes,21,opt,name=tls,proto3" json:"tls,omitempty"`
+	// Proxy through which the source is reached: http://, https://, socks5:// or socks5h://[USER:PASSWORD@]HOST:PORT. Names are looked up
+	// at the proxy, with socks5:// here. User and password are taken and never given back.
+	Proxy string `protobuf:"bytes,22,opt,name=proxy,proto3" json:"proxy,omitempty"`
 	// Begin with the tables that a backup of this source was restored into: they are not copied, and changes are followed from the
 	// backup's position on. Selected tables that no backup was restored into are copied. Not together with
 	// replace or set.
@@ -794,6 +801,27 @@ func (x *ReplicationSpec) GetAutoResyncLimit() int32 {
 	return 0
 }
 
+func (x *ReplicationSpec) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *ReplicationSpec) GetTls() *SourceTLS {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+func (x *ReplicationSpec) GetProxy() string {
+	if x != nil {
+		return x.Proxy
+	}
+	return ""
+}
+
 func (x *ReplicationSpec) GetFromRestore() bool {
 	if x != nil {
 		return x.FromRestore
@@ -806,6 +834,79 @@ func (x *ReplicationSpec) GetInitial() Initial {
 		return x.Initial
 	}
 	return Initial_INITIAL_UNSPECIFIED
+}
+
+// SourceTLS has the connections to a source encrypted, and the source verified.
+type SourceTLS struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// PEM certificates of the authorities that the source's certificate is verified by; those of the system when empty.
+	Ca string `protobuf:"bytes,1,opt,name=ca,proto3" json:"ca,omitempty"`
+	// Name that the source's certificate has to be for; the host of the address when empty.
+	ServerName string `protobuf:"bytes,2,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
+	// PEM certificate by which the source knows this replica; none when empty.
+	Certificate string `protobuf:"bytes,3,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	// PEM private key of that certificate. It is taken and never given back.
+	Key           string `protobuf:"bytes,4,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SourceTLS) Reset() {
+	*x = SourceTLS{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SourceTLS) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SourceTLS) ProtoMessage() {}
+
+func (x *SourceTLS) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SourceTLS.ProtoReflect.Descriptor instead.
+func (*SourceTLS) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *SourceTLS) GetCa() string {
+	if x != nil {
+		return x.Ca
+	}
+	return ""
+}
+
+func (x *SourceTLS) GetServerName() string {
+	if x != nil {
+		return x.ServerName
+	}
+	return ""
+}
+
+func (x *SourceTLS) GetCertificate() string {
+	if x != nil {
+		return x.Certificate
+	}
+	return ""
+}
+
+func (x *SourceTLS) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
 }
 
 // Replication is a replication with its state.
@@ -876,7 +977,7 @@ type Replication struct {
 
 func (x *Replication) Reset() {
 	*x = Replication{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[1]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -888,7 +989,7 @@ func (x *Replication) String() string {
 func (*Replication) ProtoMessage() {}
 
 func (x *Replication) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[1]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -901,7 +1002,7 @@ func (x *Replication) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replication.ProtoReflect.Descriptor instead.
 func (*Replication) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{1}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Replication) GetName() string {
@@ -1128,7 +1229,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[2]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1140,7 +1241,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[2]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1153,7 +1254,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{2}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Fault) GetTime() *timestamppb.Timestamp {
@@ -1215,7 +1316,7 @@ type StateChange struct {
 
 func (x *StateChange) Reset() {
 	*x = StateChange{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[3]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1227,7 +1328,7 @@ func (x *StateChange) String() string {
 func (*StateChange) ProtoMessage() {}
 
 func (x *StateChange) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[3]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1240,7 +1341,7 @@ func (x *StateChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateChange.ProtoReflect.Descriptor instead.
 func (*StateChange) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{3}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *StateChange) GetTime() *timestamppb.Timestamp {
@@ -1300,7 +1401,7 @@ type SyncProgress struct {
 
 func (x *SyncProgress) Reset() {
 	*x = SyncProgress{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[4]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1312,7 +1413,7 @@ func (x *SyncProgress) String() string {
 func (*SyncProgress) ProtoMessage() {}
 
 func (x *SyncProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[4]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1325,7 +1426,7 @@ func (x *SyncProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncProgress.ProtoReflect.Descriptor instead.
 func (*SyncProgress) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{4}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SyncProgress) GetTables() int32 {
@@ -1419,7 +1520,7 @@ type TableProgress struct {
 
 func (x *TableProgress) Reset() {
 	*x = TableProgress{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[5]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1431,7 +1532,7 @@ func (x *TableProgress) String() string {
 func (*TableProgress) ProtoMessage() {}
 
 func (x *TableProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[5]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1444,7 +1545,7 @@ func (x *TableProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TableProgress.ProtoReflect.Descriptor instead.
 func (*TableProgress) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{5}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *TableProgress) GetSchema() string {
@@ -1504,7 +1605,7 @@ type CreateReplicationRequest struct {
 
 func (x *CreateReplicationRequest) Reset() {
 	*x = CreateReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[6]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1516,7 +1617,7 @@ func (x *CreateReplicationRequest) String() string {
 func (*CreateReplicationRequest) ProtoMessage() {}
 
 func (x *CreateReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[6]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1529,7 +1630,7 @@ func (x *CreateReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateReplicationRequest.ProtoReflect.Descriptor instead.
 func (*CreateReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{6}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CreateReplicationRequest) GetName() string {
@@ -1566,7 +1667,7 @@ type CreateReplicationResponse struct {
 
 func (x *CreateReplicationResponse) Reset() {
 	*x = CreateReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[7]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1578,7 +1679,7 @@ func (x *CreateReplicationResponse) String() string {
 func (*CreateReplicationResponse) ProtoMessage() {}
 
 func (x *CreateReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[7]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1591,7 +1692,7 @@ func (x *CreateReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateReplicationResponse.ProtoReflect.Descriptor instead.
 func (*CreateReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{7}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CreateReplicationResponse) GetReplication() *Replication {
@@ -1619,7 +1720,7 @@ type GetReplicationRequest struct {
 
 func (x *GetReplicationRequest) Reset() {
 	*x = GetReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1631,7 +1732,7 @@ func (x *GetReplicationRequest) String() string {
 func (*GetReplicationRequest) ProtoMessage() {}
 
 func (x *GetReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1644,7 +1745,7 @@ func (x *GetReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReplicationRequest.ProtoReflect.Descriptor instead.
 func (*GetReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{8}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetReplicationRequest) GetName() string {
@@ -1665,7 +1766,7 @@ type GetReplicationResponse struct {
 
 func (x *GetReplicationResponse) Reset() {
 	*x = GetReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1677,7 +1778,7 @@ func (x *GetReplicationResponse) String() string {
 func (*GetReplicationResponse) ProtoMessage() {}
 
 func (x *GetReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1690,7 +1791,7 @@ func (x *GetReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReplicationResponse.ProtoReflect.Descriptor instead.
 func (*GetReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{9}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetReplicationResponse) GetReplication() *Replication {
@@ -1717,7 +1818,7 @@ type ListReplicationsRequest struct {
 
 func (x *ListReplicationsRequest) Reset() {
 	*x = ListReplicationsRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1729,7 +1830,7 @@ func (x *ListReplicationsRequest) String() string {
 func (*ListReplicationsRequest) ProtoMessage() {}
 
 func (x *ListReplicationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1742,7 +1843,7 @@ func (x *ListReplicationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicationsRequest.ProtoReflect.Descriptor instead.
 func (*ListReplicationsRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{10}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListReplicationsRequest) GetStates() []State {
@@ -1786,7 +1887,7 @@ type ListReplicationsResponse struct {
 
 func (x *ListReplicationsResponse) Reset() {
 	*x = ListReplicationsResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1798,7 +1899,7 @@ func (x *ListReplicationsResponse) String() string {
 func (*ListReplicationsResponse) ProtoMessage() {}
 
 func (x *ListReplicationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1811,7 +1912,7 @@ func (x *ListReplicationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicationsResponse.ProtoReflect.Descriptor instead.
 func (*ListReplicationsResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{11}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListReplicationsResponse) GetReplications() []*Replication {
@@ -1845,7 +1946,7 @@ type StartReplicationRequest struct {
 
 func (x *StartReplicationRequest) Reset() {
 	*x = StartReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1857,7 +1958,7 @@ func (x *StartReplicationRequest) String() string {
 func (*StartReplicationRequest) ProtoMessage() {}
 
 func (x *StartReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1870,7 +1971,7 @@ func (x *StartReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartReplicationRequest.ProtoReflect.Descriptor instead.
 func (*StartReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{12}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StartReplicationRequest) GetName() string {
@@ -1905,7 +2006,7 @@ type StartReplicationResponse struct {
 
 func (x *StartReplicationResponse) Reset() {
 	*x = StartReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1917,7 +2018,7 @@ func (x *StartReplicationResponse) String() string {
 func (*StartReplicationResponse) ProtoMessage() {}
 
 func (x *StartReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1930,7 +2031,7 @@ func (x *StartReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartReplicationResponse.ProtoReflect.Descriptor instead.
 func (*StartReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{13}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StartReplicationResponse) GetReplication() *Replication {
@@ -1951,7 +2052,7 @@ type StopReplicationRequest struct {
 
 func (x *StopReplicationRequest) Reset() {
 	*x = StopReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1963,7 +2064,7 @@ func (x *StopReplicationRequest) String() string {
 func (*StopReplicationRequest) ProtoMessage() {}
 
 func (x *StopReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1976,7 +2077,7 @@ func (x *StopReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopReplicationRequest.ProtoReflect.Descriptor instead.
 func (*StopReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{14}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StopReplicationRequest) GetName() string {
@@ -1997,7 +2098,7 @@ type StopReplicationResponse struct {
 
 func (x *StopReplicationResponse) Reset() {
 	*x = StopReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2009,7 +2110,7 @@ func (x *StopReplicationResponse) String() string {
 func (*StopReplicationResponse) ProtoMessage() {}
 
 func (x *StopReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2022,7 +2123,7 @@ func (x *StopReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopReplicationResponse.ProtoReflect.Descriptor instead.
 func (*StopReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{15}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StopReplicationResponse) GetReplication() *Replication {
@@ -2045,7 +2146,7 @@ type DeleteReplicationRequest struct {
 
 func (x *DeleteReplicationRequest) Reset() {
 	*x = DeleteReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2057,7 +2158,7 @@ func (x *DeleteReplicationRequest) String() string {
 func (*DeleteReplicationRequest) ProtoMessage() {}
 
 func (x *DeleteReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2070,7 +2171,7 @@ func (x *DeleteReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteReplicationRequest.ProtoReflect.Descriptor instead.
 func (*DeleteReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{16}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DeleteReplicationRequest) GetName() string {
@@ -2096,7 +2197,7 @@ type DeleteReplicationResponse struct {
 
 func (x *DeleteReplicationResponse) Reset() {
 	*x = DeleteReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2108,7 +2209,7 @@ func (x *DeleteReplicationResponse) String() string {
 func (*DeleteReplicationResponse) ProtoMessage() {}
 
 func (x *DeleteReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2121,7 +2222,7 @@ func (x *DeleteReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteReplicationResponse.ProtoReflect.Descriptor instead.
 func (*DeleteReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{17}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{18}
 }
 
 // WatchReplicationRequest names a replication.
@@ -2137,7 +2238,7 @@ type WatchReplicationRequest struct {
 
 func (x *WatchReplicationRequest) Reset() {
 	*x = WatchReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2149,7 +2250,7 @@ func (x *WatchReplicationRequest) String() string {
 func (*WatchReplicationRequest) ProtoMessage() {}
 
 func (x *WatchReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2162,7 +2263,7 @@ func (x *WatchReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationRequest.ProtoReflect.Descriptor instead.
 func (*WatchReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{18}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WatchReplicationRequest) GetName() string {
@@ -2190,7 +2291,7 @@ type WatchReplicationResponse struct {
 
 func (x *WatchReplicationResponse) Reset() {
 	*x = WatchReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2202,7 +2303,7 @@ func (x *WatchReplicationResponse) String() string {
 func (*WatchReplicationResponse) ProtoMessage() {}
 
 func (x *WatchReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2215,7 +2316,7 @@ func (x *WatchReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationResponse.ProtoReflect.Descriptor instead.
 func (*WatchReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{19}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WatchReplicationResponse) GetReplication() *Replication {
@@ -2238,7 +2339,7 @@ type WaitReplicationRequest struct {
 
 func (x *WaitReplicationRequest) Reset() {
 	*x = WaitReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2250,7 +2351,7 @@ func (x *WaitReplicationRequest) String() string {
 func (*WaitReplicationRequest) ProtoMessage() {}
 
 func (x *WaitReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2263,7 +2364,7 @@ func (x *WaitReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitReplicationRequest.ProtoReflect.Descriptor instead.
 func (*WaitReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{20}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WaitReplicationRequest) GetName() string {
@@ -2293,7 +2394,7 @@ type WaitReplicationResponse struct {
 
 func (x *WaitReplicationResponse) Reset() {
 	*x = WaitReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2305,7 +2406,7 @@ func (x *WaitReplicationResponse) String() string {
 func (*WaitReplicationResponse) ProtoMessage() {}
 
 func (x *WaitReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2318,7 +2419,7 @@ func (x *WaitReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitReplicationResponse.ProtoReflect.Descriptor instead.
 func (*WaitReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{21}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *WaitReplicationResponse) GetPosition() *v1.Position {
@@ -2355,7 +2456,7 @@ type VerifyReplicationRequest struct {
 
 func (x *VerifyReplicationRequest) Reset() {
 	*x = VerifyReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2367,7 +2468,7 @@ func (x *VerifyReplicationRequest) String() string {
 func (*VerifyReplicationRequest) ProtoMessage() {}
 
 func (x *VerifyReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2380,7 +2481,7 @@ func (x *VerifyReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyReplicationRequest.ProtoReflect.Descriptor instead.
 func (*VerifyReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{22}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *VerifyReplicationRequest) GetName() string {
@@ -2434,7 +2535,7 @@ type VerifyReplicationResponse struct {
 
 func (x *VerifyReplicationResponse) Reset() {
 	*x = VerifyReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2446,7 +2547,7 @@ func (x *VerifyReplicationResponse) String() string {
 func (*VerifyReplicationResponse) ProtoMessage() {}
 
 func (x *VerifyReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2459,7 +2560,7 @@ func (x *VerifyReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyReplicationResponse.ProtoReflect.Descriptor instead.
 func (*VerifyReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{23}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *VerifyReplicationResponse) GetEvent() isVerifyReplicationResponse_Event {
@@ -2558,7 +2659,7 @@ type VerifyProgress struct {
 
 func (x *VerifyProgress) Reset() {
 	*x = VerifyProgress{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2570,7 +2671,7 @@ func (x *VerifyProgress) String() string {
 func (*VerifyProgress) ProtoMessage() {}
 
 func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2583,7 +2684,7 @@ func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyProgress.ProtoReflect.Descriptor instead.
 func (*VerifyProgress) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{24}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *VerifyProgress) GetPhase() string {
@@ -2651,7 +2752,7 @@ type RowDifference struct {
 
 func (x *RowDifference) Reset() {
 	*x = RowDifference{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2663,7 +2764,7 @@ func (x *RowDifference) String() string {
 func (*RowDifference) ProtoMessage() {}
 
 func (x *RowDifference) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2676,7 +2777,7 @@ func (x *RowDifference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RowDifference.ProtoReflect.Descriptor instead.
 func (*RowDifference) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{25}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RowDifference) GetSchema() string {
@@ -2761,7 +2862,7 @@ type TableVerification struct {
 
 func (x *TableVerification) Reset() {
 	*x = TableVerification{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[26]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2773,7 +2874,7 @@ func (x *TableVerification) String() string {
 func (*TableVerification) ProtoMessage() {}
 
 func (x *TableVerification) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[26]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2786,7 +2887,7 @@ func (x *TableVerification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TableVerification.ProtoReflect.Descriptor instead.
 func (*TableVerification) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{26}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *TableVerification) GetSchema() string {
@@ -2896,7 +2997,7 @@ type VerifyResult struct {
 
 func (x *VerifyResult) Reset() {
 	*x = VerifyResult{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[27]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2908,7 +3009,7 @@ func (x *VerifyResult) String() string {
 func (*VerifyResult) ProtoMessage() {}
 
 func (x *VerifyResult) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[27]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2921,7 +3022,7 @@ func (x *VerifyResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyResult.ProtoReflect.Descriptor instead.
 func (*VerifyResult) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{27}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *VerifyResult) GetEqual() bool {
@@ -2996,7 +3097,7 @@ type ReplicationPlan struct {
 
 func (x *ReplicationPlan) Reset() {
 	*x = ReplicationPlan{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[28]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3008,7 +3109,7 @@ func (x *ReplicationPlan) String() string {
 func (*ReplicationPlan) ProtoMessage() {}
 
 func (x *ReplicationPlan) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[28]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3021,7 +3122,7 @@ func (x *ReplicationPlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicationPlan.ProtoReflect.Descriptor instead.
 func (*ReplicationPlan) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{28}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ReplicationPlan) GetChangedFields() []string {
@@ -3092,7 +3193,7 @@ type PlannedTable struct {
 
 func (x *PlannedTable) Reset() {
 	*x = PlannedTable{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[29]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3104,7 +3205,7 @@ func (x *PlannedTable) String() string {
 func (*PlannedTable) ProtoMessage() {}
 
 func (x *PlannedTable) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[29]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3117,7 +3218,7 @@ func (x *PlannedTable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlannedTable.ProtoReflect.Descriptor instead.
 func (*PlannedTable) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{29}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PlannedTable) GetSchema() string {
@@ -3179,7 +3280,7 @@ type UpdateReplicationRequest struct {
 
 func (x *UpdateReplicationRequest) Reset() {
 	*x = UpdateReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[30]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3191,7 +3292,7 @@ func (x *UpdateReplicationRequest) String() string {
 func (*UpdateReplicationRequest) ProtoMessage() {}
 
 func (x *UpdateReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[30]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3204,7 +3305,7 @@ func (x *UpdateReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateReplicationRequest.ProtoReflect.Descriptor instead.
 func (*UpdateReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{30}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *UpdateReplicationRequest) GetName() string {
@@ -3262,7 +3363,7 @@ type UpdateReplicationResponse struct {
 
 func (x *UpdateReplicationResponse) Reset() {
 	*x = UpdateReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[31]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3274,7 +3375,7 @@ func (x *UpdateReplicationResponse) String() string {
 func (*UpdateReplicationResponse) ProtoMessage() {}
 
 func (x *UpdateReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[31]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3287,7 +3388,7 @@ func (x *UpdateReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateReplicationResponse.ProtoReflect.Descriptor instead.
 func (*UpdateReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{31}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *UpdateReplicationResponse) GetReplication() *Replication {
@@ -3317,7 +3418,7 @@ type ResyncReplicationRequest struct {
 
 func (x *ResyncReplicationRequest) Reset() {
 	*x = ResyncReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[32]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3329,7 +3430,7 @@ func (x *ResyncReplicationRequest) String() string {
 func (*ResyncReplicationRequest) ProtoMessage() {}
 
 func (x *ResyncReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[32]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3342,7 +3443,7 @@ func (x *ResyncReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResyncReplicationRequest.ProtoReflect.Descriptor instead.
 func (*ResyncReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{32}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ResyncReplicationRequest) GetName() string {
@@ -3370,7 +3471,7 @@ type ResyncReplicationResponse struct {
 
 func (x *ResyncReplicationResponse) Reset() {
 	*x = ResyncReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[33]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3382,7 +3483,7 @@ func (x *ResyncReplicationResponse) String() string {
 func (*ResyncReplicationResponse) ProtoMessage() {}
 
 func (x *ResyncReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[33]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3395,7 +3496,7 @@ func (x *ResyncReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResyncReplicationResponse.ProtoReflect.Descriptor instead.
 func (*ResyncReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{33}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ResyncReplicationResponse) GetReplication() *Replication {
@@ -3438,7 +3539,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[34]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3450,7 +3551,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[34]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3463,7 +3564,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{34}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Event) GetId() int64 {
@@ -3569,7 +3670,7 @@ type ListReplicationEventsRequest struct {
 
 func (x *ListReplicationEventsRequest) Reset() {
 	*x = ListReplicationEventsRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[35]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3581,7 +3682,7 @@ func (x *ListReplicationEventsRequest) String() string {
 func (*ListReplicationEventsRequest) ProtoMessage() {}
 
 func (x *ListReplicationEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[35]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3594,7 +3695,7 @@ func (x *ListReplicationEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicationEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListReplicationEventsRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{35}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListReplicationEventsRequest) GetReplication() string {
@@ -3645,7 +3746,7 @@ type ListReplicationEventsResponse struct {
 
 func (x *ListReplicationEventsResponse) Reset() {
 	*x = ListReplicationEventsResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[36]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3657,7 +3758,7 @@ func (x *ListReplicationEventsResponse) String() string {
 func (*ListReplicationEventsResponse) ProtoMessage() {}
 
 func (x *ListReplicationEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[36]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3670,7 +3771,7 @@ func (x *ListReplicationEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicationEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListReplicationEventsResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{36}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListReplicationEventsResponse) GetEvents() []*Event {
@@ -3702,7 +3803,7 @@ type WatchReplicationEventsRequest struct {
 
 func (x *WatchReplicationEventsRequest) Reset() {
 	*x = WatchReplicationEventsRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[37]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3714,7 +3815,7 @@ func (x *WatchReplicationEventsRequest) String() string {
 func (*WatchReplicationEventsRequest) ProtoMessage() {}
 
 func (x *WatchReplicationEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[37]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3727,7 +3828,7 @@ func (x *WatchReplicationEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchReplicationEventsRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{37}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *WatchReplicationEventsRequest) GetReplication() string {
@@ -3762,7 +3863,7 @@ type WatchReplicationEventsResponse struct {
 
 func (x *WatchReplicationEventsResponse) Reset() {
 	*x = WatchReplicationEventsResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[38]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3774,7 +3875,7 @@ func (x *WatchReplicationEventsResponse) String() string {
 func (*WatchReplicationEventsResponse) ProtoMessage() {}
 
 func (x *WatchReplicationEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[38]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3787,7 +3888,7 @@ func (x *WatchReplicationEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationEventsResponse.ProtoReflect.Descriptor instead.
 func (*WatchReplicationEventsResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{38}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *WatchReplicationEventsResponse) GetEvent() *Event {
@@ -3801,7 +3902,7 @@ var File_syncline_applier_v1_applier_proto protoreflect.FileDescriptor
 
 const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\n" +
-	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a syncline/applier/v1/repair.proto\x1a\x1esyncline/applier/v1/sync.proto\x1a\x1fsyncline/change/v1/change.proto\"\xd8\a\n" +
+	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a syncline/applier/v1/repair.proto\x1a\x1esyncline/applier/v1/sync.proto\x1a\x1fsyncline/change/v1/change.proto\"\xc0\b\n" +
 	"\x0fReplicationSpec\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1c\n" +
 	"\tinventory\x18\x02 \x01(\tR\tinventory\x12%\n" +
@@ -3828,12 +3929,21 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"group_time\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\tgroupTime\x12@\n" +
 	"\vauto_resync\x18\x11 \x01(\x0e2\x1f.syncline.applier.v1.AutoResyncR\n" +
 	"autoResync\x12*\n" +
-	"\x11auto_resync_limit\x18\x12 \x01(\x05R\x0fautoResyncLimit\x12!\n" +
+	"\x11auto_resync_limit\x18\x12 \x01(\x05R\x0fautoResyncLimit\x12\x19\n" +
+	"\x05token\x18\x14 \x01(\tB\x03\x80\x01\x01R\x05token\x120\n" +
+	"\x03tls\x18\x15 \x01(\v2\x1e.syncline.applier.v1.SourceTLSR\x03tls\x12\x19\n" +
+	"\x05proxy\x18\x16 \x01(\tB\x03\x80\x01\x01R\x05proxy\x12!\n" +
 	"\ffrom_restore\x18\x1e \x01(\bR\vfromRestore\x126\n" +
 	"\ainitial\x18( \x01(\x0e2\x1c.syncline.applier.v1.InitialR\ainitial\x1a=\n" +
 	"\x0fParametersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc2\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"u\n" +
+	"\tSourceTLS\x12\x0e\n" +
+	"\x02ca\x18\x01 \x01(\tR\x02ca\x12\x1f\n" +
+	"\vserver_name\x18\x02 \x01(\tR\n" +
+	"serverName\x12 \n" +
+	"\vcertificate\x18\x03 \x01(\tR\vcertificate\x12\x15\n" +
+	"\x03key\x18\x04 \x01(\tB\x03\x80\x01\x01R\x03key\"\xc2\n" +
 	"\n" +
 	"\vReplication\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
@@ -4167,7 +4277,7 @@ func file_syncline_applier_v1_applier_proto_rawDescGZIP() []byte {
 }
 
 var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_syncline_applier_v1_applier_proto_goTypes = []any{
 	(AutoResync)(0),                        // 0: syncline.applier.v1.AutoResync
 	(Initial)(0),                           // 1: syncline.applier.v1.Initial
@@ -4179,172 +4289,174 @@ var file_syncline_applier_v1_applier_proto_goTypes = []any{
 	(TableAction)(0),                       // 7: syncline.applier.v1.TableAction
 	(EventKind)(0),                         // 8: syncline.applier.v1.EventKind
 	(*ReplicationSpec)(nil),                // 9: syncline.applier.v1.ReplicationSpec
-	(*Replication)(nil),                    // 10: syncline.applier.v1.Replication
-	(*Fault)(nil),                          // 11: syncline.applier.v1.Fault
-	(*StateChange)(nil),                    // 12: syncline.applier.v1.StateChange
-	(*SyncProgress)(nil),                   // 13: syncline.applier.v1.SyncProgress
-	(*TableProgress)(nil),                  // 14: syncline.applier.v1.TableProgress
-	(*CreateReplicationRequest)(nil),       // 15: syncline.applier.v1.CreateReplicationRequest
-	(*CreateReplicationResponse)(nil),      // 16: syncline.applier.v1.CreateReplicationResponse
-	(*GetReplicationRequest)(nil),          // 17: syncline.applier.v1.GetReplicationRequest
-	(*GetReplicationResponse)(nil),         // 18: syncline.applier.v1.GetReplicationResponse
-	(*ListReplicationsRequest)(nil),        // 19: syncline.applier.v1.ListReplicationsRequest
-	(*ListReplicationsResponse)(nil),       // 20: syncline.applier.v1.ListReplicationsResponse
-	(*StartReplicationRequest)(nil),        // 21: syncline.applier.v1.StartReplicationRequest
-	(*StartReplicationResponse)(nil),       // 22: syncline.applier.v1.StartReplicationResponse
-	(*StopReplicationRequest)(nil),         // 23: syncline.applier.v1.StopReplicationRequest
-	(*StopReplicationResponse)(nil),        // 24: syncline.applier.v1.StopReplicationResponse
-	(*DeleteReplicationRequest)(nil),       // 25: syncline.applier.v1.DeleteReplicationRequest
-	(*DeleteReplicationResponse)(nil),      // 26: syncline.applier.v1.DeleteReplicationResponse
-	(*WatchReplicationRequest)(nil),        // 27: syncline.applier.v1.WatchReplicationRequest
-	(*WatchReplicationResponse)(nil),       // 28: syncline.applier.v1.WatchReplicationResponse
-	(*WaitReplicationRequest)(nil),         // 29: syncline.applier.v1.WaitReplicationRequest
-	(*WaitReplicationResponse)(nil),        // 30: syncline.applier.v1.WaitReplicationResponse
-	(*VerifyReplicationRequest)(nil),       // 31: syncline.applier.v1.VerifyReplicationRequest
-	(*VerifyReplicationResponse)(nil),      // 32: syncline.applier.v1.VerifyReplicationResponse
-	(*VerifyProgress)(nil),                 // 33: syncline.applier.v1.VerifyProgress
-	(*RowDifference)(nil),                  // 34: syncline.applier.v1.RowDifference
-	(*TableVerification)(nil),              // 35: syncline.applier.v1.TableVerification
-	(*VerifyResult)(nil),                   // 36: syncline.applier.v1.VerifyResult
-	(*ReplicationPlan)(nil),                // 37: syncline.applier.v1.ReplicationPlan
-	(*PlannedTable)(nil),                   // 38: syncline.applier.v1.PlannedTable
-	(*UpdateReplicationRequest)(nil),       // 39: syncline.applier.v1.UpdateReplicationRequest
-	(*UpdateReplicationResponse)(nil),      // 40: syncline.applier.v1.UpdateReplicationResponse
-	(*ResyncReplicationRequest)(nil),       // 41: syncline.applier.v1.ResyncReplicationRequest
-	(*ResyncReplicationResponse)(nil),      // 42: syncline.applier.v1.ResyncReplicationResponse
-	(*Event)(nil),                          // 43: syncline.applier.v1.Event
-	(*ListReplicationEventsRequest)(nil),   // 44: syncline.applier.v1.ListReplicationEventsRequest
-	(*ListReplicationEventsResponse)(nil),  // 45: syncline.applier.v1.ListReplicationEventsResponse
-	(*WatchReplicationEventsRequest)(nil),  // 46: syncline.applier.v1.WatchReplicationEventsRequest
-	(*WatchReplicationEventsResponse)(nil), // 47: syncline.applier.v1.WatchReplicationEventsResponse
-	nil,                                    // 48: syncline.applier.v1.ReplicationSpec.ParametersEntry
-	(*durationpb.Duration)(nil),            // 49: google.protobuf.Duration
-	(*v1.Position)(nil),                    // 50: syncline.change.v1.Position
-	(*timestamppb.Timestamp)(nil),          // 51: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),          // 52: google.protobuf.FieldMask
-	(*RepairReplicationRequest)(nil),       // 53: syncline.applier.v1.RepairReplicationRequest
-	(*SyncReplicationRequest)(nil),         // 54: syncline.applier.v1.SyncReplicationRequest
-	(*ListSyncsRequest)(nil),               // 55: syncline.applier.v1.ListSyncsRequest
-	(*GetSyncRequest)(nil),                 // 56: syncline.applier.v1.GetSyncRequest
-	(*WatchSyncRequest)(nil),               // 57: syncline.applier.v1.WatchSyncRequest
-	(*CancelSyncRequest)(nil),              // 58: syncline.applier.v1.CancelSyncRequest
-	(*RepairReplicationResponse)(nil),      // 59: syncline.applier.v1.RepairReplicationResponse
-	(*SyncReplicationResponse)(nil),        // 60: syncline.applier.v1.SyncReplicationResponse
-	(*ListSyncsResponse)(nil),              // 61: syncline.applier.v1.ListSyncsResponse
-	(*GetSyncResponse)(nil),                // 62: syncline.applier.v1.GetSyncResponse
-	(*WatchSyncResponse)(nil),              // 63: syncline.applier.v1.WatchSyncResponse
-	(*CancelSyncResponse)(nil),             // 64: syncline.applier.v1.CancelSyncResponse
+	(*SourceTLS)(nil),                      // 10: syncline.applier.v1.SourceTLS
+	(*Replication)(nil),                    // 11: syncline.applier.v1.Replication
+	(*Fault)(nil),                          // 12: syncline.applier.v1.Fault
+	(*StateChange)(nil),                    // 13: syncline.applier.v1.StateChange
+	(*SyncProgress)(nil),                   // 14: syncline.applier.v1.SyncProgress
+	(*TableProgress)(nil),                  // 15: syncline.applier.v1.TableProgress
+	(*CreateReplicationRequest)(nil),       // 16: syncline.applier.v1.CreateReplicationRequest
+	(*CreateReplicationResponse)(nil),      // 17: syncline.applier.v1.CreateReplicationResponse
+	(*GetReplicationRequest)(nil),          // 18: syncline.applier.v1.GetReplicationRequest
+	(*GetReplicationResponse)(nil),         // 19: syncline.applier.v1.GetReplicationResponse
+	(*ListReplicationsRequest)(nil),        // 20: syncline.applier.v1.ListReplicationsRequest
+	(*ListReplicationsResponse)(nil),       // 21: syncline.applier.v1.ListReplicationsResponse
+	(*StartReplicationRequest)(nil),        // 22: syncline.applier.v1.StartReplicationRequest
+	(*StartReplicationResponse)(nil),       // 23: syncline.applier.v1.StartReplicationResponse
+	(*StopReplicationRequest)(nil),         // 24: syncline.applier.v1.StopReplicationRequest
+	(*StopReplicationResponse)(nil),        // 25: syncline.applier.v1.StopReplicationResponse
+	(*DeleteReplicationRequest)(nil),       // 26: syncline.applier.v1.DeleteReplicationRequest
+	(*DeleteReplicationResponse)(nil),      // 27: syncline.applier.v1.DeleteReplicationResponse
+	(*WatchReplicationRequest)(nil),        // 28: syncline.applier.v1.WatchReplicationRequest
+	(*WatchReplicationResponse)(nil),       // 29: syncline.applier.v1.WatchReplicationResponse
+	(*WaitReplicationRequest)(nil),         // 30: syncline.applier.v1.WaitReplicationRequest
+	(*WaitReplicationResponse)(nil),        // 31: syncline.applier.v1.WaitReplicationResponse
+	(*VerifyReplicationRequest)(nil),       // 32: syncline.applier.v1.VerifyReplicationRequest
+	(*VerifyReplicationResponse)(nil),      // 33: syncline.applier.v1.VerifyReplicationResponse
+	(*VerifyProgress)(nil),                 // 34: syncline.applier.v1.VerifyProgress
+	(*RowDifference)(nil),                  // 35: syncline.applier.v1.RowDifference
+	(*TableVerification)(nil),              // 36: syncline.applier.v1.TableVerification
+	(*VerifyResult)(nil),                   // 37: syncline.applier.v1.VerifyResult
+	(*ReplicationPlan)(nil),                // 38: syncline.applier.v1.ReplicationPlan
+	(*PlannedTable)(nil),                   // 39: syncline.applier.v1.PlannedTable
+	(*UpdateReplicationRequest)(nil),       // 40: syncline.applier.v1.UpdateReplicationRequest
+	(*UpdateReplicationResponse)(nil),      // 41: syncline.applier.v1.UpdateReplicationResponse
+	(*ResyncReplicationRequest)(nil),       // 42: syncline.applier.v1.ResyncReplicationRequest
+	(*ResyncReplicationResponse)(nil),      // 43: syncline.applier.v1.ResyncReplicationResponse
+	(*Event)(nil),                          // 44: syncline.applier.v1.Event
+	(*ListReplicationEventsRequest)(nil),   // 45: syncline.applier.v1.ListReplicationEventsRequest
+	(*ListReplicationEventsResponse)(nil),  // 46: syncline.applier.v1.ListReplicationEventsResponse
+	(*WatchReplicationEventsRequest)(nil),  // 47: syncline.applier.v1.WatchReplicationEventsRequest
+	(*WatchReplicationEventsResponse)(nil), // 48: syncline.applier.v1.WatchReplicationEventsResponse
+	nil,                                    // 49: syncline.applier.v1.ReplicationSpec.ParametersEntry
+	(*durationpb.Duration)(nil),            // 50: google.protobuf.Duration
+	(*v1.Position)(nil),                    // 51: syncline.change.v1.Position
+	(*timestamppb.Timestamp)(nil),          // 52: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),          // 53: google.protobuf.FieldMask
+	(*RepairReplicationRequest)(nil),       // 54: syncline.applier.v1.RepairReplicationRequest
+	(*SyncReplicationRequest)(nil),         // 55: syncline.applier.v1.SyncReplicationRequest
+	(*ListSyncsRequest)(nil),               // 56: syncline.applier.v1.ListSyncsRequest
+	(*GetSyncRequest)(nil),                 // 57: syncline.applier.v1.GetSyncRequest
+	(*WatchSyncRequest)(nil),               // 58: syncline.applier.v1.WatchSyncRequest
+	(*CancelSyncRequest)(nil),              // 59: syncline.applier.v1.CancelSyncRequest
+	(*RepairReplicationResponse)(nil),      // 60: syncline.applier.v1.RepairReplicationResponse
+	(*SyncReplicationResponse)(nil),        // 61: syncline.applier.v1.SyncReplicationResponse
+	(*ListSyncsResponse)(nil),              // 62: syncline.applier.v1.ListSyncsResponse
+	(*GetSyncResponse)(nil),                // 63: syncline.applier.v1.GetSyncResponse
+	(*WatchSyncResponse)(nil),              // 64: syncline.applier.v1.WatchSyncResponse
+	(*CancelSyncResponse)(nil),             // 65: syncline.applier.v1.CancelSyncResponse
 }
 var file_syncline_applier_v1_applier_proto_depIdxs = []int32{
 	2,  // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
-	48, // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
-	49, // 2: syncline.applier.v1.ReplicationSpec.retry_base:type_name -> google.protobuf.Duration
-	49, // 3: syncline.applier.v1.ReplicationSpec.retry_cap:type_name -> google.protobuf.Duration
-	49, // 4: syncline.applier.v1.ReplicationSpec.source_timeout:type_name -> google.protobuf.Duration
-	49, // 5: syncline.applier.v1.ReplicationSpec.group_time:type_name -> google.protobuf.Duration
+	49, // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
+	50, // 2: syncline.applier.v1.ReplicationSpec.retry_base:type_name -> google.protobuf.Duration
+	50, // 3: syncline.applier.v1.ReplicationSpec.retry_cap:type_name -> google.protobuf.Duration
+	50, // 4: syncline.applier.v1.ReplicationSpec.source_timeout:type_name -> google.protobuf.Duration
+	50, // 5: syncline.applier.v1.ReplicationSpec.group_time:type_name -> google.protobuf.Duration
 	0,  // 6: syncline.applier.v1.ReplicationSpec.auto_resync:type_name -> syncline.applier.v1.AutoResync
-	1,  // 7: syncline.applier.v1.ReplicationSpec.initial:type_name -> syncline.applier.v1.Initial
-	9,  // 8: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	3,  // 9: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
-	50, // 10: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
-	50, // 11: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
-	13, // 12: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
-	51, // 13: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
-	51, // 14: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
-	51, // 15: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
-	51, // 16: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
-	14, // 17: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
-	11, // 18: syncline.applier.v1.Replication.recent_faults:type_name -> syncline.applier.v1.Fault
-	12, // 19: syncline.applier.v1.Replication.history:type_name -> syncline.applier.v1.StateChange
-	51, // 20: syncline.applier.v1.Replication.healthy_since:type_name -> google.protobuf.Timestamp
-	51, // 21: syncline.applier.v1.Fault.time:type_name -> google.protobuf.Timestamp
-	4,  // 22: syncline.applier.v1.Fault.side:type_name -> syncline.applier.v1.FaultSide
-	51, // 23: syncline.applier.v1.StateChange.time:type_name -> google.protobuf.Timestamp
-	3,  // 24: syncline.applier.v1.StateChange.state:type_name -> syncline.applier.v1.State
-	51, // 25: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
-	51, // 26: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
-	9,  // 27: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	10, // 28: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	37, // 29: syncline.applier.v1.CreateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
-	10, // 30: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	3,  // 31: syncline.applier.v1.ListReplicationsRequest.states:type_name -> syncline.applier.v1.State
-	10, // 32: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
-	50, // 33: syncline.applier.v1.StartReplicationRequest.from:type_name -> syncline.change.v1.Position
-	10, // 34: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	10, // 35: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	49, // 36: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
-	10, // 37: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	49, // 38: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
-	50, // 39: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
-	10, // 40: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	49, // 41: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
-	33, // 42: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
-	34, // 43: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
-	35, // 44: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
-	36, // 45: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
-	5,  // 46: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
-	6,  // 47: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
-	50, // 48: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
-	50, // 49: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
-	38, // 50: syncline.applier.v1.ReplicationPlan.tables:type_name -> syncline.applier.v1.PlannedTable
-	7,  // 51: syncline.applier.v1.PlannedTable.action:type_name -> syncline.applier.v1.TableAction
-	9,  // 52: syncline.applier.v1.UpdateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	52, // 53: syncline.applier.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
-	10, // 54: syncline.applier.v1.UpdateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	37, // 55: syncline.applier.v1.UpdateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
-	10, // 56: syncline.applier.v1.ResyncReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	51, // 57: syncline.applier.v1.Event.time:type_name -> google.protobuf.Timestamp
-	8,  // 58: syncline.applier.v1.Event.kind:type_name -> syncline.applier.v1.EventKind
-	3,  // 59: syncline.applier.v1.Event.state:type_name -> syncline.applier.v1.State
-	4,  // 60: syncline.applier.v1.Event.side:type_name -> syncline.applier.v1.FaultSide
-	50, // 61: syncline.applier.v1.Event.position:type_name -> syncline.change.v1.Position
-	51, // 62: syncline.applier.v1.ListReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
-	43, // 63: syncline.applier.v1.ListReplicationEventsResponse.events:type_name -> syncline.applier.v1.Event
-	51, // 64: syncline.applier.v1.WatchReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
-	43, // 65: syncline.applier.v1.WatchReplicationEventsResponse.event:type_name -> syncline.applier.v1.Event
-	15, // 66: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
-	17, // 67: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
-	19, // 68: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
-	21, // 69: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
-	23, // 70: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
-	25, // 71: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
-	27, // 72: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
-	29, // 73: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
-	31, // 74: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
-	39, // 75: syncline.applier.v1.ApplierService.UpdateReplication:input_type -> syncline.applier.v1.UpdateReplicationRequest
-	41, // 76: syncline.applier.v1.ApplierService.ResyncReplication:input_type -> syncline.applier.v1.ResyncReplicationRequest
-	44, // 77: syncline.applier.v1.ApplierService.ListReplicationEvents:input_type -> syncline.applier.v1.ListReplicationEventsRequest
-	46, // 78: syncline.applier.v1.ApplierService.WatchReplicationEvents:input_type -> syncline.applier.v1.WatchReplicationEventsRequest
-	53, // 79: syncline.applier.v1.ApplierService.RepairReplication:input_type -> syncline.applier.v1.RepairReplicationRequest
-	54, // 80: syncline.applier.v1.ApplierService.SyncReplication:input_type -> syncline.applier.v1.SyncReplicationRequest
-	55, // 81: syncline.applier.v1.ApplierService.ListSyncs:input_type -> syncline.applier.v1.ListSyncsRequest
-	56, // 82: syncline.applier.v1.ApplierService.GetSync:input_type -> syncline.applier.v1.GetSyncRequest
-	57, // 83: syncline.applier.v1.ApplierService.WatchSync:input_type -> syncline.applier.v1.WatchSyncRequest
-	58, // 84: syncline.applier.v1.ApplierService.CancelSync:input_type -> syncline.applier.v1.CancelSyncRequest
-	16, // 85: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
-	18, // 86: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
-	20, // 87: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
-	22, // 88: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
-	24, // 89: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
-	26, // 90: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
-	28, // 91: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
-	30, // 92: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
-	32, // 93: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
-	40, // 94: syncline.applier.v1.ApplierService.UpdateReplication:output_type -> syncline.applier.v1.UpdateReplicationResponse
-	42, // 95: syncline.applier.v1.ApplierService.ResyncReplication:output_type -> syncline.applier.v1.ResyncReplicationResponse
-	45, // 96: syncline.applier.v1.ApplierService.ListReplicationEvents:output_type -> syncline.applier.v1.ListReplicationEventsResponse
-	47, // 97: syncline.applier.v1.ApplierService.WatchReplicationEvents:output_type -> syncline.applier.v1.WatchReplicationEventsResponse
-	59, // 98: syncline.applier.v1.ApplierService.RepairReplication:output_type -> syncline.applier.v1.RepairReplicationResponse
-	60, // 99: syncline.applier.v1.ApplierService.SyncReplication:output_type -> syncline.applier.v1.SyncReplicationResponse
-	61, // 100: syncline.applier.v1.ApplierService.ListSyncs:output_type -> syncline.applier.v1.ListSyncsResponse
-	62, // 101: syncline.applier.v1.ApplierService.GetSync:output_type -> syncline.applier.v1.GetSyncResponse
-	63, // 102: syncline.applier.v1.ApplierService.WatchSync:output_type -> syncline.applier.v1.WatchSyncResponse
-	64, // 103: syncline.applier.v1.ApplierService.CancelSync:output_type -> syncline.applier.v1.CancelSyncResponse
-	85, // [85:104] is the sub-list for method output_type
-	66, // [66:85] is the sub-list for method input_type
-	66, // [66:66] is the sub-list for extension type_name
-	66, // [66:66] is the sub-list for extension extendee
-	0,  // [0:66] is the sub-list for field type_name
+	10, // 7: syncline.applier.v1.ReplicationSpec.tls:type_name -> syncline.applier.v1.SourceTLS
+	1,  // 8: syncline.applier.v1.ReplicationSpec.initial:type_name -> syncline.applier.v1.Initial
+	9,  // 9: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	3,  // 10: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
+	51, // 11: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
+	51, // 12: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
+	14, // 13: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
+	52, // 14: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
+	52, // 15: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
+	52, // 16: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
+	52, // 17: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
+	15, // 18: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
+	12, // 19: syncline.applier.v1.Replication.recent_faults:type_name -> syncline.applier.v1.Fault
+	13, // 20: syncline.applier.v1.Replication.history:type_name -> syncline.applier.v1.StateChange
+	52, // 21: syncline.applier.v1.Replication.healthy_since:type_name -> google.protobuf.Timestamp
+	52, // 22: syncline.applier.v1.Fault.time:type_name -> google.protobuf.Timestamp
+	4,  // 23: syncline.applier.v1.Fault.side:type_name -> syncline.applier.v1.FaultSide
+	52, // 24: syncline.applier.v1.StateChange.time:type_name -> google.protobuf.Timestamp
+	3,  // 25: syncline.applier.v1.StateChange.state:type_name -> syncline.applier.v1.State
+	52, // 26: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
+	52, // 27: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
+	9,  // 28: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	11, // 29: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	38, // 30: syncline.applier.v1.CreateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
+	11, // 31: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	3,  // 32: syncline.applier.v1.ListReplicationsRequest.states:type_name -> syncline.applier.v1.State
+	11, // 33: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
+	51, // 34: syncline.applier.v1.StartReplicationRequest.from:type_name -> syncline.change.v1.Position
+	11, // 35: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	11, // 36: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	50, // 37: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
+	11, // 38: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	50, // 39: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
+	51, // 40: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
+	11, // 41: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	50, // 42: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
+	34, // 43: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
+	35, // 44: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
+	36, // 45: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
+	37, // 46: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
+	5,  // 47: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
+	6,  // 48: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
+	51, // 49: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
+	51, // 50: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
+	39, // 51: syncline.applier.v1.ReplicationPlan.tables:type_name -> syncline.applier.v1.PlannedTable
+	7,  // 52: syncline.applier.v1.PlannedTable.action:type_name -> syncline.applier.v1.TableAction
+	9,  // 53: syncline.applier.v1.UpdateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	53, // 54: syncline.applier.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	11, // 55: syncline.applier.v1.UpdateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	38, // 56: syncline.applier.v1.UpdateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
+	11, // 57: syncline.applier.v1.ResyncReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	52, // 58: syncline.applier.v1.Event.time:type_name -> google.protobuf.Timestamp
+	8,  // 59: syncline.applier.v1.Event.kind:type_name -> syncline.applier.v1.EventKind
+	3,  // 60: syncline.applier.v1.Event.state:type_name -> syncline.applier.v1.State
+	4,  // 61: syncline.applier.v1.Event.side:type_name -> syncline.applier.v1.FaultSide
+	51, // 62: syncline.applier.v1.Event.position:type_name -> syncline.change.v1.Position
+	52, // 63: syncline.applier.v1.ListReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
+	44, // 64: syncline.applier.v1.ListReplicationEventsResponse.events:type_name -> syncline.applier.v1.Event
+	52, // 65: syncline.applier.v1.WatchReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
+	44, // 66: syncline.applier.v1.WatchReplicationEventsResponse.event:type_name -> syncline.applier.v1.Event
+	16, // 67: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
+	18, // 68: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
+	20, // 69: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
+	22, // 70: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
+	24, // 71: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
+	26, // 72: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
+	28, // 73: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
+	30, // 74: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
+	32, // 75: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
+	40, // 76: syncline.applier.v1.ApplierService.UpdateReplication:input_type -> syncline.applier.v1.UpdateReplicationRequest
+	42, // 77: syncline.applier.v1.ApplierService.ResyncReplication:input_type -> syncline.applier.v1.ResyncReplicationRequest
+	45, // 78: syncline.applier.v1.ApplierService.ListReplicationEvents:input_type -> syncline.applier.v1.ListReplicationEventsRequest
+	47, // 79: syncline.applier.v1.ApplierService.WatchReplicationEvents:input_type -> syncline.applier.v1.WatchReplicationEventsRequest
+	54, // 80: syncline.applier.v1.ApplierService.RepairReplication:input_type -> syncline.applier.v1.RepairReplicationRequest
+	55, // 81: syncline.applier.v1.ApplierService.SyncReplication:input_type -> syncline.applier.v1.SyncReplicationRequest
+	56, // 82: syncline.applier.v1.ApplierService.ListSyncs:input_type -> syncline.applier.v1.ListSyncsRequest
+	57, // 83: syncline.applier.v1.ApplierService.GetSync:input_type -> syncline.applier.v1.GetSyncRequest
+	58, // 84: syncline.applier.v1.ApplierService.WatchSync:input_type -> syncline.applier.v1.WatchSyncRequest
+	59, // 85: syncline.applier.v1.ApplierService.CancelSync:input_type -> syncline.applier.v1.CancelSyncRequest
+	17, // 86: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
+	19, // 87: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
+	21, // 88: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
+	23, // 89: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
+	25, // 90: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
+	27, // 91: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
+	29, // 92: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
+	31, // 93: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
+	33, // 94: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
+	41, // 95: syncline.applier.v1.ApplierService.UpdateReplication:output_type -> syncline.applier.v1.UpdateReplicationResponse
+	43, // 96: syncline.applier.v1.ApplierService.ResyncReplication:output_type -> syncline.applier.v1.ResyncReplicationResponse
+	46, // 97: syncline.applier.v1.ApplierService.ListReplicationEvents:output_type -> syncline.applier.v1.ListReplicationEventsResponse
+	48, // 98: syncline.applier.v1.ApplierService.WatchReplicationEvents:output_type -> syncline.applier.v1.WatchReplicationEventsResponse
+	60, // 99: syncline.applier.v1.ApplierService.RepairReplication:output_type -> syncline.applier.v1.RepairReplicationResponse
+	61, // 100: syncline.applier.v1.ApplierService.SyncReplication:output_type -> syncline.applier.v1.SyncReplicationResponse
+	62, // 101: syncline.applier.v1.ApplierService.ListSyncs:output_type -> syncline.applier.v1.ListSyncsResponse
+	63, // 102: syncline.applier.v1.ApplierService.GetSync:output_type -> syncline.applier.v1.GetSyncResponse
+	64, // 103: syncline.applier.v1.ApplierService.WatchSync:output_type -> syncline.applier.v1.WatchSyncResponse
+	65, // 104: syncline.applier.v1.ApplierService.CancelSync:output_type -> syncline.applier.v1.CancelSyncResponse
+	86, // [86:105] is the sub-list for method output_type
+	67, // [67:86] is the sub-list for method input_type
+	67, // [67:67] is the sub-list for extension type_name
+	67, // [67:67] is the sub-list for extension extendee
+	0,  // [0:67] is the sub-list for field type_name
 }
 
 func init() { file_syncline_applier_v1_applier_proto_init() }
@@ -4354,8 +4466,8 @@ func file_syncline_applier_v1_applier_proto_init() {
 	}
 	file_syncline_applier_v1_repair_proto_init()
 	file_syncline_applier_v1_sync_proto_init()
-	file_syncline_applier_v1_applier_proto_msgTypes[1].OneofWrappers = []any{}
-	file_syncline_applier_v1_applier_proto_msgTypes[23].OneofWrappers = []any{
+	file_syncline_applier_v1_applier_proto_msgTypes[2].OneofWrappers = []any{}
+	file_syncline_applier_v1_applier_proto_msgTypes[24].OneofWrappers = []any{
 		(*VerifyReplicationResponse_Progress)(nil),
 		(*VerifyReplicationResponse_Difference)(nil),
 		(*VerifyReplicationResponse_Table)(nil),
@@ -4367,7 +4479,7 @@ func file_syncline_applier_v1_applier_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_applier_v1_applier_proto_rawDesc), len(file_syncline_applier_v1_applier_proto_rawDesc)),
 			NumEnums:      9,
-			NumMessages:   40,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

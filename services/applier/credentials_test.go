@@ -1,0 +1,113 @@
+package applier
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
+
+	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
+	"github.com/seed0419d559/syncline/internal/access"
+	"github.com/seed0419d559/syncline/internal/rpc"
+)
+
+const secretText = "s3cret"
+
+// fillSecrets puts a secret into every field that the proto files call one, and returns how many there are.
+func fillSecrets(m protoreflect.Message) (n int) {
+	fields := m.Descriptor().Fields()
+	for i := range fields.Len() {
+		fd := fields.Get(i)
+		options, _ := fd.Options().(*descriptorpb.FieldOptions)
+		switch {
+		case options.GetDebugRedact() && fd.Kind() == protoreflect.StringKind:
+			m.Set(fd, protoreflect.ValueOfString(secretText))
+			n++
+		case fd.Message() != nil && !fd.IsList() && !fd.IsMap():
+			n += fillSecrets(m.Mutable(fd).Message())
+		}
+	}
+	return n
+}
+
+// TestSecretsAreKeptApart shows nothing of what the proto files call secret, and puts all of it back.
+func TestSecretsAreKeptApart(t *testing.T) {
+	spec := &applierv1.ReplicationSpec{Source: "db1:7400"}
+	if n := fillSecrets(spec.ProtoReflect()); n != 3 {
+		t.Errorf("%d secret fields", n)
+	}
+	for _, proxy := range []string{"", secretText, "socks5h://anna:" + secretText + "@proxy:1080", "http://proxy:3128"} {
+		spec.Proxy = proxy
+		before := proto.CloneOf(spec)
+		shown := withoutSecrets(spec)
+		text, err := protojson.Marshal(shown)
+		if err != nil || strings.Contains(string(text), secretText) || strings.Contains(string(text), "anna") {
+			t.Errorf("shown is %s, %v", text, err)
+		}
+		hidden, err := secretsOf(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := addSecrets(shown, hidden); err != nil || !proto.Equal(shown, spec) || !proto.Equal(spec, before) {
+			t.Errorf("put back: %v, %v", shown, err)
+		}
+	}
+	plain := &applierv1.ReplicationSpec{Source: "db1:7400", Proxy: "http://proxy:3128", Tls: &applierv1.SourceTLS{Ca: "x"}}
+	if hidden, err := secretsOf(plain); hidden != nil || err != nil {
+		t.Errorf("secrets of none: %s, %v", hidden, err)
+	}
+	if err := addSecrets(plain, []byte(secretText)); err == nil || strings.Contains(err.Error(), secretText) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestOddConnections names the field, and never what stands in it.
+func TestOddConnections(t *testing.T) {
+	pem := "-----BEGIN CERTIFICATE-----\n" + secretText + "\n-----END CERTIFICATE-----\n"
+	for field, spec := range map[string]*applierv1.ReplicationSpec{
+		"spec.token":           {Token: secretText + " x"},
+		"spec.proxy":           {Proxy: "ftp://u:" + secretText + "@x"},
+		"spec.tls.ca":          {Tls: &applierv1.SourceTLS{Ca: pem}},
+		"spec.tls.server_name": {Tls: &applierv1.SourceTLS{ServerName: "x\x00"}},
+		"spec.tls.certificate": {Tls: &applierv1.SourceTLS{Certificate: pem, Key: secretText}},
+		"spec.tls.key":         {Tls: &applierv1.SourceTLS{Certificate: pem, Key: secretText + "\x00"}},
+	} {
+		err := validateConnection(spec)
+		if fields := rpc.Fields(err); len(fields) != 1 || fields[0].GetField() != field || strings.Contains(rpc.Message(err), secretText) {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+	alone := validateConnection(&applierv1.ReplicationSpec{Tls: &applierv1.SourceTLS{Key: secretText}})
+	if rpc.Code(alone) != codes.InvalidArgument {
+		t.Errorf("a key alone: %v", alone)
+	}
+}
+
+// TestRefusedBySource tells a user of the replica that the source refuses the replica, not that it refuses the user.
+func TestRefusedBySource(t *testing.T) {
+	for code, want := range map[codes.Code]failure{
+		codes.Unauthenticated:  {reasonSourceCredential, true},
+		codes.PermissionDenied: {reasonSourceForbids, false},
+	} {
+		err := refused(rpc.Errorf(code, access.ReasonForbidden, "who are you?"))
+		if rpc.Code(err) != codes.FailedPrecondition || !strings.Contains(rpc.Message(err), "who are you?") || rpc.Metadata(err)["reason"] != access.ReasonForbidden {
+			t.Errorf("%s becomes %v", code, err)
+		}
+		if got := classify(err); got != want {
+			t.Errorf("%s is %v", code, got)
+		}
+	}
+	for _, other := range []error{rpc.Errorf(codes.NotFound, "TABLE_NOT_FOUND", "x"), rpc.Errorf(codes.PermissionDenied, "MISSING_PRIVILEGE", "GRANT …")} {
+		if got := refused(other); !errors.Is(got, other) || rpc.Code(got) != rpc.Code(other) {
+			t.Errorf("%v is no refusal and becomes %v", other, got)
+		}
+	}
+	if refused(nil) != nil {
+		t.Error("no error is one")
+	}
+}
