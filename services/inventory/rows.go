@@ -112,14 +112,12 @@ func (s *Service) ReadRows(request *inventoryv1.ReadRowsRequest, stream grpc.Ser
 
 // readRows sends the rows and then the end.
 func (s *Service) readRows(ctx context.Context, l *lease, plan rowsPlan, only *set, send func(*inventoryv1.ReadRowsResponse) error) error {
-	conn, t, err := s.openTable(ctx, l, plan.name)
+	conn, t, err := s.openTable(ctx, l, plan.name, only)
 	if err != nil {
 		return err
 	}
 	defer closeSession(conn.PgConn())
-	if plan.where, err = only.rows(ctx, conn, t); err != nil {
-		return err
-	}
+	plan.where = t.rows
 	columns, err := t.choose(plan.columns)
 	if err != nil {
 		return err
