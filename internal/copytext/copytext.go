@@ -20,13 +20,13 @@ func Append(dst []byte, values [][]byte) []byte {
 			dst = append(dst, '\\', 'N')
 			continue
 		}
-		dst = escape(dst, v)
+		dst = Escape(dst, v)
 	}
 	return append(dst, '\n')
 }
 
-// escape escapes what the format gives a meaning to.
-func escape(dst, text []byte) []byte {
+// Escape appends a value that is not NULL.
+func Escape(dst, text []byte) []byte {
 	start := 0
 	for i, c := range text {
 		var escaped byte

@@ -49,3 +49,10 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestEscape(t *testing.T) {
+	got := string(Escape(nil, []byte("a\\b\nc\rd\te\\N\x01é")))
+	if want := `a\\b\nc\rd\te\\N` + "\x01é"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

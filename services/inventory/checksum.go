@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/jackc/pgx/v5"
-	"go.opentelemetry.io/otel/attribute"
 	"google.golang.org/grpc"
 
 	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
@@ -16,22 +15,14 @@ import (
 )
 
 // Checksum implements the method of that name.
-func (s *Service) Checksum(request *inventoryv1.ChecksumRequest, stream grpc.ServerStreamingServer[inventoryv1.ChecksumResponse]) (err error) {
+func (s *Service) Checksum(request *inventoryv1.ChecksumRequest, stream grpc.ServerStreamingServer[inventoryv1.ChecksumResponse]) error {
 	plan, err := planChecksum(request)
 	if err != nil {
 		return err
 	}
-	ctx, end := span(stream.Context(), "checksum", attribute.String("db.collection.name", plan.name.String()))
-	defer end(&err)
-	only, err := s.usedSet(ctx, request.GetSet(), request.GetParameters(), request.GetSetVersion())
-	if err != nil {
-		return err
-	}
-	err = s.reading(ctx, request.GetSnapshotId(), func(ctx context.Context, l *lease) error { return s.checksum(ctx, l, plan, only, stream.Send) })
-	if err != nil {
-		return fmt.Errorf("checksum of table %s: %w", plan.name, err)
-	}
-	return nil
+	return s.readTable(stream.Context(), "checksum of", request, func(ctx context.Context, l *lease, only *set) error {
+		return s.checksum(ctx, l, plan, only, stream.Send)
+	})
 }
 
 // checksum sends what was asked for and then the end.

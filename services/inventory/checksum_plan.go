@@ -3,7 +3,6 @@ package inventory
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
 	"github.com/seed0419d559/syncline/internal/checksum"
@@ -30,8 +29,12 @@ type checksumPlan struct {
 
 // planChecksum checks a request as far as that can be done without the database.
 func planChecksum(request *inventoryv1.ChecksumRequest) (checksumPlan, error) {
+	name, err := tableOf("checksum of", request)
+	if err != nil {
+		return checksumPlan{}, err
+	}
 	plan := checksumPlan{
-		name: schema.Name{Schema: request.GetSchema(), Name: request.GetTable()}, columns: request.GetColumns(), key: request.GetKey(),
+		name: name, columns: request.GetColumns(), key: request.GetKey(),
 		rowsPerChunk: request.GetRowsPerChunk(), rows: request.GetRows(),
 	}
 	if plan.rowsPerChunk == 0 {
@@ -43,16 +46,6 @@ func planChecksum(request *inventoryv1.ChecksumRequest) (checksumPlan, error) {
 		plan.order = checksum.ByKey
 	}
 	switch {
-	case request.GetSnapshotId() == "":
-		return plan, rpc.Invalid("snapshot_id", "is missing: open a snapshot first")
-	case plan.name.Schema == "":
-		return plan, rpc.Invalid("schema", "is missing")
-	case plan.name.Name == "":
-		return plan, rpc.Invalid("table", "is missing")
-	case strings.ContainsRune(plan.name.Schema+plan.name.Name, 0):
-		return plan, rpc.Invalid("table", "no name in PostgreSQL holds a zero byte")
-	case schema.IsSystemSchema(plan.name.Schema):
-		return plan, fmt.Errorf("checksum of table %s: %w: schema %s belongs to PostgreSQL or Syncline itself", plan.name, ErrNotATable, plan.name.Schema)
 	case plan.rowsPerChunk < 0:
 		return plan, rpc.Invalid("rows_per_chunk", "must not be negative")
 	case request.GetChunks() < 0:

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"go.opentelemetry.io/otel/attribute"
 	"google.golang.org/grpc"
 
 	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
@@ -17,21 +16,14 @@ import (
 )
 
 // Dump implements the method of that name.
-func (s *Service) Dump(request *inventoryv1.DumpRequest, stream grpc.ServerStreamingServer[inventoryv1.DumpResponse]) (err error) {
+func (s *Service) Dump(request *inventoryv1.DumpRequest, stream grpc.ServerStreamingServer[inventoryv1.DumpResponse]) error {
 	plan, err := planDump(request)
 	if err != nil {
 		return err
 	}
-	ctx, end := span(stream.Context(), "dump", attribute.String("db.collection.name", plan.name.String()))
-	defer end(&err)
-	only, err := s.usedSet(ctx, request.GetSet(), request.GetParameters(), request.GetSetVersion())
-	if err != nil {
-		return err
-	}
-	if err := s.reading(ctx, request.GetSnapshotId(), func(ctx context.Context, l *lease) error { return s.dump(ctx, l, plan, only, stream.Send) }); err != nil {
-		return fmt.Errorf("dump table %s: %w", plan.name, err)
-	}
-	return nil
+	return s.readTable(stream.Context(), "dump", request, func(ctx context.Context, l *lease, only *set) error {
+		return s.dump(ctx, l, plan, only, stream.Send)
+	})
 }
 
 // dump sends the rows and then the end.

@@ -27,8 +27,12 @@ type dumpPlan struct {
 
 // planDump checks a request as far as that can be done without the database.
 func planDump(request *inventoryv1.DumpRequest) (dumpPlan, error) {
+	name, err := tableOf("dump", request)
+	if err != nil {
+		return dumpPlan{}, err
+	}
 	plan := dumpPlan{
-		name:    schema.Name{Schema: request.GetSchema(), Name: request.GetTable()},
+		name:    name,
 		columns: request.GetColumns(), from: request.GetFromPage(), to: request.GetToPage(),
 		format: request.GetFormat(), types: request.GetColumnTypes(), chunkBytes: int(request.GetChunkBytes()),
 	}
@@ -39,16 +43,6 @@ func planDump(request *inventoryv1.DumpRequest) (dumpPlan, error) {
 		plan.chunkBytes = DefaultChunkBytes
 	}
 	switch {
-	case request.GetSnapshotId() == "":
-		return plan, rpc.Invalid("snapshot_id", "is missing: open a snapshot first")
-	case plan.name.Schema == "":
-		return plan, rpc.Invalid("schema", "is missing")
-	case plan.name.Name == "":
-		return plan, rpc.Invalid("table", "is missing")
-	case strings.ContainsRune(plan.name.Schema+plan.name.Name, 0):
-		return plan, rpc.Invalid("table", "no name in PostgreSQL holds a zero byte")
-	case schema.IsSystemSchema(plan.name.Schema):
-		return plan, fmt.Errorf("dump table %s: %w: schema %s belongs to PostgreSQL or Syncline itself", plan.name, ErrNotATable, plan.name.Schema)
 	case plan.from < 0 || plan.from >= maxPages:
 		return plan, rpc.Invalid("from_page", "must be between 0 and %d", maxPages-1)
 	case plan.to < 0 || plan.to > maxPages:

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
-	"go.opentelemetry.io/otel/attribute"
 	"google.golang.org/grpc"
 
 	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
@@ -34,18 +33,12 @@ type rowsPlan struct {
 
 // planRows checks a request as far as that can be done without the database.
 func planRows(request *inventoryv1.ReadRowsRequest) (rowsPlan, error) {
-	plan := rowsPlan{name: schema.Name{Schema: request.GetSchema(), Name: request.GetTable()}, columns: request.GetColumns(), key: request.GetKey()}
+	name, err := tableOf("read rows of", request)
+	if err != nil {
+		return rowsPlan{}, err
+	}
+	plan := rowsPlan{name: name, columns: request.GetColumns(), key: request.GetKey()}
 	switch {
-	case request.GetSnapshotId() == "":
-		return plan, rpc.Invalid("snapshot_id", "is missing: open a snapshot first")
-	case plan.name.Schema == "":
-		return plan, rpc.Invalid("schema", "is missing")
-	case plan.name.Name == "":
-		return plan, rpc.Invalid("table", "is missing")
-	case strings.ContainsRune(plan.name.Schema+plan.name.Name, 0):
-		return plan, rpc.Invalid("table", "no name in PostgreSQL holds a zero byte")
-	case schema.IsSystemSchema(plan.name.Schema):
-		return plan, fmt.Errorf("read rows of table %s: %w: schema %s belongs to PostgreSQL or Syncline itself", plan.name, ErrNotATable, plan.name.Schema)
 	case len(plan.key) == 0 && len(request.GetKeys()) > 0:
 		return plan, rpc.Invalid("key", "is needed to ask for keys")
 	case len(plan.key) > 0 && len(request.GetHashes()) > 0:
@@ -92,22 +85,14 @@ func (p *rowsPlan) takeRows(request *inventoryv1.ReadRowsRequest) error {
 }
 
 // ReadRows implements the method of that name.
-func (s *Service) ReadRows(request *inventoryv1.ReadRowsRequest, stream grpc.ServerStreamingServer[inventoryv1.ReadRowsResponse]) (err error) {
+func (s *Service) ReadRows(request *inventoryv1.ReadRowsRequest, stream grpc.ServerStreamingServer[inventoryv1.ReadRowsResponse]) error {
 	plan, err := planRows(request)
 	if err != nil {
 		return err
 	}
-	ctx, end := span(stream.Context(), "read rows", attribute.String("db.collection.name", plan.name.String()))
-	defer end(&err)
-	only, err := s.usedSet(ctx, request.GetSet(), request.GetParameters(), request.GetSetVersion())
-	if err != nil {
-		return err
-	}
-	err = s.reading(ctx, request.GetSnapshotId(), func(ctx context.Context, l *lease) error { return s.readRows(ctx, l, plan, only, stream.Send) })
-	if err != nil {
-		return fmt.Errorf("read rows of table %s: %w", plan.name, err)
-	}
-	return nil
+	return s.readTable(stream.Context(), "read rows of", request, func(ctx context.Context, l *lease, only *set) error {
+		return s.readRows(ctx, l, plan, only, stream.Send)
+	})
 }
 
 // readRows sends the rows and then the end.

@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/seed0419d559/syncline/internal/changelog/block"
+	"github.com/seed0419d559/syncline/internal/copytext"
 	"github.com/seed0419d559/syncline/internal/postgres"
 )
 
@@ -179,7 +180,7 @@ func appendCopyRow(dst []byte, o *op) []byte {
 			dst = append(dst, '\\', 'N')
 			continue
 		}
-		dst = appendCopyText(dst, text)
+		dst = copytext.Escape(dst, text)
 	}
 	return append(dst, '\n')
 }
@@ -199,31 +200,7 @@ func appendCopyValues(dst []byte, p *Plan, values []value) []byte {
 			dst = append(dst, '\\', 'N')
 			continue
 		}
-		dst = appendCopyText(dst, v.text)
+		dst = copytext.Escape(dst, v.text)
 	}
 	return append(dst, '\n')
-}
-
-// appendCopyText escapes what COPY's text format gives a meaning to.
-func appendCopyText(dst, text []byte) []byte {
-	start := 0
-	for i, c := range text {
-		var escaped byte
-		switch c {
-		case '\\':
-			escaped = '\\'
-		case '\n':
-			escaped = 'n'
-		case '\r':
-			escaped = 'r'
-		case '\t':
-			escaped = 't'
-		default:
-			continue
-		}
-		dst = append(dst, text[start:i]...)
-		dst = append(dst, '\\', escaped)
-		start = i + 1
-	}
-	return append(dst, text[start:]...)
 }

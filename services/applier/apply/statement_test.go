@@ -168,10 +168,3 @@ func TestPlanRefuses(t *testing.T) {
 		t.Errorf("update whose key is not in the change: %v", err)
 	}
 }
-
-func TestCopyText(t *testing.T) {
-	got := string(appendCopyText(nil, []byte("a\\b\nc\rd\te\\N\x01é")))
-	if want := `a\\b\nc\rd\te\\N` + "\x01é"; got != want {
-		t.Errorf("got %q, want %q", got, want)
-	}
-}
