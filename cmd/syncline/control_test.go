@@ -47,7 +47,6 @@ func TestControlTranscripts(t *testing.T) {
 		"update_incremental": {"replication", "update", "shop", "--auto-resync", "incremental", "--addr", replica},
 		"update_resync_how":  {"replication", "update", "shop", "--auto-resync", "always", "--addr", replica},
 		"resync":             {"replication", "resync", "shop", "--addr", replica},
-		"resync_none":        {"replication", "resync", "shop", "--table", "public.none", "--addr", replica},
 		"start_from":         {"replication", "start", "shop", "--from", "0/10", "--addr", replica},
 		"start_force":        {"replication", "start", "shop", "--force", "--addr", replica},
 		"trouble_status":     {"status", "--addr", replica},
@@ -119,7 +118,7 @@ func TestEveryFieldOfTheSpecHasAFlag(t *testing.T) {
 	fields := (&applierv1.ReplicationSpec{}).ProtoReflect().Descriptor().Fields()
 	for i := range fields.Len() {
 		name := specFlags["spec."+string(fields.Get(i).Name())]
-		given, decidedAtFirst := strings.TrimPrefix(name, "--"), slices.Contains([]string{"--set", "--param", "--from-restore"}, name)
+		given, decidedAtFirst := strings.TrimPrefix(name, "--"), slices.Contains([]string{"--set", "--param", "--from-restore", "--initial"}, name)
 		if name == "" || create.Lookup(given) == nil || update.Lookup(given) == nil && !decidedAtFirst {
 			t.Errorf("field %s has no flag", fields.Get(i).Name())
 		}

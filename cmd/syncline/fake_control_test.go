@@ -41,9 +41,6 @@ func (f *fakeApplier) UpdateReplication(_ context.Context, in *applierv1.UpdateR
 
 func (f *fakeApplier) ResyncReplication(_ context.Context, in *applierv1.ResyncReplicationRequest) (*applierv1.ResyncReplicationResponse, error) {
 	f.resynced = in
-	if len(in.GetIncludeTables()) > 0 && in.GetIncludeTables()[0] == "public.none" {
-		return nil, rpc.Invalid("include_tables", "no table of replication shop is meant")
-	}
 	r, err := f.find(in.GetName())
 	return &applierv1.ResyncReplicationResponse{Replication: r}, err
 }

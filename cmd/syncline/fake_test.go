@@ -67,6 +67,10 @@ type fakeApplier struct {
 	verified    []*applierv1.VerifyReplicationResponse   // what a verification answers
 	asked       *applierv1.VerifyReplicationRequest
 	fakeControl
+	repaired []*applierv1.RepairReplicationResponse // what a repair answers
+	toRepair *applierv1.RepairReplicationRequest
+	syncs    []*applierv1.Sync // all jobs; the last one is what is begun
+	toSync   *applierv1.SyncReplicationRequest
 }
 
 func (f *fakeApplier) Register(r grpc.ServiceRegistrar) { applierv1.RegisterApplierServiceServer(r, f) }

@@ -67,18 +67,22 @@ func newCreateCommand() *cobra.Command {
 	var wait, ifMissing, dryRun bool
 	var r replicationFlags
 	spec := &r.spec
+	var initial string
 	var only usedSetFlags
 	cmd := &cobra.Command{
 		Use:   "create NAME --source HOST:PORT",
 		Short: "Copy a primary's tables to this replica, and follow its changes",
 		Long: `Checks source and replica, creates the tables that the replica lacks, copies the rows, and follows the changes from there.
-An existing table is compared first, and a difference that matters is named; one that holds rows is refused without --replace.`,
+The columns of an existing table are compared first, and a difference that matters is named. One that holds rows is refused, unless
+--replace removes them, or --initial incremental compares them with the source's and ships only what differs: for a replica that was
+restored from a dump, or left by an earlier replication.`,
 		Example: `  syncline replication create shop --source db1:7400 --wait
   syncline replication create orders --source db1:7400 --table 'public.orders' --table 'sales.*'
   syncline replication create shop --source db1.example:7400 --source-tls-ca ca.pem --source-token-file replica1.token
   syncline replication create acme --source db1:7400 --set by-org --param org=acme
   syncline replication create shop --source db1:7400 --dry-run
-  syncline replication create shop --source db1:7400 --from-restore`,
+  syncline replication create shop --source db1:7400 --from-restore
+  syncline replication create shop --source db1:7400 --initial incremental --wait`,
 		Args: oneName,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if spec.GetSource() == "" {
@@ -86,6 +90,9 @@ An existing table is compared first, and a difference that matters is named; one
 			}
 			spec.Set, spec.Parameters = only.set, only.parameters
 			if err := r.finish(); err != nil {
+				return err
+			}
+			if err := setInitial(spec, initial); err != nil {
 				return err
 			}
 			return applierCall(cmd.Context(), &f, func(ctx context.Context, client applierv1.ApplierServiceClient) error {
@@ -101,10 +108,23 @@ An existing table is compared first, and a difference that matters is named; one
 	r.register(flags)
 	only.register(flags)
 	flags.BoolVar(&spec.FromRestore, "from-restore", false, "begin with the tables that a backup of the source was restored into, and follow on from there; others are copied")
+	flags.StringVar(&initial, "initial", "copy", "what is done with tables that hold rows: copy refuses or replaces them, incremental mends what differs")
 	flags.BoolVar(&ifMissing, "if-missing", false, "leave a replication alone that is there already under this name, with this source and these tables")
 	flags.BoolVar(&wait, "wait", false, "show the progress of the first copy and return when the replica is up to date")
 	flags.BoolVar(&dryRun, "dry-run", false, "check both sides, tell what would happen, and change nothing")
 	return cmd
+}
+
+func setInitial(spec *applierv1.ReplicationSpec, name string) error {
+	switch name {
+	case "copy":
+		spec.Initial = applierv1.Initial_INITIAL_UNSPECIFIED
+	case "incremental":
+		spec.Initial = applierv1.Initial_INITIAL_INCREMENTAL
+	default:
+		return usageError{fmt.Errorf("--initial %q is unknown: use copy or incremental", name)}
+	}
+	return nil
 }
 
 // wouldCreate tells what a create would do.

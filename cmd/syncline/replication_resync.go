@@ -13,13 +13,12 @@ func newResyncCommand() *cobra.Command {
 	request := &applierv1.ResyncReplicationRequest{}
 	cmd := &cobra.Command{
 		Use:   "resync NAME",
-		Short: "Copy a replication's tables anew, and go on from there",
-		Long: `Copies all tables anew, or those of --table; their rows on the replica are removed, table by table, as the copy begins. That is also the
+		Short: "Copy all of a replication's tables anew, and go on from there",
+		Long: `Forgets the position and copies all tables anew; their rows on the replica are removed, table by table, as the copy begins. That is the
 way on when the source's change log does not reach back to the replica any more. A replication that is stopped copies when it is
-started.`,
-		Example: `  syncline replication resync shop
-  syncline replication resync shop --table public.orders`,
-		Args: oneName,
+started. Single tables are copied anew by ` + "`syncline sync`" + `, which keeps the position.`,
+		Example: "  syncline replication resync shop",
+		Args:    oneName,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			request.Name = args[0]
 			return applierCall(cmd.Context(), &f, func(ctx context.Context, client applierv1.ApplierServiceClient) error {
@@ -34,10 +33,7 @@ started.`,
 		},
 	}
 	f.register(cmd, replicaGRPC)
-	patternsFlag(cmd.Flags(), &request.IncludeTables, "table", "copy only these tables anew: schema.table, schema.*; may be repeated")
 	cmd.Flags().StringVar(&request.Etag, "etag", "", "do it only if the replication's etag is this one")
-	for _, name := range []string{"table", "etag"} {
-		withoutVariable(cmd.Flags().Lookup(name))
-	}
+	withoutVariable(cmd.Flags().Lookup("etag"))
 	return cmd
 }

@@ -41,21 +41,25 @@ func differenceLine(d *applierv1.RowDifference) string {
 		applierv1.DifferenceKind_DIFFERENCE_KIND_MISSING: "missing", applierv1.DifferenceKind_DIFFERENCE_KIND_EXTRA: "extra",
 		applierv1.DifferenceKind_DIFFERENCE_KIND_CHANGED: "changed",
 	}
-	line := tableText(d.GetSchema(), d.GetTable()) + ": " + kinds[d.GetKind()]
-	if d.GetCount() > 1 {
-		line += fmt.Sprintf(" (%s rows)", count(d.GetCount()))
+	return rowLine(tableText(d.GetSchema(), d.GetTable())+": "+kinds[d.GetKind()], d.GetCount(), d.GetKeyColumns(), d.GetKey(), d.GetColumns())
+}
+
+// rowLine names a row behind what is said of it: by its key, or without one by a text of all of it; and the columns that it is about.
+func rowLine(line string, n int64, keyColumns, key, columns []string) string {
+	if n > 1 {
+		line += fmt.Sprintf(" (%s rows)", count(n))
 	}
-	if len(d.GetKeyColumns()) != len(d.GetKey()) { // there is no key, and one text
-		line += " " + strings.Join(d.GetKey(), ", ")
+	if len(keyColumns) != len(key) { // there is no key, and one text
+		line += " " + strings.Join(key, ", ")
 	} else {
 		var parts []string
-		for i, column := range d.GetKeyColumns() {
-			parts = append(parts, column+"="+shortened(d.GetKey()[i]))
+		for i, column := range keyColumns {
+			parts = append(parts, column+"="+shortened(key[i]))
 		}
 		line += " " + strings.Join(parts, ", ")
 	}
-	if len(d.GetColumns()) > 0 {
-		line += ": " + strings.Join(d.GetColumns(), ", ")
+	if len(columns) > 0 {
+		line += ": " + strings.Join(columns, ", ")
 	}
 	return line
 }

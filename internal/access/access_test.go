@@ -93,6 +93,7 @@ func TestRoles(t *testing.T) {
 		"InventoryService/GetInventory":  "reader operator admin bound everything",
 		"InventoryService/Dump":          "operator admin bound everything",
 		"InventoryService/Checksum":      "operator admin bound everything",
+		"InventoryService/ReadRows":      "operator admin bound everything",
 		"InventoryService/OpenSnapshot":  "operator admin nothing bound everything",
 		"InventoryService/RenewSnapshot": "operator admin nothing bound everything",
 		"InventoryService/CloseSnapshot": "operator admin nothing bound everything",
@@ -115,6 +116,12 @@ func TestRoles(t *testing.T) {
 		"ApplierService/WatchReplication":  "reader operator admin",
 		"ApplierService/WaitReplication":   "operator admin",
 		"ApplierService/VerifyReplication": "operator admin",
+		"ApplierService/RepairReplication": "operator admin",
+		"ApplierService/SyncReplication":   "operator admin",
+		"ApplierService/CancelSync":        "operator admin",
+		"ApplierService/ListSyncs":         "reader operator admin",
+		"ApplierService/GetSync":           "operator admin",
+		"ApplierService/WatchSync":         "operator admin",
 	}
 	for method := range methods {
 		expected, listed := who[short(method)]

@@ -32,6 +32,7 @@ var methods = map[string]rule{
 	"/syncline.inventory.v1.InventoryService/GetInventory": {least: Reader, replicator: bySet},
 	"/syncline.inventory.v1.InventoryService/Dump":         {least: Operator, replicator: bySet},
 	"/syncline.inventory.v1.InventoryService/Checksum":     {least: Operator, replicator: bySet},
+	"/syncline.inventory.v1.InventoryService/ReadRows":     {least: Operator, replicator: bySet},
 	// A snapshot's id is a secret that only who opened it knows, so a replicator renews and closes its own.
 	"/syncline.inventory.v1.InventoryService/OpenSnapshot":  {least: Operator, replicator: always},
 	"/syncline.inventory.v1.InventoryService/RenewSnapshot": {least: Operator, replicator: always},
@@ -55,6 +56,12 @@ var methods = map[string]rule{
 	"/syncline.applier.v1.ApplierService/WatchReplication":  {least: Reader},
 	"/syncline.applier.v1.ApplierService/WaitReplication":   {least: Operator}, // it writes to the source
 	"/syncline.applier.v1.ApplierService/VerifyReplication": {least: Operator},
+	"/syncline.applier.v1.ApplierService/RepairReplication": {least: Operator, changes: true},
+	"/syncline.applier.v1.ApplierService/SyncReplication":   {least: Operator, changes: true},
+	"/syncline.applier.v1.ApplierService/CancelSync":        {least: Operator, changes: true},
+	"/syncline.applier.v1.ApplierService/ListSyncs":         {least: Reader},
+	"/syncline.applier.v1.ApplierService/GetSync":           {least: Operator}, // it has the keys of rows
+	"/syncline.applier.v1.ApplierService/WatchSync":         {least: Operator},
 
 	// They change what is applied, or begin it anew.
 	"/syncline.applier.v1.ApplierService/UpdateReplication":      {least: Operator, changes: true},

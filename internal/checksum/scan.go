@@ -201,8 +201,10 @@ func texts(values [][]byte) []string {
 // longestShown is how many bytes of a value the description of a row has.
 const longestShown = 40
 
-// describe makes a text of a row for people.
-func (t Table) describe(values [][]byte) string {
+func (t Table) describe(values [][]byte) string { return Describe(t.columns, values) }
+
+// Describe makes a text of a row for people, in which long values are cut.
+func Describe(columns []string, values [][]byte) string {
 	var s strings.Builder
 	for i, v := range values {
 		if i > 0 {
@@ -210,15 +212,15 @@ func (t Table) describe(values [][]byte) string {
 		}
 		switch {
 		case v == nil:
-			fmt.Fprintf(&s, "%s=NULL", t.columns[i])
+			fmt.Fprintf(&s, "%s=NULL", columns[i])
 		case len(v) > longestShown:
 			end := longestShown
 			for !utf8.RuneStart(v[end]) {
 				end--
 			}
-			fmt.Fprintf(&s, "%s=%q… (%d bytes)", t.columns[i], v[:end], len(v))
+			fmt.Fprintf(&s, "%s=%q… (%d bytes)", columns[i], v[:end], len(v))
 		default:
-			fmt.Fprintf(&s, "%s=%q", t.columns[i], v)
+			fmt.Fprintf(&s, "%s=%q", columns[i], v)
 		}
 	}
 	return s.String()

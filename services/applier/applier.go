@@ -63,6 +63,8 @@ type Service struct {
 	runCtx  context.Context //nolint:containedctx // replications live as long as Run, not as long as the call that creates them
 	runners map[string]*runner
 	ready   chan struct{} // closed when the stored replications are loaded
+
+	syncs syncJobs
 }
 
 // New checks the configuration. It connects to nothing.
@@ -88,7 +90,7 @@ func New(config Config) (*Service, error) {
 		return nil, fmt.Errorf("open connection pool: %w", err)
 	}
 	return &Service{
-		config: config, store: &store{pool, newRunLog(pool, &config)}, runners: map[string]*runner{}, ready: make(chan struct{}),
+		config: config, store: &store{pool, newRunLog(pool, &config)}, runners: map[string]*runner{}, ready: make(chan struct{}), syncs: syncJobs{running: map[string]*syncJob{}},
 	}, nil
 }
 
@@ -134,6 +136,7 @@ func (s *Service) Run(ctx context.Context) error {
 	close(s.ready)
 	s.mu.Unlock()
 	<-ctx.Done()
+	s.syncs.wait()
 	s.mu.Lock()
 	runners := make([]*runner, 0, len(s.runners))
 	for _, r := range s.runners {
@@ -151,6 +154,9 @@ func (s *Service) load(ctx context.Context) ([]*stored, error) {
 	pause := s.config.RetryBase
 	for {
 		list, err := s.store.list(ctx)
+		if err == nil {
+			err = s.store.interruptSyncs(ctx)
+		}
 		if err == nil || !postgres.IsTransient(err) || ctx.Err() != nil {
 			return list, err
 		}

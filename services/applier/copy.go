@@ -34,6 +34,7 @@ const (
 // each with its rows, so a copy that breaks off goes on where it was while its snapshot lives, and with the tables not
 // yet whole afterwards.
 type copier struct {
+	runner      *runner
 	replication string
 	url         string
 	workers     int
@@ -72,6 +73,12 @@ type unit struct {
 	tables []*storedTable
 }
 
+// incremental tells whether what the target holds is mended instead of replaced. A table that comes to the others of its target
+// later is not mended among their rows.
+func (u *unit) incremental() bool {
+	return !slices.ContainsFunc(u.tables, func(t *storedTable) bool { return !t.incremental })
+}
+
 // unitsOf returns the units that are not wholly copied.
 func unitsOf(tables []*storedTable) []*unit {
 	byTarget := map[schema.Name]*unit{}
@@ -108,6 +115,9 @@ func (c *copier) round(ctx context.Context, all []*storedTable, units []*unit) e
 	defer stop(nil)
 
 	jobs, err := c.begin(ctx, units, snapshot)
+	if err == nil {
+		err = c.mendUnits(ctx, units, snapshot)
+	}
 	if err == nil {
 		c.say("copying", "")
 		err = c.work(ctx, snapshot, jobs, copied)
@@ -220,6 +230,9 @@ func (c *copier) begin(ctx context.Context, units []*unit, snapshot copySnapshot
 				return nil, err
 			}
 		}
+		if u.incremental() {
+			continue
+		}
 		for _, t := range u.tables {
 			if resumed && t.state == tableCopied {
 				continue
@@ -242,6 +255,9 @@ func (c *copier) beginUnit(ctx context.Context, u *unit, snapshot copySnapshot) 
 			if err := beginTable(ctx, tx, c.replication, t.name, snapshot); err != nil {
 				return err
 			}
+		}
+		if u.incremental() {
+			return nil // what the target holds is mended
 		}
 		mayRemove := c.replace || slices.ContainsFunc(u.tables, func(t *storedTable) bool { return t.snapshotID != "" })
 		return empty(ctx, tx, c.targets[u.target], u.target, mayRemove)

@@ -14,4 +14,12 @@ const (
 	FaultResyncAsked    = "control/resync-asked" // a copy of all tables is asked for, nothing is touched
 	FaultUpdated        = "control/updated"      // a changed spec is stored, nothing runs with it yet
 	FaultForced         = "control/forced"       // a position was forced, nothing follows from it yet
+	FaultMending        = "copy/mending"         // rows of a table that held some are about to be mended
+)
+
+// The places at which a test may kill the process during a repair.
+const (
+	FaultRepairStanding  = "repair/standing"  // applying stands still at a snapshot of the source, nothing is changed
+	FaultRepairWritten   = "repair/written"   // a batch's rows are changed in the open transaction
+	FaultRepairCommitted = "repair/committed" // it is committed, and applying still stands still
 )

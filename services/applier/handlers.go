@@ -137,6 +137,9 @@ func (c *Config) checkSpec(p *problems, spec *applierv1.ReplicationSpec) {
 		}
 	}
 	p.include(validateSet(spec))
+	if spec.GetReplace() && mends(spec) {
+		p.add("spec.initial", "rows cannot be replaced and mended at once: choose one")
+	}
 	p.include(validateConnection(spec))
 	if spec.GetFromRestore() && spec.GetSet() != "" {
 		p.add("spec.from_restore", "a backup has all rows of its tables, and set %s is to have some of them: leave out one of set and from_restore", spec.GetSet())
@@ -183,7 +186,7 @@ func (s *Service) check(ctx context.Context, in *applierv1.CreateReplicationRequ
 		return nil, err
 	}
 	defer session.Close()
-	o := planOptions{replication: in.GetName(), selection: selection, replace: in.GetSpec().GetReplace(), unguarded: session.Unguarded}
+	o := planOptions{replication: in.GetName(), selection: selection, replace: in.GetSpec().GetReplace(), incremental: mends(in.GetSpec()), unguarded: session.Unguarded}
 	if o.restored, err = findRestored(ctx, session.Conn(), src, in.GetSpec()); err != nil {
 		return nil, err
 	}

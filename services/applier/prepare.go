@@ -41,6 +41,7 @@ type planOptions struct {
 	replication string
 	selection   schema.Selection
 	replace     bool // rows in the target's tables may be removed
+	incremental bool // rows in the target's tables are mended
 	unguarded   bool // the role may not set session_replication_role
 	known       map[schema.Name]*storedTable
 	// restored are the tables that a backup was restored into, if the replication begins with them.
@@ -280,10 +281,11 @@ func (p *plan) chooseTables(ctx context.Context, conn *pgx.Conn, o planOptions) 
 		if !exists {
 			target = name
 		}
-		p.tables = append(p.tables, &storedTable{
+		table := &storedTable{
 			name: name, target: target, oid: t.OID, state: tableWaiting, estimatedRows: t.EstimatedRows, bytesExpected: t.EstimatedBytes, pages: t.Pages,
 			selector: p.set.rows[name],
-		})
+		}
+		p.tables = append(p.tables, table)
 		if !exists || o.replace || before != nil {
 			continue
 		}
@@ -295,12 +297,15 @@ func (p *plan) chooseTables(ctx context.Context, conn *pgx.Conn, o planOptions) 
 			return failed(reasonMissingObject, "the source's partition %s is not there on the replica, whose table %s has partitions of its own: make it there too (CREATE TABLE %s PARTITION OF %s %s), then start the replication again",
 				name, target, name.SQL(), target.SQL(), t.Bound)
 		}
+		if table.incremental = rows && o.incremental; table.incremental {
+			continue
+		}
 		if rows && !slices.Contains(filled, target.String()) {
 			filled = append(filled, target.String())
 		}
 	}
 	if len(filled) > 0 {
-		return failed(reasonNotEmpty, "tables of the replica already hold rows: %s; empty them, leave them out with --exclude-table, or let --replace remove their rows before the copy", strings.Join(filled, ", "))
+		return failed(reasonNotEmpty, "tables of the replica already hold rows: %s; empty them, leave them out with --exclude-table, let --replace remove their rows before the copy, or have --initial incremental mend what differs in them", strings.Join(filled, ", "))
 	}
 	return nil
 }

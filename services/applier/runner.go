@@ -35,9 +35,11 @@ type runner struct {
 	done   chan struct{}
 	wake   chan struct{} // holds one when the next attempt shall not wait
 	holds  *apply.Holds  // of the engine that runs, nil while none does
+	holder uint32        // the server's process id of that engine's session
 
-	control   chan struct{} // holds one while a user's decision is carried out
-	verifying sync.Mutex    // held while the replica is compared with its source
+	control   chan struct{}           // holds one while a user's decision is carried out
+	endStream context.CancelCauseFunc // ends the engine that runs
+	verifying sync.Mutex              // held while the replica is compared with its source, or mended
 
 	ignored       map[schema.Name]change.LSN // tables that appeared and were gone again; belongs to the running goroutine
 	looked        change.LSN                 // position after which the target was looked at twice; it belongs to the running goroutine too
@@ -122,6 +124,10 @@ func (r *runner) run(ctx context.Context) {
 		r.status.engineEnded()
 		if ctx.Err() != nil {
 			return
+		}
+		if errors.Is(err, errCopyAgain) {
+			attempt = -1
+			continue
 		}
 		if time.Since(began) > r.config.HealthyAfter || r.status.appliedSoFar() > before {
 			attempt = 0
@@ -273,7 +279,7 @@ func (r *runner) plan(ctx context.Context, session *apply.Session, src *source, 
 	if err != nil {
 		return nil, err
 	}
-	o.replication, o.replace, o.unguarded, o.known = r.name, spec.GetReplace(), session.Unguarded, byName(tables)
+	o.replication, o.replace, o.incremental, o.unguarded, o.known = r.name, spec.GetReplace(), mends(spec), session.Unguarded, byName(tables)
 	if len(tables) == 0 && o.again == nil && !o.all {
 		if o.restored, err = findRestored(ctx, session.Conn(), src, spec); err != nil {
 			return nil, err
@@ -404,7 +410,7 @@ func (r *runner) copyTables(ctx context.Context, session *apply.Session, src *so
 	}
 	r.status.setState(applierv1.State_STATE_SYNCING)
 	c := &copier{
-		replication: spec.name, url: r.config.PostgresURL, workers: r.config.options(spec.spec).copyWorkers, conn: session.Conn(),
+		runner: r, replication: spec.name, url: r.config.PostgresURL, workers: r.config.options(spec.spec).copyWorkers, conn: session.Conn(),
 		source: src, targets: session.Catalog, replace: spec.spec.GetReplace(), status: r.status,
 	}
 	if p := r.planned; p != nil {
@@ -458,8 +464,8 @@ func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *s
 	routes := newRoutes(tables, selection, r.ignored)
 	routes.everything = src.set.selects()
 	catchUp := &catchUp{runner: r, session: session, source: src, until: routes.lastCopy, pending: spec.phase == phaseCatchingUp}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	if catchUp.pending {
 		r.status.setState(applierv1.State_STATE_CATCHING_UP)
 	} else {
@@ -470,8 +476,8 @@ func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *s
 		return err
 	}
 	holds := apply.NewHolds()
-	r.setHolds(holds)
-	defer r.setHolds(nil)
+	r.setEngine(holds, session.Conn().PgConn().PID(), cancel)
+	defer r.setEngine(nil, 0, nil)
 	o := r.config.options(spec.spec)
 	engine := apply.NewEngine(apply.Config{
 		Holds: holds, Replication: spec.name, Session: session, SourceID: spec.sourceServerID, Position: position,
@@ -486,14 +492,15 @@ func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *s
 	reporting.Go(func() { r.report(ctx, src) })
 	reporting.Go(func() { r.endResyncRow(ctx) })
 	defer reporting.Wait()
-	defer cancel()
-	return engine.Run(ctx, follow(ctx, src.logger, src.set, r.followerName(), position, o.sourceTimeout, r.status.heard))
+	defer cancel(nil)
+	return causeOr(ctx, engine.Run(ctx, follow(ctx, src.logger, src.set, r.followerName(), position, o.sourceTimeout, r.status.heard)))
 }
 
-func (r *runner) setHolds(holds *apply.Holds) {
+// setEngine notes how the engine that runs is held and ended.
+func (r *runner) setEngine(holds *apply.Holds, holder uint32, end context.CancelCauseFunc) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.holds = holds
+	r.holds, r.holder, r.endStream = holds, holder, end
 }
 
 // followerName is how the source's logger lists this replication.

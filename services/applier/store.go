@@ -86,6 +86,7 @@ type storedTable struct {
 	pages         int64
 	selector      string // by which the set chooses its rows, "" for all
 	rows, bytes   int64  // of the finished chunks
+	incremental   bool   // the copy mends what the target holds, instead of replacing it
 }
 
 // store reads and writes the replications in the target database.

@@ -91,7 +91,7 @@ func (s *Service) planUpdate(ctx context.Context, fresh *stored, in *applierv1.U
 	if u.changed, err = merge(u.spec, in.GetSpec(), in.GetUpdateMask()); err != nil {
 		return nil, err
 	}
-	for _, field := range []string{"set", "parameters", "from_restore"} {
+	for _, field := range []string{"set", "parameters", "from_restore", "initial"} {
 		if slices.Contains(u.changed, field) {
 			return nil, rpc.Invalid("spec."+field, "is decided when a replication is created; delete this one and create it again, with --replace for the rows that are there")
 		}

@@ -42,24 +42,38 @@ func (s *Service) VerifyReplication(in *applierv1.VerifyReplicationRequest, stre
 	if err != nil {
 		return err
 	}
-	if !r.verifying.TryLock() {
-		return rpc.Errorf(codes.Aborted, reasonVerifying, "replication %s is being verified already; try again when that has ended", in.GetName())
-	}
-	defer r.verifying.Unlock()
-	src, err := dialSource(ctx, r.snapshot().spec, s.config.Dial)
+	src, done, err := r.beginComparing(ctx, s.config.Dial)
 	if err != nil {
 		return fmt.Errorf("verify replication %s: %w", in.GetName(), err)
 	}
-	defer src.close()
-	if id, bound := src.server.GetServerId(), r.snapshot().sourceServerID; id != bound {
-		return failed(reasonSourceChanged, "the source at %s is now another server (%s instead of %s), to which this replica cannot be compared", r.snapshot().spec.GetSource(), id, bound)
-	}
-	src.set.version = r.snapshot().setVersion
+	defer done()
 	v.source = src
 	if err := v.run(ctx); err != nil {
 		return fmt.Errorf("verify replication %s: %w", in.GetName(), verifyRefusal(ctx, err))
 	}
 	return nil
+}
+
+// beginComparing connects to the source, and makes sure that nobody else compares or mends the replica until done is called.
+func (r *runner) beginComparing(ctx context.Context, dial []rpc.DialOption) (src *source, done func(), err error) {
+	stored := r.snapshot()
+	if !r.verifying.TryLock() {
+		return nil, nil, rpc.Errorf(codes.Aborted, reasonVerifying, "replication %s is being verified or mended already; try again when that has ended", stored.name)
+	}
+	if src, err = dialSource(ctx, stored.spec, dial); err != nil {
+		r.verifying.Unlock()
+		return nil, nil, err
+	}
+	done = func() {
+		src.close()
+		r.verifying.Unlock()
+	}
+	if id := src.server.GetServerId(); id != stored.sourceServerID {
+		done()
+		return nil, nil, failed(reasonSourceChanged, "the source at %s is now another server (%s instead of %s), to which this replica cannot be compared", stored.spec.GetSource(), id, stored.sourceServerID)
+	}
+	src.set.version = stored.setVersion
+	return src, done, nil
 }
 
 // verifyRefusal gives an error without a status of its own the one that says whether it is worth while to try again.
@@ -79,11 +93,13 @@ func verifyRefusal(ctx context.Context, err error) error {
 // verification is one run of VerifyReplication.
 type verification struct {
 	name      string // of the replication
+	purpose   string // what it is for, in a word
 	runner    *runner
 	source    *source
 	selection schema.Selection
 	limit     int // differences of a table that are described
 	maxHold   time.Duration
+	differing *differing // where a repair has what differs collected; nil for a verification
 
 	mu       sync.Mutex // guards what follows, and sending
 	send     func(*applierv1.VerifyReplicationResponse) error
@@ -92,7 +108,7 @@ type verification struct {
 }
 
 func newVerification(r *runner, in *applierv1.VerifyReplicationRequest, send func(*applierv1.VerifyReplicationResponse) error) (*verification, error) {
-	v := &verification{name: in.GetName(), runner: r, send: send, limit: int(in.GetMaxDifferences()), maxHold: defaultHold}
+	v := &verification{name: in.GetName(), purpose: "verification", runner: r, send: send, limit: int(in.GetMaxDifferences()), maxHold: defaultHold}
 	var err error
 	if v.selection, err = schema.ParseSelection(in.GetIncludeTables(), in.GetExcludeTables()); err != nil {
 		return nil, rpc.Invalid("include_tables", "%v", err)

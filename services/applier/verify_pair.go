@@ -31,7 +31,6 @@ type snapshotPair struct {
 // openPair has applying stand still from before the source's snapshot is opened, whose position is known only then, until the
 // target stands at that position and has its snapshot too. lost is called when the source's snapshot is gone later.
 func (v *verification) openPair(ctx context.Context, lost context.CancelCauseFunc) (_ *snapshotPair, err error) {
-	r := v.runner
 	p := &snapshotPair{from: v.source}
 	if p.conn, err = v.connect(ctx); err != nil {
 		return nil, err
@@ -42,15 +41,22 @@ func (v *verification) openPair(ctx context.Context, lost context.CancelCauseFun
 			p.close(ctx)
 		}
 	}()
+	return p, v.standStill(ctx, lost, &p.renewing, func(snapshot copySnapshot) { p.source = snapshot }, func() error { return p.take(ctx, v.name) })
+}
+
+// standStill opens a snapshot of the source and runs there while applying stands still at exactly its position. The snapshot is
+// renewed until ctx ends, by what is waited for through renewing. Once opened has been called the caller has to close it.
+func (v *verification) standStill(ctx context.Context, lost context.CancelCauseFunc, renewing *sync.WaitGroup, opened func(copySnapshot), there func() error) error {
+	r := v.runner
 	r.mu.Lock()
 	holds := r.holds
 	r.mu.Unlock()
 	if holds == nil {
-		return nil, r.notApplying()
+		return r.notApplying()
 	}
-	const heldReason = "applying stands still for a moment, until a verification has its snapshot of the source"
+	heldReason := "applying stands still for a moment, until a " + v.purpose + " has its snapshot of the source"
 	defer r.held("")
-	err = holds.At(ctx, func(change.Position) (change.Position, error) {
+	err := holds.At(ctx, func(change.Position) (change.Position, error) {
 		began := time.Now()
 		r.held(heldReason)
 		opening, cancel := context.WithTimeout(ctx, v.maxHold+handshakeTimeout) // the source may be gone
@@ -61,16 +67,16 @@ func (v *verification) openPair(ctx context.Context, lost context.CancelCauseFun
 			return change.Position{}, v.explainOpening(err)
 		}
 		r.held("")
-		r.log.Info("verification has a snapshot of the source", "position", snapshot.position.String(), "held", time.Since(began))
-		p.source = snapshot
-		p.renewing.Go(func() { v.source.renew(ctx, snapshot.id, lost) })
+		r.log.Info(v.purpose+" has a snapshot of the source", "position", snapshot.position.String(), "held", time.Since(began))
+		opened(snapshot)
+		renewing.Go(func() { v.source.renew(ctx, snapshot.id, lost) })
 		v.say("opening snapshots", "the replica applies what the source's snapshot holds")
 		return snapshot.position, nil
-	}, func() error { return p.take(ctx, v.name) })
+	}, there)
 	if errors.Is(err, apply.ErrNotApplying) {
-		return nil, r.notApplying()
+		return r.notApplying()
 	}
-	return p, err
+	return err
 }
 
 func (v *verification) explainOpening(err error) error {
@@ -123,7 +129,7 @@ func (r *runner) held(reason string) {
 	})
 }
 
-// notApplying refuses to verify a replica that does not follow its source.
+// notApplying refuses to compare or mend a replica that does not follow its source.
 func (r *runner) notApplying() error {
 	stored := r.snapshot()
 	now := r.status.proto(stored, false)
@@ -131,5 +137,9 @@ func (r *runner) notApplying() error {
 	if now.GetReason() != "" {
 		why += ": " + now.GetReasonCode() + ": " + now.GetReason()
 	}
-	return rpc.Errorf(codes.FailedPrecondition, "REPLICATION_NOT_RUNNING", "replication %s is %s; it can be verified while it follows its source, when every table has its first copy", stored.name, why)
+	refused := rpc.Errorf(codes.FailedPrecondition, reasonNotRunning, "replication %s is %s; it can be compared and mended while it follows its source, when every table has its first copy", stored.name, why)
+	if r.hasFailed() {
+		refused.Message += fmt.Sprintf(". `syncline sync %s --mode incremental` makes its tables equal to the source's and starts it again", stored.name)
+	}
+	return refused
 }

@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc/codes"
 
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	"github.com/seed0419d559/syncline/internal/rpc"
@@ -111,10 +110,13 @@ func (v *verification) plan(ctx context.Context, pair *snapshotPair, former []*v
 		return nil, err
 	}
 	units := verifyUnits(source, target, tables, pair.source.position.LSN)
+	if v.differing != nil {
+		v.differing.know(units, target)
+	}
 	if former != nil {
 		units = sameTargets(units, former)
 	} else if units = selectUnits(units, v.selection); len(units) == 0 {
-		return nil, rpc.Errorf(codes.NotFound, reasonUnknownTable, "no table of replication %s is selected; `syncline replication show %s` lists its tables", v.name, v.name)
+		return nil, noneSelected(v.name)
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -140,7 +142,7 @@ func (w *verifyWorker) unit(ctx context.Context, u *verifyUnit, last bool) (late
 		}
 	}
 	result.Position = positionProto(w.pair.source.position)
-	check := &tableCheck{unit: u, source: w.v.source, snapshotID: w.pair.source.id, conn: w.conn, limit: w.v.limit, result: result, read: w.v.read}
+	check := &tableCheck{unit: u, source: w.v.source, snapshotID: w.pair.source.id, conn: w.conn, limit: w.v.limit, differing: w.v.differing, result: result, read: w.v.read}
 	err = w.within(ctx, u, check.run)
 	var cannot *cannotCompareError
 	switch {

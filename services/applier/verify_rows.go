@@ -59,6 +59,10 @@ func (c *tableCheck) describe(d rowDifference) {
 	default:
 		c.result.Changed += d.count
 	}
+	if c.differing != nil {
+		c.differing.add(c.unit, d)
+		return
+	}
 	if c.full() {
 		return
 	}
@@ -93,6 +97,7 @@ func (s *rowSet) add(r checksum.Row) {
 type rowDifference struct {
 	kind    applierv1.DifferenceKind
 	key     []string
+	hash    checksum.Hash // of a row without a key
 	columns []string
 	count   int64
 }
@@ -108,7 +113,7 @@ func differences(source, target *rowSet, columns []string) []rowDifference {
 		for len(left) > 0 && len(right) > 0 {
 			a, b := &left[0], &right[0]
 			n := min(a.Count, b.Count)
-			found = append(found, rowDifference{applierv1.DifferenceKind_DIFFERENCE_KIND_CHANGED, a.Key, changedColumns(*a, *b, columns), n})
+			found = append(found, rowDifference{applierv1.DifferenceKind_DIFFERENCE_KIND_CHANGED, a.Key, a.Hash, changedColumns(*a, *b, columns), n})
 			if a.Count -= n; a.Count == 0 {
 				left = left[1:]
 			}
@@ -117,10 +122,10 @@ func differences(source, target *rowSet, columns []string) []rowDifference {
 			}
 		}
 		for _, r := range left {
-			found = append(found, rowDifference{applierv1.DifferenceKind_DIFFERENCE_KIND_MISSING, r.Key, nil, r.Count})
+			found = append(found, rowDifference{applierv1.DifferenceKind_DIFFERENCE_KIND_MISSING, r.Key, r.Hash, nil, r.Count})
 		}
 		for _, r := range right {
-			found = append(found, rowDifference{applierv1.DifferenceKind_DIFFERENCE_KIND_EXTRA, r.Key, nil, r.Count})
+			found = append(found, rowDifference{applierv1.DifferenceKind_DIFFERENCE_KIND_EXTRA, r.Key, r.Hash, nil, r.Count})
 		}
 	}
 	return found

@@ -37,6 +37,7 @@ type tableCheck struct {
 	snapshotID string
 	conn       *pgx.Conn // in a transaction that sees the target's snapshot
 	limit      int       // differences that are described
+	differing  *differing
 	read       func(rows int64)
 
 	reading     checksum.Table // of the target
@@ -108,7 +109,12 @@ func (c *tableCheck) byKey(ctx context.Context) error {
 }
 
 // full tells whether enough differences were described.
-func (c *tableCheck) full() bool { return len(c.differences) >= c.limit }
+func (c *tableCheck) full() bool {
+	if c.differing != nil {
+		return c.differing.full()
+	}
+	return len(c.differences) >= c.limit
+}
 
 // lookInto compares the rows of a range of keys. Where the target has too many of them it is the target that cuts them.
 func (c *tableCheck) lookInto(ctx context.Context, p chunkPair) error {

@@ -76,11 +76,14 @@ func (w *verifyWorker) leave(ctx context.Context, tx pgx.Tx) error {
 
 func (w *verifyWorker) enter(ctx context.Context, tx pgx.Tx, u *verifyUnit) error {
 	// One backend, and no time spent on compiling.
-	for _, sql := range []string{
-		"SET TRANSACTION SNAPSHOT " + postgres.Literal(w.pair.exported),
+	settings := []string{
 		"SET LOCAL synchronize_seqscans = off; SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL jit = off",
 		fmt.Sprintf("SET LOCAL lock_timeout = %d", verifyLockTimeout.Milliseconds()),
-	} {
+	}
+	if w.pair.exported != "" { // else the transaction sees the target as it is
+		settings = append([]string{"SET TRANSACTION SNAPSHOT " + postgres.Literal(w.pair.exported)}, settings...)
+	}
+	for _, sql := range settings {
 		if _, err := tx.Exec(ctx, sql); err != nil {
 			return fmt.Errorf("read the replica: %w", err)
 		}

@@ -36,7 +36,7 @@ func (s *Service) Checksum(request *inventoryv1.ChecksumRequest, stream grpc.Ser
 
 // checksum sends what was asked for and then the end.
 func (s *Service) checksum(ctx context.Context, l *lease, plan checksumPlan, only *set, send func(*inventoryv1.ChecksumResponse) error) error {
-	conn, t, err := s.openTable(ctx, l, plan.name)
+	conn, t, err := s.openTable(ctx, l, plan.name, only)
 	if err != nil {
 		return err
 	}
@@ -45,11 +45,7 @@ func (s *Service) checksum(ctx context.Context, l *lease, plan checksumPlan, onl
 	if err != nil {
 		return err
 	}
-	rows, err := only.rows(ctx, conn, t)
-	if err != nil {
-		return err
-	}
-	reading = reading.Where(rows)
+	reading = reading.Where(t.rows)
 	out := &batches{send: send}
 	if err := plan.run(ctx, conn, reading, out); err != nil {
 		return checksumError(ctx, conn, plan, err)

@@ -48,14 +48,12 @@ func (s *Service) dump(ctx context.Context, l *lease, plan dumpPlan, only *set, 
 	s.metrics.dumping.Add(context.WithoutCancel(ctx), 1)
 	defer func() { s.metrics.dumped(context.WithoutCancel(ctx), time.Since(began), out.rows, out.bytes, err) }()
 
-	conn, t, err := s.openTable(ctx, l, plan.name)
+	conn, t, err := s.openTable(ctx, l, plan.name, only)
 	if err != nil {
 		return err
 	}
 	defer closeSession(conn.PgConn())
-	if plan.rows, err = only.rows(ctx, conn, t); err != nil {
-		return err
-	}
+	plan.rows = t.rows
 	columns, err := t.choose(plan.columns)
 	if err != nil {
 		return err

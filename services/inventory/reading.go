@@ -50,8 +50,8 @@ func (s *Service) reading(ctx context.Context, snapshotID string, run func(ctx c
 	}
 }
 
-// openTable opens a session that sees the snapshot and keeps others from changing a table's storage. The caller closes it.
-func (s *Service) openTable(ctx context.Context, l *lease, name schema.Name) (_ *pgx.Conn, t table, err error) {
+// openTable opens a session that sees the snapshot and keeps others from changing the storage of a table of the set, if there is one. The caller closes it.
+func (s *Service) openTable(ctx context.Context, l *lease, name schema.Name, only *set) (_ *pgx.Conn, t table, err error) {
 	conn, err := connect(ctx, s.config.PostgresURL)
 	if err != nil {
 		return nil, table{}, err
@@ -67,7 +67,7 @@ func (s *Service) openTable(ctx context.Context, l *lease, name schema.Name) (_ 
 	if err := fault.Error(FaultDumpImported); err != nil {
 		return nil, table{}, err
 	}
-	if t, err = lockTable(ctx, conn, name, s.config.LockTimeout); err != nil {
+	if t, err = lockTable(ctx, conn, name, only, s.config.LockTimeout); err != nil {
 		return nil, table{}, err
 	}
 	return conn, t, fault.Error(FaultDumpLocked)

@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -137,6 +138,17 @@ func (s *set) selectors(ctx context.Context, conn *pgx.Conn, db schema.Database)
 		}
 	}
 	return selectors, nil
+}
+
+// hide makes an error about a table that is not in the set by its own name one that tells nothing of it: not whether it is there.
+func (s *set) hide(name schema.Name, err error) error {
+	if s == nil || !errors.Is(err, ErrNoSuchTable) && !errors.Is(err, ErrPartitioned) && !errors.Is(err, ErrNotATable) {
+		return err
+	}
+	if _, in := s.definition.Entry(name, nil); in {
+		return err
+	}
+	return s.noTable(name)
 }
 
 func (s *set) noTable(name schema.Name) error {

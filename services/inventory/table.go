@@ -21,6 +21,7 @@ type table struct {
 	filenode uint32
 	pages    int64 // by now; there may be more than in the snapshot
 	columns  []column
+	rows     string // a condition for the rows of the set, "" for all
 }
 
 type column struct {
@@ -48,10 +49,15 @@ FROM pg_attribute LEFT JOIN pg_type t ON t.oid = atttypid WHERE attrelid = $1 AN
 //
 // Queries of the transaction see the catalogs by the snapshot, whereas LOCK, the functions pg_relation_filenode and
 // to_regclass, and the parser see them as they are now. That is what is compared here.
-func lockTable(ctx context.Context, conn *pgx.Conn, name schema.Name, lockTimeout time.Duration) (table, error) {
+//
+// A table that is not in the set, if there is one, is left alone and as good as not there.
+func lockTable(ctx context.Context, conn *pgx.Conn, name schema.Name, only *set, lockTimeout time.Duration) (table, error) {
 	t, err := readTable(ctx, conn, name)
+	if err == nil {
+		t.rows, err = only.rows(ctx, conn, t)
+	}
 	if err != nil {
-		return table{}, err
+		return table{}, only.hide(name, err)
 	}
 	if _, err := conn.Exec(ctx, fmt.Sprintf("SET LOCAL lock_timeout = %d", lockTimeout.Milliseconds())); err != nil {
 		return table{}, explain(ctx, err)

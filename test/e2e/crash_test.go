@@ -211,6 +211,7 @@ func TestFaultPoints(t *testing.T) {
 	t.Run("each", func(t *testing.T) {
 		for name, kill := range map[string]func(*cluster, string){
 			"logger": killLogger, "inventory": killInventory, "applier_copy": killApplierCopy, "applier_apply": killApplierApply,
+			"applier_repair": killApplierRepair,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()

@@ -23,10 +23,12 @@ import (
 type stage int
 
 const (
-	atStart     stage = iota // while the change log is begun
-	whileCopied              // during the first copy, and again when a table is added
-	whileLoaded              // while changes come in
-	whilePurged              // when the change log is larger than it may be
+	atStart       stage = iota // while the change log is begun
+	whileCopied                // during the first copy, and again when a table is added
+	whileLoaded                // while changes come in
+	whilePurged                // when the change log is larger than it may be
+	whileRepaired              // while rows of the replica are mended
+	whileMended                // during a first copy that mends what the replica holds
 )
 
 // faultPoint is a named point between two durable steps, and how often it is passed before the process is killed there.
@@ -82,6 +84,10 @@ var faultPoints = []faultPoint{
 	{apply.FaultSetWiseFailed, "applier", whileLoaded, []int{1, 2, 5}},
 	{apply.FaultBeforeCommit, "applier", whileLoaded, []int{1, 2, 5}},
 	{apply.FaultAfterCommit, "applier", whileLoaded, []int{1, 2, 5}},
+	{applier.FaultMending, "applier", whileMended, []int{1, 2}},
+	{applier.FaultRepairStanding, "applier", whileRepaired, []int{1}},
+	{applier.FaultRepairWritten, "applier", whileRepaired, []int{1, 3}},
+	{applier.FaultRepairCommitted, "applier", whileRepaired, []int{1, 2}},
 }
 
 // step is one kill.

@@ -259,11 +259,18 @@ func walkInventory(t *testing.T, primary *web) {
 		t.Errorf("checksums of %d rows", counted)
 	}
 	primary.bad("POST", "/v1/snapshots/"+id+":checksum", `{"schema":"public","table":"none"}`, http.StatusNotFound, "TABLE_NOT_FOUND")
+	read := primary.good(call{id: "InventoryService_ReadRows", path: at, body: `{"schema":"public","table":"orders","columns":["id","note"],"key":["id"],"keys":[{"values":["3"]},{"values":["9999"]}]}`})
+	if first, _ := read[0]["data"].(string); first != "MwlvcmRlciAzCg==" { // 3, order 3
+		t.Errorf("read %v", read)
+	}
+	primary.bad("POST", "/v1/snapshots/"+id+":readRows", `{"schema":"public","table":"orders","key":["id"],"keys":[{"values":["1","2"]}]}`, http.StatusBadRequest, "INVALID_FIELD")
+	primary.bad("POST", "/v1/snapshots/"+id+":readRows", `{"schema":"public","table":"orders","key":["id"],"keys":[{"values":["x"]}]}`, http.StatusBadRequest, "INVALID_RANGE")
+	primary.bad("POST", "/v1/snapshots/"+id+":readRows", `{"schema":"public","table":"none","key":["id"],"keys":[{"values":["1"]}]}`, http.StatusNotFound, "TABLE_NOT_FOUND")
 	primary.good(call{id: "InventoryService_CloseSnapshot", path: at})
 	primary.bad("POST", "/v1/snapshots/"+id+":renew", `{"ttl":"60s"}`, http.StatusNotFound, "SNAPSHOT_GONE")
 	primary.bad("GET", "/v1/snapshots/"+id+":dump?schema=public&table=orders", "", http.StatusNotFound, "SNAPSHOT_GONE")
 	primary.bad("POST", "/v1/snapshots", `{"ttl":"1000h"}`, http.StatusBadRequest, "INVALID_FIELD")
-	for _, name := range []string{"GetInventory", "OpenSnapshot", "ListSnapshots", "RenewSnapshot", "Dump", "Checksum", "CloseSnapshot"} {
+	for _, name := range []string{"GetInventory", "OpenSnapshot", "ListSnapshots", "RenewSnapshot", "Dump", "Checksum", "ReadRows", "CloseSnapshot"} {
 		primary.refuses(call{id: "InventoryService_" + name, path: at})
 	}
 }
@@ -403,6 +410,26 @@ func walkApplier(t *testing.T, replica *web, source string) {
 		t.Errorf("verified: %v", verified)
 	}
 	replica.bad("POST", "/v1/replications/shop:verify", `{"maxDifferences":-1}`, http.StatusBadRequest, "INVALID_FIELD")
+	repaired := replica.good(call{id: "ApplierService_RepairReplication", path: shop, body: `{"dryRun":true}`})
+	if result, _ := repaired[len(repaired)-1]["result"].(map[string]any); result["equal"] != true {
+		t.Errorf("repaired: %v", repaired)
+	}
+	replica.bad("POST", "/v1/replications/shop:repair", `{"maxHold":"0.001s"}`, http.StatusBadRequest, "INVALID_FIELD")
+	begun := replica.good(call{id: "ApplierService_SyncReplication", path: shop, body: `{"mode":"SYNC_MODE_INCREMENTAL"}`})[0]["sync"].(map[string]any)
+	shop["syncId"] = begun["syncId"].(string)
+	replica.bad("POST", "/v1/replications/shop:sync", `{}`, http.StatusBadRequest, "INVALID_FIELD")
+	watched := replica.good(call{id: "ApplierService_WatchSync", path: shop, query: url.Values{"interval": {"0.2s"}}})
+	if last, _ := watched[len(watched)-1]["sync"].(map[string]any); last["state"] != "SYNC_STATE_COMPLETED" {
+		t.Errorf("watched: %v", watched)
+	}
+	replica.good(call{id: "ApplierService_GetSync", path: shop})
+	replica.good(call{id: "ApplierService_CancelSync", path: shop})
+	if list := replica.good(call{id: "ApplierService_ListSyncs", query: url.Values{"replication": {"shop"}}})[0]["syncs"].([]any); len(list) != 1 {
+		t.Errorf("syncs %v", list)
+	}
+	replica.bad("GET", "/v1/syncs/none", "", http.StatusNotFound, "SYNC_NOT_FOUND")
+	replica.bad("GET", "/v1/syncs/none:watch", "", http.StatusNotFound, "SYNC_NOT_FOUND")
+	replica.bad("POST", "/v1/syncs/none:cancel", "", http.StatusNotFound, "SYNC_NOT_FOUND")
 	if stopped := replica.good(call{id: "ApplierService_StopReplication", path: shop})[0]["replication"].(map[string]any); stopped["state"] != "STATE_STOPPED" {
 		t.Errorf("stopped: %v", stopped)
 	}
@@ -421,7 +448,7 @@ func walkApplier(t *testing.T, replica *web, source string) {
 	replica.bad("GET", "/v1/replications?pageToken=x", "", http.StatusBadRequest, "INVALID_FIELD")
 	replica.bad("POST", "/v1/replications/shop:start", `{"from":{"logId":"x","lsn":"1"}}`, http.StatusBadRequest, "INVALID_FIELD")
 	replica.good(call{id: "ApplierService_ResyncReplication", path: shop, body: `{"includeTables":["public.orders"]}`})
-	replica.bad("POST", "/v1/replications/shop:resync", `{"includeTables":["orders"]}`, http.StatusBadRequest, "INVALID_FIELD")
+	replica.bad("POST", "/v1/replications/shop:resync", `{"etag":"1"}`, http.StatusConflict, "ETAG_MISMATCH")
 	replica.node.waitState("shop", time.Minute, applierv1.State_STATE_RUNNING)
 	events := replica.good(call{id: "ApplierService_ListReplicationEvents", query: url.Values{"replication": {"shop"}, "newestFirst": {"true"}, "pageSize": {"2"}}})[0]
 	if list := events["events"].([]any); len(list) != 2 || events["nextPageToken"] == "" {
@@ -461,7 +488,7 @@ func walkApplier(t *testing.T, replica *web, source string) {
 		t.Errorf("the watch ended with %v", last)
 	}
 	for _, one := range []struct{ method, path string }{
-		{"GET", ""}, {"DELETE", ""}, {"POST", ":start"}, {"POST", ":stop"}, {"POST", ":wait"}, {"POST", ":verify"}, {"GET", ":watch"}, {"PATCH", ""}, {"POST", ":resync"},
+		{"GET", ""}, {"DELETE", ""}, {"POST", ":start"}, {"POST", ":stop"}, {"POST", ":wait"}, {"POST", ":verify"}, {"GET", ":watch"}, {"PATCH", ""}, {"POST", ":resync"}, {"POST", ":repair"},
 	} {
 		replica.bad(one.method, "/v1/replications/shop"+one.path, "", http.StatusNotFound, "REPLICATION_NOT_FOUND")
 	}

@@ -239,7 +239,7 @@ func TestSets(t *testing.T) {
 func TestSetsRefuse(t *testing.T) {
 	source := newSource(t, pgtest.WithFsync(false))
 	primaryURL := source.Database(t)
-	pgtest.Exec(t, pgtest.Connect(t, primaryURL), orgTables)
+	pgtest.Exec(t, pgtest.Connect(t, primaryURL), orgTables+`CREATE VIEW org.hidden AS SELECT 1; CREATE TABLE org.hidden_parts (id int PRIMARY KEY) PARTITION BY RANGE (id);`)
 	primary := startPrimary(t, primaryURL)
 	logger, inventory := primary.logger(), inventoryv1.NewInventoryServiceClient(primary.dial())
 	for _, bad := range []struct {
@@ -258,7 +258,9 @@ func TestSetsRefuse(t *testing.T) {
 			t.Errorf("%v: %v", bad.spec, err)
 		}
 	}
-	if _, err := logger.CreateSet(t.Context(), &loggerv1.CreateSetRequest{Name: "by-org", Spec: byOrg()}); err != nil {
+	hiding := byOrg()
+	hiding.ExcludeTables = append(hiding.ExcludeTables, "org.hidden", "org.hidden_parts", "org.nowhere")
+	if _, err := logger.CreateSet(t.Context(), &loggerv1.CreateSetRequest{Name: "by-org", Spec: hiding}); err != nil {
 		t.Fatal(rpc.Message(err))
 	}
 	if _, err := logger.CreateSet(t.Context(), &loggerv1.CreateSetRequest{Name: "by-org", Spec: byOrg()}); rpc.Reason(err) != "SET_EXISTS" {
@@ -299,6 +301,13 @@ func TestSetsRefuse(t *testing.T) {
 	} {
 		if rpc.Reason(c.err) != c.want || c.want == "" && c.err != nil {
 			t.Errorf("%s: %v, want %q", c.what, c.err, c.want)
+		}
+	}
+	// Nobody finds out what there is beside his set.
+	want := rpc.Message(dump("nowhere", "by-org", acme))
+	for _, table := range []string{"salaries", "hidden", "hidden_parts"} {
+		if got := rpc.Message(dump(table, "by-org", acme)); strings.ReplaceAll(got, table, "nowhere") != want {
+			t.Errorf("dump of table %s: %s; of one that there is not: %s", table, got, want)
 		}
 	}
 	answer, err := inventory.GetInventory(t.Context(), &inventoryv1.GetInventoryRequest{Set: "by-org", Parameters: acme})

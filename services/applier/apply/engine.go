@@ -2,11 +2,9 @@ package apply
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -389,22 +387,10 @@ func (e *Engine) takeSlice() (*write, error) {
 	return w, nil
 }
 
-// originMessage is the content of the logical message syncline.origin for the group. Numbers are strings,
-// as in the API's JSON.
+// originMessage is the content of the logical message syncline.origin for the group.
 func (e *Engine) originMessage() ([]byte, error) {
-	message, err := json.Marshal(struct {
-		ServerID   string `json:"server_id"`
-		LogID      string `json:"log_id"`
-		LSN        string `json:"lsn"`
-		CommitTime string `json:"commit_time"`
-	}{
-		e.group.origin.server, e.group.origin.position.LogID.String(),
-		strconv.FormatUint(uint64(e.group.origin.position.LSN), 10), strconv.FormatInt(int64(e.group.origin.commitTime), 10),
-	})
-	if err != nil {
-		return nil, fmt.Errorf("write origin: %w", err)
-	}
-	return message, nil
+	o := e.group.origin
+	return OriginMessage(o.server, o.position, o.commitTime)
 }
 
 // commit hands the end of the group to the executor, if it has whole transactions.

@@ -81,6 +81,60 @@ func (AutoResync) EnumDescriptor() ([]byte, []int) {
 	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{0}
 }
 
+// Initial is what the first copy does with a table of the target that holds rows.
+type Initial int32
+
+const (
+	// As COPY.
+	Initial_INITIAL_UNSPECIFIED Initial = 0
+	// The table is refused, or emptied and filled if rows may be replaced.
+	Initial_INITIAL_COPY Initial = 1
+	// The table is compared with the source's, and only what differs is shipped: for a target that was restored from a dump, or left by
+	// an earlier replication.
+	Initial_INITIAL_INCREMENTAL Initial = 2
+)
+
+// Enum value maps for Initial.
+var (
+	Initial_name = map[int32]string{
+		0: "INITIAL_UNSPECIFIED",
+		1: "INITIAL_COPY",
+		2: "INITIAL_INCREMENTAL",
+	}
+	Initial_value = map[string]int32{
+		"INITIAL_UNSPECIFIED": 0,
+		"INITIAL_COPY":        1,
+		"INITIAL_INCREMENTAL": 2,
+	}
+)
+
+func (x Initial) Enum() *Initial {
+	p := new(Initial)
+	*p = x
+	return p
+}
+
+func (x Initial) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Initial) Descriptor() protoreflect.EnumDescriptor {
+	return file_syncline_applier_v1_applier_proto_enumTypes[1].Descriptor()
+}
+
+func (Initial) Type() protoreflect.EnumType {
+	return &file_syncline_applier_v1_applier_proto_enumTypes[1]
+}
+
+func (x Initial) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Initial.Descriptor instead.
+func (Initial) EnumDescriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{1}
+}
+
 // Compression of what travels between two services.
 type Compression int32
 
@@ -118,11 +172,11 @@ func (x Compression) String() string {
 }
 
 func (Compression) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[1].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[2].Descriptor()
 }
 
 func (Compression) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[1]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[2]
 }
 
 func (x Compression) Number() protoreflect.EnumNumber {
@@ -131,7 +185,7 @@ func (x Compression) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Compression.Descriptor instead.
 func (Compression) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{1}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{2}
 }
 
 // State is what a replication is doing.
@@ -191,11 +245,11 @@ func (x State) String() string {
 }
 
 func (State) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[2].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[3].Descriptor()
 }
 
 func (State) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[2]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[3]
 }
 
 func (x State) Number() protoreflect.EnumNumber {
@@ -204,7 +258,7 @@ func (x State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use State.Descriptor instead.
 func (State) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{2}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{3}
 }
 
 // FaultSide tells on which side a fault has its cause.
@@ -244,11 +298,11 @@ func (x FaultSide) String() string {
 }
 
 func (FaultSide) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[3].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[4].Descriptor()
 }
 
 func (FaultSide) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[3]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[4]
 }
 
 func (x FaultSide) Number() protoreflect.EnumNumber {
@@ -257,7 +311,7 @@ func (x FaultSide) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FaultSide.Descriptor instead.
 func (FaultSide) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{3}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{4}
 }
 
 // DifferenceKind is how a row differs.
@@ -301,11 +355,11 @@ func (x DifferenceKind) String() string {
 }
 
 func (DifferenceKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[4].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[5].Descriptor()
 }
 
 func (DifferenceKind) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[4]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[5]
 }
 
 func (x DifferenceKind) Number() protoreflect.EnumNumber {
@@ -314,7 +368,7 @@ func (x DifferenceKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use DifferenceKind.Descriptor instead.
 func (DifferenceKind) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{4}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{5}
 }
 
 // TableOutcome is how a comparison of one table ended.
@@ -362,11 +416,11 @@ func (x TableOutcome) String() string {
 }
 
 func (TableOutcome) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[5].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[6].Descriptor()
 }
 
 func (TableOutcome) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[5]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[6]
 }
 
 func (x TableOutcome) Number() protoreflect.EnumNumber {
@@ -375,7 +429,7 @@ func (x TableOutcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TableOutcome.Descriptor instead.
 func (TableOutcome) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{5}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{6}
 }
 
 // TableAction is what happens to a table.
@@ -419,11 +473,11 @@ func (x TableAction) String() string {
 }
 
 func (TableAction) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[6].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[7].Descriptor()
 }
 
 func (TableAction) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[6]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[7]
 }
 
 func (x TableAction) Number() protoreflect.EnumNumber {
@@ -432,7 +486,7 @@ func (x TableAction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TableAction.Descriptor instead.
 func (TableAction) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{6}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{7}
 }
 
 // EventKind is what an event of the run log tells.
@@ -516,11 +570,11 @@ func (x EventKind) String() string {
 }
 
 func (EventKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[7].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[8].Descriptor()
 }
 
 func (EventKind) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[7]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[8]
 }
 
 func (x EventKind) Number() protoreflect.EnumNumber {
@@ -529,7 +583,7 @@ func (x EventKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EventKind.Descriptor instead.
 func (EventKind) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{7}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{8}
 }
 
 // ReplicationSpec is what a user decides about a replication.
@@ -584,7 +638,9 @@ type ReplicationSpec struct {
 	// Begin with the tables that a backup of this source was restored into: they are not copied, and changes are followed from the
 	// backup's position on. Selected tables that no backup was restored into are copied. Not together with
 	// replace or set.
-	FromRestore   bool `protobuf:"varint,30,opt,name=from_restore,json=fromRestore,proto3" json:"from_restore,omitempty"`
+	FromRestore bool `protobuf:"varint,30,opt,name=from_restore,json=fromRestore,proto3" json:"from_restore,omitempty"`
+	// What the first copy does with a table that holds rows already. Not together with replace.
+	Initial       Initial `protobuf:"varint,40,opt,name=initial,proto3,enum=syncline.applier.v1.Initial" json:"initial,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -771,6 +827,13 @@ func (x *ReplicationSpec) GetFromRestore() bool {
 		return x.FromRestore
 	}
 	return false
+}
+
+func (x *ReplicationSpec) GetInitial() Initial {
+	if x != nil {
+		return x.Initial
+	}
+	return Initial_INITIAL_UNSPECIFIED
 }
 
 // SourceTLS has the connections to a source encrypted, and the source verified.
@@ -3347,11 +3410,8 @@ type ResyncReplicationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the replication.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Copy only these tables of the source anew, as patterns schema.table or schema.*; all of the replication when empty. That needs
-	// the replica's position to be in the source's change log.
-	IncludeTables []string `protobuf:"bytes,2,rep,name=include_tables,json=includeTables,proto3" json:"include_tables,omitempty"`
 	// Do it only if the replication's etag is this one; in any case when empty.
-	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag          string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3391,13 +3451,6 @@ func (x *ResyncReplicationRequest) GetName() string {
 		return x.Name
 	}
 	return ""
-}
-
-func (x *ResyncReplicationRequest) GetIncludeTables() []string {
-	if x != nil {
-		return x.IncludeTables
-	}
-	return nil
 }
 
 func (x *ResyncReplicationRequest) GetEtag() string {
@@ -3849,7 +3902,7 @@ var File_syncline_applier_v1_applier_proto protoreflect.FileDescriptor
 
 const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\n" +
-	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\"\x88\b\n" +
+	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a syncline/applier/v1/repair.proto\x1a\x1esyncline/applier/v1/sync.proto\x1a\x1fsyncline/change/v1/change.proto\"\xc0\b\n" +
 	"\x0fReplicationSpec\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1c\n" +
 	"\tinventory\x18\x02 \x01(\tR\tinventory\x12%\n" +
@@ -3880,7 +3933,8 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x05token\x18\x14 \x01(\tB\x03\x80\x01\x01R\x05token\x120\n" +
 	"\x03tls\x18\x15 \x01(\v2\x1e.syncline.applier.v1.SourceTLSR\x03tls\x12\x19\n" +
 	"\x05proxy\x18\x16 \x01(\tB\x03\x80\x01\x01R\x05proxy\x12!\n" +
-	"\ffrom_restore\x18\x1e \x01(\bR\vfromRestore\x1a=\n" +
+	"\ffrom_restore\x18\x1e \x01(\bR\vfromRestore\x126\n" +
+	"\ainitial\x18( \x01(\x0e2\x1c.syncline.applier.v1.InitialR\ainitial\x1a=\n" +
 	"\x0fParametersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"u\n" +
@@ -4094,11 +4148,10 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\rvalidate_only\x18\x06 \x01(\bR\fvalidateOnly\"\x99\x01\n" +
 	"\x19UpdateReplicationResponse\x12B\n" +
 	"\vreplication\x18\x01 \x01(\v2 .syncline.applier.v1.ReplicationR\vreplication\x128\n" +
-	"\x04plan\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationPlanR\x04plan\"i\n" +
+	"\x04plan\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationPlanR\x04plan\"B\n" +
 	"\x18ResyncReplicationRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12%\n" +
-	"\x0einclude_tables\x18\x02 \x03(\tR\rincludeTables\x12\x12\n" +
-	"\x04etag\x18\x03 \x01(\tR\x04etag\"_\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\"_\n" +
 	"\x19ResyncReplicationResponse\x12B\n" +
 	"\vreplication\x18\x01 \x01(\v2 .syncline.applier.v1.ReplicationR\vreplication\"\xa7\x03\n" +
 	"\x05Event\x12\x0e\n" +
@@ -4135,7 +4188,11 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"AutoResync\x12\x1b\n" +
 	"\x17AUTO_RESYNC_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fAUTO_RESYNC_OFF\x10\x01\x12\x14\n" +
-	"\x10AUTO_RESYNC_COPY\x10\x02*V\n" +
+	"\x10AUTO_RESYNC_COPY\x10\x02*M\n" +
+	"\aInitial\x12\x17\n" +
+	"\x13INITIAL_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fINITIAL_COPY\x10\x01\x12\x17\n" +
+	"\x13INITIAL_INCREMENTAL\x10\x02*V\n" +
 	"\vCompression\x12\x1b\n" +
 	"\x17COMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10COMPRESSION_NONE\x10\x01\x12\x14\n" +
@@ -4184,7 +4241,7 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x12\x1e\n" +
 	"\x1aEVENT_KIND_POSITION_FORCED\x10\v\x12\x1e\n" +
 	"\x1aEVENT_KIND_SOURCE_ACCEPTED\x10\f\x12\x13\n" +
-	"\x0fEVENT_KIND_LOST\x10\r2\xf8\v\n" +
+	"\x0fEVENT_KIND_LOST\x10\r2\xcb\x10\n" +
 	"\x0eApplierService\x12r\n" +
 	"\x11CreateReplication\x12-.syncline.applier.v1.CreateReplicationRequest\x1a..syncline.applier.v1.CreateReplicationResponse\x12i\n" +
 	"\x0eGetReplication\x12*.syncline.applier.v1.GetReplicationRequest\x1a+.syncline.applier.v1.GetReplicationResponse\x12o\n" +
@@ -4198,7 +4255,14 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x11UpdateReplication\x12-.syncline.applier.v1.UpdateReplicationRequest\x1a..syncline.applier.v1.UpdateReplicationResponse\x12r\n" +
 	"\x11ResyncReplication\x12-.syncline.applier.v1.ResyncReplicationRequest\x1a..syncline.applier.v1.ResyncReplicationResponse\x12~\n" +
 	"\x15ListReplicationEvents\x121.syncline.applier.v1.ListReplicationEventsRequest\x1a2.syncline.applier.v1.ListReplicationEventsResponse\x12\x83\x01\n" +
-	"\x16WatchReplicationEvents\x122.syncline.applier.v1.WatchReplicationEventsRequest\x1a3.syncline.applier.v1.WatchReplicationEventsResponse0\x01BDZBgithub.com/seed0419d559/syncline/gen/syncline/applier/v1;applierv1b\x06proto3"
+	"\x16WatchReplicationEvents\x122.syncline.applier.v1.WatchReplicationEventsRequest\x1a3.syncline.applier.v1.WatchReplicationEventsResponse0\x01\x12t\n" +
+	"\x11RepairReplication\x12-.syncline.applier.v1.RepairReplicationRequest\x1a..syncline.applier.v1.RepairReplicationResponse0\x01\x12l\n" +
+	"\x0fSyncReplication\x12+.syncline.applier.v1.SyncReplicationRequest\x1a,.syncline.applier.v1.SyncReplicationResponse\x12Z\n" +
+	"\tListSyncs\x12%.syncline.applier.v1.ListSyncsRequest\x1a&.syncline.applier.v1.ListSyncsResponse\x12T\n" +
+	"\aGetSync\x12#.syncline.applier.v1.GetSyncRequest\x1a$.syncline.applier.v1.GetSyncResponse\x12\\\n" +
+	"\tWatchSync\x12%.syncline.applier.v1.WatchSyncRequest\x1a&.syncline.applier.v1.WatchSyncResponse0\x01\x12]\n" +
+	"\n" +
+	"CancelSync\x12&.syncline.applier.v1.CancelSyncRequest\x1a'.syncline.applier.v1.CancelSyncResponseBDZBgithub.com/seed0419d559/syncline/gen/syncline/applier/v1;applierv1b\x06proto3"
 
 var (
 	file_syncline_applier_v1_applier_proto_rawDescOnce sync.Once
@@ -4212,161 +4276,187 @@ func file_syncline_applier_v1_applier_proto_rawDescGZIP() []byte {
 	return file_syncline_applier_v1_applier_proto_rawDescData
 }
 
-var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
+var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
 var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_syncline_applier_v1_applier_proto_goTypes = []any{
 	(AutoResync)(0),                        // 0: syncline.applier.v1.AutoResync
-	(Compression)(0),                       // 1: syncline.applier.v1.Compression
-	(State)(0),                             // 2: syncline.applier.v1.State
-	(FaultSide)(0),                         // 3: syncline.applier.v1.FaultSide
-	(DifferenceKind)(0),                    // 4: syncline.applier.v1.DifferenceKind
-	(TableOutcome)(0),                      // 5: syncline.applier.v1.TableOutcome
-	(TableAction)(0),                       // 6: syncline.applier.v1.TableAction
-	(EventKind)(0),                         // 7: syncline.applier.v1.EventKind
-	(*ReplicationSpec)(nil),                // 8: syncline.applier.v1.ReplicationSpec
-	(*SourceTLS)(nil),                      // 9: syncline.applier.v1.SourceTLS
-	(*Replication)(nil),                    // 10: syncline.applier.v1.Replication
-	(*Fault)(nil),                          // 11: syncline.applier.v1.Fault
-	(*StateChange)(nil),                    // 12: syncline.applier.v1.StateChange
-	(*SyncProgress)(nil),                   // 13: syncline.applier.v1.SyncProgress
-	(*TableProgress)(nil),                  // 14: syncline.applier.v1.TableProgress
-	(*CreateReplicationRequest)(nil),       // 15: syncline.applier.v1.CreateReplicationRequest
-	(*CreateReplicationResponse)(nil),      // 16: syncline.applier.v1.CreateReplicationResponse
-	(*GetReplicationRequest)(nil),          // 17: syncline.applier.v1.GetReplicationRequest
-	(*GetReplicationResponse)(nil),         // 18: syncline.applier.v1.GetReplicationResponse
-	(*ListReplicationsRequest)(nil),        // 19: syncline.applier.v1.ListReplicationsRequest
-	(*ListReplicationsResponse)(nil),       // 20: syncline.applier.v1.ListReplicationsResponse
-	(*StartReplicationRequest)(nil),        // 21: syncline.applier.v1.StartReplicationRequest
-	(*StartReplicationResponse)(nil),       // 22: syncline.applier.v1.StartReplicationResponse
-	(*StopReplicationRequest)(nil),         // 23: syncline.applier.v1.StopReplicationRequest
-	(*StopReplicationResponse)(nil),        // 24: syncline.applier.v1.StopReplicationResponse
-	(*DeleteReplicationRequest)(nil),       // 25: syncline.applier.v1.DeleteReplicationRequest
-	(*DeleteReplicationResponse)(nil),      // 26: syncline.applier.v1.DeleteReplicationResponse
-	(*WatchReplicationRequest)(nil),        // 27: syncline.applier.v1.WatchReplicationRequest
-	(*WatchReplicationResponse)(nil),       // 28: syncline.applier.v1.WatchReplicationResponse
-	(*WaitReplicationRequest)(nil),         // 29: syncline.applier.v1.WaitReplicationRequest
-	(*WaitReplicationResponse)(nil),        // 30: syncline.applier.v1.WaitReplicationResponse
-	(*VerifyReplicationRequest)(nil),       // 31: syncline.applier.v1.VerifyReplicationRequest
-	(*VerifyReplicationResponse)(nil),      // 32: syncline.applier.v1.VerifyReplicationResponse
-	(*VerifyProgress)(nil),                 // 33: syncline.applier.v1.VerifyProgress
-	(*RowDifference)(nil),                  // 34: syncline.applier.v1.RowDifference
-	(*TableVerification)(nil),              // 35: syncline.applier.v1.TableVerification
-	(*VerifyResult)(nil),                   // 36: syncline.applier.v1.VerifyResult
-	(*ReplicationPlan)(nil),                // 37: syncline.applier.v1.ReplicationPlan
-	(*PlannedTable)(nil),                   // 38: syncline.applier.v1.PlannedTable
-	(*UpdateReplicationRequest)(nil),       // 39: syncline.applier.v1.UpdateReplicationRequest
-	(*UpdateReplicationResponse)(nil),      // 40: syncline.applier.v1.UpdateReplicationResponse
-	(*ResyncReplicationRequest)(nil),       // 41: syncline.applier.v1.ResyncReplicationRequest
-	(*ResyncReplicationResponse)(nil),      // 42: syncline.applier.v1.ResyncReplicationResponse
-	(*Event)(nil),                          // 43: syncline.applier.v1.Event
-	(*ListReplicationEventsRequest)(nil),   // 44: syncline.applier.v1.ListReplicationEventsRequest
-	(*ListReplicationEventsResponse)(nil),  // 45: syncline.applier.v1.ListReplicationEventsResponse
-	(*WatchReplicationEventsRequest)(nil),  // 46: syncline.applier.v1.WatchReplicationEventsRequest
-	(*WatchReplicationEventsResponse)(nil), // 47: syncline.applier.v1.WatchReplicationEventsResponse
-	nil,                                    // 48: syncline.applier.v1.ReplicationSpec.ParametersEntry
-	(*durationpb.Duration)(nil),            // 49: google.protobuf.Duration
-	(*v1.Position)(nil),                    // 50: syncline.change.v1.Position
-	(*timestamppb.Timestamp)(nil),          // 51: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),          // 52: google.protobuf.FieldMask
+	(Initial)(0),                           // 1: syncline.applier.v1.Initial
+	(Compression)(0),                       // 2: syncline.applier.v1.Compression
+	(State)(0),                             // 3: syncline.applier.v1.State
+	(FaultSide)(0),                         // 4: syncline.applier.v1.FaultSide
+	(DifferenceKind)(0),                    // 5: syncline.applier.v1.DifferenceKind
+	(TableOutcome)(0),                      // 6: syncline.applier.v1.TableOutcome
+	(TableAction)(0),                       // 7: syncline.applier.v1.TableAction
+	(EventKind)(0),                         // 8: syncline.applier.v1.EventKind
+	(*ReplicationSpec)(nil),                // 9: syncline.applier.v1.ReplicationSpec
+	(*SourceTLS)(nil),                      // 10: syncline.applier.v1.SourceTLS
+	(*Replication)(nil),                    // 11: syncline.applier.v1.Replication
+	(*Fault)(nil),                          // 12: syncline.applier.v1.Fault
+	(*StateChange)(nil),                    // 13: syncline.applier.v1.StateChange
+	(*SyncProgress)(nil),                   // 14: syncline.applier.v1.SyncProgress
+	(*TableProgress)(nil),                  // 15: syncline.applier.v1.TableProgress
+	(*CreateReplicationRequest)(nil),       // 16: syncline.applier.v1.CreateReplicationRequest
+	(*CreateReplicationResponse)(nil),      // 17: syncline.applier.v1.CreateReplicationResponse
+	(*GetReplicationRequest)(nil),          // 18: syncline.applier.v1.GetReplicationRequest
+	(*GetReplicationResponse)(nil),         // 19: syncline.applier.v1.GetReplicationResponse
+	(*ListReplicationsRequest)(nil),        // 20: syncline.applier.v1.ListReplicationsRequest
+	(*ListReplicationsResponse)(nil),       // 21: syncline.applier.v1.ListReplicationsResponse
+	(*StartReplicationRequest)(nil),        // 22: syncline.applier.v1.StartReplicationRequest
+	(*StartReplicationResponse)(nil),       // 23: syncline.applier.v1.StartReplicationResponse
+	(*StopReplicationRequest)(nil),         // 24: syncline.applier.v1.StopReplicationRequest
+	(*StopReplicationResponse)(nil),        // 25: syncline.applier.v1.StopReplicationResponse
+	(*DeleteReplicationRequest)(nil),       // 26: syncline.applier.v1.DeleteReplicationRequest
+	(*DeleteReplicationResponse)(nil),      // 27: syncline.applier.v1.DeleteReplicationResponse
+	(*WatchReplicationRequest)(nil),        // 28: syncline.applier.v1.WatchReplicationRequest
+	(*WatchReplicationResponse)(nil),       // 29: syncline.applier.v1.WatchReplicationResponse
+	(*WaitReplicationRequest)(nil),         // 30: syncline.applier.v1.WaitReplicationRequest
+	(*WaitReplicationResponse)(nil),        // 31: syncline.applier.v1.WaitReplicationResponse
+	(*VerifyReplicationRequest)(nil),       // 32: syncline.applier.v1.VerifyReplicationRequest
+	(*VerifyReplicationResponse)(nil),      // 33: syncline.applier.v1.VerifyReplicationResponse
+	(*VerifyProgress)(nil),                 // 34: syncline.applier.v1.VerifyProgress
+	(*RowDifference)(nil),                  // 35: syncline.applier.v1.RowDifference
+	(*TableVerification)(nil),              // 36: syncline.applier.v1.TableVerification
+	(*VerifyResult)(nil),                   // 37: syncline.applier.v1.VerifyResult
+	(*ReplicationPlan)(nil),                // 38: syncline.applier.v1.ReplicationPlan
+	(*PlannedTable)(nil),                   // 39: syncline.applier.v1.PlannedTable
+	(*UpdateReplicationRequest)(nil),       // 40: syncline.applier.v1.UpdateReplicationRequest
+	(*UpdateReplicationResponse)(nil),      // 41: syncline.applier.v1.UpdateReplicationResponse
+	(*ResyncReplicationRequest)(nil),       // 42: syncline.applier.v1.ResyncReplicationRequest
+	(*ResyncReplicationResponse)(nil),      // 43: syncline.applier.v1.ResyncReplicationResponse
+	(*Event)(nil),                          // 44: syncline.applier.v1.Event
+	(*ListReplicationEventsRequest)(nil),   // 45: syncline.applier.v1.ListReplicationEventsRequest
+	(*ListReplicationEventsResponse)(nil),  // 46: syncline.applier.v1.ListReplicationEventsResponse
+	(*WatchReplicationEventsRequest)(nil),  // 47: syncline.applier.v1.WatchReplicationEventsRequest
+	(*WatchReplicationEventsResponse)(nil), // 48: syncline.applier.v1.WatchReplicationEventsResponse
+	nil,                                    // 49: syncline.applier.v1.ReplicationSpec.ParametersEntry
+	(*durationpb.Duration)(nil),            // 50: google.protobuf.Duration
+	(*v1.Position)(nil),                    // 51: syncline.change.v1.Position
+	(*timestamppb.Timestamp)(nil),          // 52: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),          // 53: google.protobuf.FieldMask
+	(*RepairReplicationRequest)(nil),       // 54: syncline.applier.v1.RepairReplicationRequest
+	(*SyncReplicationRequest)(nil),         // 55: syncline.applier.v1.SyncReplicationRequest
+	(*ListSyncsRequest)(nil),               // 56: syncline.applier.v1.ListSyncsRequest
+	(*GetSyncRequest)(nil),                 // 57: syncline.applier.v1.GetSyncRequest
+	(*WatchSyncRequest)(nil),               // 58: syncline.applier.v1.WatchSyncRequest
+	(*CancelSyncRequest)(nil),              // 59: syncline.applier.v1.CancelSyncRequest
+	(*RepairReplicationResponse)(nil),      // 60: syncline.applier.v1.RepairReplicationResponse
+	(*SyncReplicationResponse)(nil),        // 61: syncline.applier.v1.SyncReplicationResponse
+	(*ListSyncsResponse)(nil),              // 62: syncline.applier.v1.ListSyncsResponse
+	(*GetSyncResponse)(nil),                // 63: syncline.applier.v1.GetSyncResponse
+	(*WatchSyncResponse)(nil),              // 64: syncline.applier.v1.WatchSyncResponse
+	(*CancelSyncResponse)(nil),             // 65: syncline.applier.v1.CancelSyncResponse
 }
 var file_syncline_applier_v1_applier_proto_depIdxs = []int32{
-	1,  // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
-	48, // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
-	49, // 2: syncline.applier.v1.ReplicationSpec.retry_base:type_name -> google.protobuf.Duration
-	49, // 3: syncline.applier.v1.ReplicationSpec.retry_cap:type_name -> google.protobuf.Duration
-	49, // 4: syncline.applier.v1.ReplicationSpec.source_timeout:type_name -> google.protobuf.Duration
-	49, // 5: syncline.applier.v1.ReplicationSpec.group_time:type_name -> google.protobuf.Duration
+	2,  // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
+	49, // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
+	50, // 2: syncline.applier.v1.ReplicationSpec.retry_base:type_name -> google.protobuf.Duration
+	50, // 3: syncline.applier.v1.ReplicationSpec.retry_cap:type_name -> google.protobuf.Duration
+	50, // 4: syncline.applier.v1.ReplicationSpec.source_timeout:type_name -> google.protobuf.Duration
+	50, // 5: syncline.applier.v1.ReplicationSpec.group_time:type_name -> google.protobuf.Duration
 	0,  // 6: syncline.applier.v1.ReplicationSpec.auto_resync:type_name -> syncline.applier.v1.AutoResync
-	9,  // 7: syncline.applier.v1.ReplicationSpec.tls:type_name -> syncline.applier.v1.SourceTLS
-	8,  // 8: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	2,  // 9: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
-	50, // 10: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
-	50, // 11: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
-	13, // 12: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
-	51, // 13: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
-	51, // 14: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
-	51, // 15: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
-	51, // 16: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
-	14, // 17: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
-	11, // 18: syncline.applier.v1.Replication.recent_faults:type_name -> syncline.applier.v1.Fault
-	12, // 19: syncline.applier.v1.Replication.history:type_name -> syncline.applier.v1.StateChange
-	51, // 20: syncline.applier.v1.Replication.healthy_since:type_name -> google.protobuf.Timestamp
-	51, // 21: syncline.applier.v1.Fault.time:type_name -> google.protobuf.Timestamp
-	3,  // 22: syncline.applier.v1.Fault.side:type_name -> syncline.applier.v1.FaultSide
-	51, // 23: syncline.applier.v1.StateChange.time:type_name -> google.protobuf.Timestamp
-	2,  // 24: syncline.applier.v1.StateChange.state:type_name -> syncline.applier.v1.State
-	51, // 25: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
-	51, // 26: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
-	8,  // 27: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	10, // 28: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	37, // 29: syncline.applier.v1.CreateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
-	10, // 30: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	2,  // 31: syncline.applier.v1.ListReplicationsRequest.states:type_name -> syncline.applier.v1.State
-	10, // 32: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
-	50, // 33: syncline.applier.v1.StartReplicationRequest.from:type_name -> syncline.change.v1.Position
-	10, // 34: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	10, // 35: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	49, // 36: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
-	10, // 37: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	49, // 38: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
-	50, // 39: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
-	10, // 40: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	49, // 41: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
-	33, // 42: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
-	34, // 43: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
-	35, // 44: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
-	36, // 45: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
-	4,  // 46: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
-	5,  // 47: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
-	50, // 48: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
-	50, // 49: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
-	38, // 50: syncline.applier.v1.ReplicationPlan.tables:type_name -> syncline.applier.v1.PlannedTable
-	6,  // 51: syncline.applier.v1.PlannedTable.action:type_name -> syncline.applier.v1.TableAction
-	8,  // 52: syncline.applier.v1.UpdateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	52, // 53: syncline.applier.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
-	10, // 54: syncline.applier.v1.UpdateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	37, // 55: syncline.applier.v1.UpdateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
-	10, // 56: syncline.applier.v1.ResyncReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	51, // 57: syncline.applier.v1.Event.time:type_name -> google.protobuf.Timestamp
-	7,  // 58: syncline.applier.v1.Event.kind:type_name -> syncline.applier.v1.EventKind
-	2,  // 59: syncline.applier.v1.Event.state:type_name -> syncline.applier.v1.State
-	3,  // 60: syncline.applier.v1.Event.side:type_name -> syncline.applier.v1.FaultSide
-	50, // 61: syncline.applier.v1.Event.position:type_name -> syncline.change.v1.Position
-	51, // 62: syncline.applier.v1.ListReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
-	43, // 63: syncline.applier.v1.ListReplicationEventsResponse.events:type_name -> syncline.applier.v1.Event
-	51, // 64: syncline.applier.v1.WatchReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
-	43, // 65: syncline.applier.v1.WatchReplicationEventsResponse.event:type_name -> syncline.applier.v1.Event
-	15, // 66: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
-	17, // 67: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
-	19, // 68: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
-	21, // 69: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
-	23, // 70: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
-	25, // 71: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
-	27, // 72: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
-	29, // 73: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
-	31, // 74: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
-	39, // 75: syncline.applier.v1.ApplierService.UpdateReplication:input_type -> syncline.applier.v1.UpdateReplicationRequest
-	41, // 76: syncline.applier.v1.ApplierService.ResyncReplication:input_type -> syncline.applier.v1.ResyncReplicationRequest
-	44, // 77: syncline.applier.v1.ApplierService.ListReplicationEvents:input_type -> syncline.applier.v1.ListReplicationEventsRequest
-	46, // 78: syncline.applier.v1.ApplierService.WatchReplicationEvents:input_type -> syncline.applier.v1.WatchReplicationEventsRequest
-	16, // 79: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
-	18, // 80: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
-	20, // 81: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
-	22, // 82: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
-	24, // 83: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
-	26, // 84: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
-	28, // 85: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
-	30, // 86: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
-	32, // 87: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
-	40, // 88: syncline.applier.v1.ApplierService.UpdateReplication:output_type -> syncline.applier.v1.UpdateReplicationResponse
-	42, // 89: syncline.applier.v1.ApplierService.ResyncReplication:output_type -> syncline.applier.v1.ResyncReplicationResponse
-	45, // 90: syncline.applier.v1.ApplierService.ListReplicationEvents:output_type -> syncline.applier.v1.ListReplicationEventsResponse
-	47, // 91: syncline.applier.v1.ApplierService.WatchReplicationEvents:output_type -> syncline.applier.v1.WatchReplicationEventsResponse
-	79, // [79:92] is the sub-list for method output_type
-	66, // [66:79] is the sub-list for method input_type
-	66, // [66:66] is the sub-list for extension type_name
-	66, // [66:66] is the sub-list for extension extendee
-	0,  // [0:66] is the sub-list for field type_name
+	10, // 7: syncline.applier.v1.ReplicationSpec.tls:type_name -> syncline.applier.v1.SourceTLS
+	1,  // 8: syncline.applier.v1.ReplicationSpec.initial:type_name -> syncline.applier.v1.Initial
+	9,  // 9: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	3,  // 10: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
+	51, // 11: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
+	51, // 12: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
+	14, // 13: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
+	52, // 14: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
+	52, // 15: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
+	52, // 16: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
+	52, // 17: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
+	15, // 18: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
+	12, // 19: syncline.applier.v1.Replication.recent_faults:type_name -> syncline.applier.v1.Fault
+	13, // 20: syncline.applier.v1.Replication.history:type_name -> syncline.applier.v1.StateChange
+	52, // 21: syncline.applier.v1.Replication.healthy_since:type_name -> google.protobuf.Timestamp
+	52, // 22: syncline.applier.v1.Fault.time:type_name -> google.protobuf.Timestamp
+	4,  // 23: syncline.applier.v1.Fault.side:type_name -> syncline.applier.v1.FaultSide
+	52, // 24: syncline.applier.v1.StateChange.time:type_name -> google.protobuf.Timestamp
+	3,  // 25: syncline.applier.v1.StateChange.state:type_name -> syncline.applier.v1.State
+	52, // 26: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
+	52, // 27: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
+	9,  // 28: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	11, // 29: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	38, // 30: syncline.applier.v1.CreateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
+	11, // 31: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	3,  // 32: syncline.applier.v1.ListReplicationsRequest.states:type_name -> syncline.applier.v1.State
+	11, // 33: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
+	51, // 34: syncline.applier.v1.StartReplicationRequest.from:type_name -> syncline.change.v1.Position
+	11, // 35: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	11, // 36: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	50, // 37: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
+	11, // 38: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	50, // 39: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
+	51, // 40: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
+	11, // 41: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	50, // 42: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
+	34, // 43: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
+	35, // 44: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
+	36, // 45: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
+	37, // 46: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
+	5,  // 47: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
+	6,  // 48: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
+	51, // 49: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
+	51, // 50: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
+	39, // 51: syncline.applier.v1.ReplicationPlan.tables:type_name -> syncline.applier.v1.PlannedTable
+	7,  // 52: syncline.applier.v1.PlannedTable.action:type_name -> syncline.applier.v1.TableAction
+	9,  // 53: syncline.applier.v1.UpdateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	53, // 54: syncline.applier.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	11, // 55: syncline.applier.v1.UpdateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	38, // 56: syncline.applier.v1.UpdateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
+	11, // 57: syncline.applier.v1.ResyncReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	52, // 58: syncline.applier.v1.Event.time:type_name -> google.protobuf.Timestamp
+	8,  // 59: syncline.applier.v1.Event.kind:type_name -> syncline.applier.v1.EventKind
+	3,  // 60: syncline.applier.v1.Event.state:type_name -> syncline.applier.v1.State
+	4,  // 61: syncline.applier.v1.Event.side:type_name -> syncline.applier.v1.FaultSide
+	51, // 62: syncline.applier.v1.Event.position:type_name -> syncline.change.v1.Position
+	52, // 63: syncline.applier.v1.ListReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
+	44, // 64: syncline.applier.v1.ListReplicationEventsResponse.events:type_name -> syncline.applier.v1.Event
+	52, // 65: syncline.applier.v1.WatchReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
+	44, // 66: syncline.applier.v1.WatchReplicationEventsResponse.event:type_name -> syncline.applier.v1.Event
+	16, // 67: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
+	18, // 68: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
+	20, // 69: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
+	22, // 70: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
+	24, // 71: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
+	26, // 72: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
+	28, // 73: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
+	30, // 74: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
+	32, // 75: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
+	40, // 76: syncline.applier.v1.ApplierService.UpdateReplication:input_type -> syncline.applier.v1.UpdateReplicationRequest
+	42, // 77: syncline.applier.v1.ApplierService.ResyncReplication:input_type -> syncline.applier.v1.ResyncReplicationRequest
+	45, // 78: syncline.applier.v1.ApplierService.ListReplicationEvents:input_type -> syncline.applier.v1.ListReplicationEventsRequest
+	47, // 79: syncline.applier.v1.ApplierService.WatchReplicationEvents:input_type -> syncline.applier.v1.WatchReplicationEventsRequest
+	54, // 80: syncline.applier.v1.ApplierService.RepairReplication:input_type -> syncline.applier.v1.RepairReplicationRequest
+	55, // 81: syncline.applier.v1.ApplierService.SyncReplication:input_type -> syncline.applier.v1.SyncReplicationRequest
+	56, // 82: syncline.applier.v1.ApplierService.ListSyncs:input_type -> syncline.applier.v1.ListSyncsRequest
+	57, // 83: syncline.applier.v1.ApplierService.GetSync:input_type -> syncline.applier.v1.GetSyncRequest
+	58, // 84: syncline.applier.v1.ApplierService.WatchSync:input_type -> syncline.applier.v1.WatchSyncRequest
+	59, // 85: syncline.applier.v1.ApplierService.CancelSync:input_type -> syncline.applier.v1.CancelSyncRequest
+	17, // 86: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
+	19, // 87: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
+	21, // 88: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
+	23, // 89: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
+	25, // 90: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
+	27, // 91: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
+	29, // 92: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
+	31, // 93: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
+	33, // 94: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
+	41, // 95: syncline.applier.v1.ApplierService.UpdateReplication:output_type -> syncline.applier.v1.UpdateReplicationResponse
+	43, // 96: syncline.applier.v1.ApplierService.ResyncReplication:output_type -> syncline.applier.v1.ResyncReplicationResponse
+	46, // 97: syncline.applier.v1.ApplierService.ListReplicationEvents:output_type -> syncline.applier.v1.ListReplicationEventsResponse
+	48, // 98: syncline.applier.v1.ApplierService.WatchReplicationEvents:output_type -> syncline.applier.v1.WatchReplicationEventsResponse
+	60, // 99: syncline.applier.v1.ApplierService.RepairReplication:output_type -> syncline.applier.v1.RepairReplicationResponse
+	61, // 100: syncline.applier.v1.ApplierService.SyncReplication:output_type -> syncline.applier.v1.SyncReplicationResponse
+	62, // 101: syncline.applier.v1.ApplierService.ListSyncs:output_type -> syncline.applier.v1.ListSyncsResponse
+	63, // 102: syncline.applier.v1.ApplierService.GetSync:output_type -> syncline.applier.v1.GetSyncResponse
+	64, // 103: syncline.applier.v1.ApplierService.WatchSync:output_type -> syncline.applier.v1.WatchSyncResponse
+	65, // 104: syncline.applier.v1.ApplierService.CancelSync:output_type -> syncline.applier.v1.CancelSyncResponse
+	86, // [86:105] is the sub-list for method output_type
+	67, // [67:86] is the sub-list for method input_type
+	67, // [67:67] is the sub-list for extension type_name
+	67, // [67:67] is the sub-list for extension extendee
+	0,  // [0:67] is the sub-list for field type_name
 }
 
 func init() { file_syncline_applier_v1_applier_proto_init() }
@@ -4374,6 +4464,8 @@ func file_syncline_applier_v1_applier_proto_init() {
 	if File_syncline_applier_v1_applier_proto != nil {
 		return
 	}
+	file_syncline_applier_v1_repair_proto_init()
+	file_syncline_applier_v1_sync_proto_init()
 	file_syncline_applier_v1_applier_proto_msgTypes[2].OneofWrappers = []any{}
 	file_syncline_applier_v1_applier_proto_msgTypes[24].OneofWrappers = []any{
 		(*VerifyReplicationResponse_Progress)(nil),
@@ -4386,7 +4478,7 @@ func file_syncline_applier_v1_applier_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_applier_v1_applier_proto_rawDesc), len(file_syncline_applier_v1_applier_proto_rawDesc)),
-			NumEnums:      8,
+			NumEnums:      9,
 			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,

@@ -34,6 +34,12 @@ const (
 	ApplierService_ResyncReplication_FullMethodName      = "/syncline.applier.v1.ApplierService/ResyncReplication"
 	ApplierService_ListReplicationEvents_FullMethodName  = "/syncline.applier.v1.ApplierService/ListReplicationEvents"
 	ApplierService_WatchReplicationEvents_FullMethodName = "/syncline.applier.v1.ApplierService/WatchReplicationEvents"
+	ApplierService_RepairReplication_FullMethodName      = "/syncline.applier.v1.ApplierService/RepairReplication"
+	ApplierService_SyncReplication_FullMethodName        = "/syncline.applier.v1.ApplierService/SyncReplication"
+	ApplierService_ListSyncs_FullMethodName              = "/syncline.applier.v1.ApplierService/ListSyncs"
+	ApplierService_GetSync_FullMethodName                = "/syncline.applier.v1.ApplierService/GetSync"
+	ApplierService_WatchSync_FullMethodName              = "/syncline.applier.v1.ApplierService/WatchSync"
+	ApplierService_CancelSync_FullMethodName             = "/syncline.applier.v1.ApplierService/CancelSync"
 )
 
 // ApplierServiceClient is the client API for ApplierService service.
@@ -68,13 +74,31 @@ type ApplierServiceClient interface {
 	// copied again, added tables are copied, and removed ones stand still from then on. ABORTED with reason ETAG_MISMATCH says
 	// that somebody else has changed the replication meanwhile.
 	UpdateReplication(ctx context.Context, in *UpdateReplicationRequest, opts ...grpc.CallOption) (*UpdateReplicationResponse, error)
-	// ResyncReplication copies tables anew, all of them or some, and goes on from there. What a user decides to copy anew does not
-	// count against auto_resync_limit.
+	// ResyncReplication forgets the position, copies all tables anew, and goes on from there: the way on when the source's change log does not
+	// reach back to the replica. What a user decides to copy anew does not count against auto_resync_limit. SyncReplication copies single
+	// tables, and keeps the position.
 	ResyncReplication(ctx context.Context, in *ResyncReplicationRequest, opts ...grpc.CallOption) (*ResyncReplicationResponse, error)
 	// ListReplicationEvents returns the run log, of one replication or of all, a page at a time.
 	ListReplicationEvents(ctx context.Context, in *ListReplicationEventsRequest, opts ...grpc.CallOption) (*ListReplicationEventsResponse, error)
 	// WatchReplicationEvents streams the run log, and then each event as it is written.
 	WatchReplicationEvents(ctx context.Context, in *WatchReplicationEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchReplicationEventsResponse], error)
+	// RepairReplication makes the replica's rows equal to the source's where they differ, and ships only those, while both are in use
+	// and the replication goes on. It streams progress, what was or would be mended and the outcome of each table; its last answer is
+	// the result. What was mended before it broke off stays mended.
+	RepairReplication(ctx context.Context, in *RepairReplicationRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RepairReplicationResponse], error)
+	// SyncReplication begins a job that makes the replica's tables equal to the source's, by copying them anew or by mending what
+	// differs. It returns at once; the job goes on in the server. ABORTED with reason SYNC_RUNNING while another job of the
+	// replication runs.
+	SyncReplication(ctx context.Context, in *SyncReplicationRequest, opts ...grpc.CallOption) (*SyncReplicationResponse, error)
+	// ListSyncs returns the jobs that run, and those that ended within the last day, the latest first.
+	ListSyncs(ctx context.Context, in *ListSyncsRequest, opts ...grpc.CallOption) (*ListSyncsResponse, error)
+	// GetSync returns one job.
+	GetSync(ctx context.Context, in *GetSyncRequest, opts ...grpc.CallOption) (*GetSyncResponse, error)
+	// WatchSync streams a job's state whenever it changes; it ends when the job has.
+	WatchSync(ctx context.Context, in *WatchSyncRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchSyncResponse], error)
+	// CancelSync ends a job and returns it, ended. What it has mended stays mended; a copy that has begun goes on by itself, because a
+	// table that is half copied would be of no use.
+	CancelSync(ctx context.Context, in *CancelSyncRequest, opts ...grpc.CallOption) (*CancelSyncResponse, error)
 }
 
 type applierServiceClient struct {
@@ -242,6 +266,84 @@ func (c *applierServiceClient) WatchReplicationEvents(ctx context.Context, in *W
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ApplierService_WatchReplicationEventsClient = grpc.ServerStreamingClient[WatchReplicationEventsResponse]
 
+func (c *applierServiceClient) RepairReplication(ctx context.Context, in *RepairReplicationRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RepairReplicationResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ApplierService_ServiceDesc.Streams[3], ApplierService_RepairReplication_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[RepairReplicationRequest, RepairReplicationResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ApplierService_RepairReplicationClient = grpc.ServerStreamingClient[RepairReplicationResponse]
+
+func (c *applierServiceClient) SyncReplication(ctx context.Context, in *SyncReplicationRequest, opts ...grpc.CallOption) (*SyncReplicationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SyncReplicationResponse)
+	err := c.cc.Invoke(ctx, ApplierService_SyncReplication_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *applierServiceClient) ListSyncs(ctx context.Context, in *ListSyncsRequest, opts ...grpc.CallOption) (*ListSyncsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListSyncsResponse)
+	err := c.cc.Invoke(ctx, ApplierService_ListSyncs_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *applierServiceClient) GetSync(ctx context.Context, in *GetSyncRequest, opts ...grpc.CallOption) (*GetSyncResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetSyncResponse)
+	err := c.cc.Invoke(ctx, ApplierService_GetSync_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *applierServiceClient) WatchSync(ctx context.Context, in *WatchSyncRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchSyncResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ApplierService_ServiceDesc.Streams[4], ApplierService_WatchSync_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchSyncRequest, WatchSyncResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ApplierService_WatchSyncClient = grpc.ServerStreamingClient[WatchSyncResponse]
+
+func (c *applierServiceClient) CancelSync(ctx context.Context, in *CancelSyncRequest, opts ...grpc.CallOption) (*CancelSyncResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CancelSyncResponse)
+	err := c.cc.Invoke(ctx, ApplierService_CancelSync_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ApplierServiceServer is the server API for ApplierService service.
 // All implementations must embed UnimplementedApplierServiceServer
 // for forward compatibility.
@@ -274,13 +376,31 @@ type ApplierServiceServer interface {
 	// copied again, added tables are copied, and removed ones stand still from then on. ABORTED with reason ETAG_MISMATCH says
 	// that somebody else has changed the replication meanwhile.
 	UpdateReplication(context.Context, *UpdateReplicationRequest) (*UpdateReplicationResponse, error)
-	// ResyncReplication copies tables anew, all of them or some, and goes on from there. What a user decides to copy anew does not
-	// count against auto_resync_limit.
+	// ResyncReplication forgets the position, copies all tables anew, and goes on from there: the way on when the source's change log does not
+	// reach back to the replica. What a user decides to copy anew does not count against auto_resync_limit. SyncReplication copies single
+	// tables, and keeps the position.
 	ResyncReplication(context.Context, *ResyncReplicationRequest) (*ResyncReplicationResponse, error)
 	// ListReplicationEvents returns the run log, of one replication or of all, a page at a time.
 	ListReplicationEvents(context.Context, *ListReplicationEventsRequest) (*ListReplicationEventsResponse, error)
 	// WatchReplicationEvents streams the run log, and then each event as it is written.
 	WatchReplicationEvents(*WatchReplicationEventsRequest, grpc.ServerStreamingServer[WatchReplicationEventsResponse]) error
+	// RepairReplication makes the replica's rows equal to the source's where they differ, and ships only those, while both are in use
+	// and the replication goes on. It streams progress, what was or would be mended and the outcome of each table; its last answer is
+	// the result. What was mended before it broke off stays mended.
+	RepairReplication(*RepairReplicationRequest, grpc.ServerStreamingServer[RepairReplicationResponse]) error
+	// SyncReplication begins a job that makes the replica's tables equal to the source's, by copying them anew or by mending what
+	// differs. It returns at once; the job goes on in the server. ABORTED with reason SYNC_RUNNING while another job of the
+	// replication runs.
+	SyncReplication(context.Context, *SyncReplicationRequest) (*SyncReplicationResponse, error)
+	// ListSyncs returns the jobs that run, and those that ended within the last day, the latest first.
+	ListSyncs(context.Context, *ListSyncsRequest) (*ListSyncsResponse, error)
+	// GetSync returns one job.
+	GetSync(context.Context, *GetSyncRequest) (*GetSyncResponse, error)
+	// WatchSync streams a job's state whenever it changes; it ends when the job has.
+	WatchSync(*WatchSyncRequest, grpc.ServerStreamingServer[WatchSyncResponse]) error
+	// CancelSync ends a job and returns it, ended. What it has mended stays mended; a copy that has begun goes on by itself, because a
+	// table that is half copied would be of no use.
+	CancelSync(context.Context, *CancelSyncRequest) (*CancelSyncResponse, error)
 	mustEmbedUnimplementedApplierServiceServer()
 }
 
@@ -329,6 +449,24 @@ func (UnimplementedApplierServiceServer) ListReplicationEvents(context.Context, 
 }
 func (UnimplementedApplierServiceServer) WatchReplicationEvents(*WatchReplicationEventsRequest, grpc.ServerStreamingServer[WatchReplicationEventsResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchReplicationEvents not implemented")
+}
+func (UnimplementedApplierServiceServer) RepairReplication(*RepairReplicationRequest, grpc.ServerStreamingServer[RepairReplicationResponse]) error {
+	return status.Error(codes.Unimplemented, "method RepairReplication not implemented")
+}
+func (UnimplementedApplierServiceServer) SyncReplication(context.Context, *SyncReplicationRequest) (*SyncReplicationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SyncReplication not implemented")
+}
+func (UnimplementedApplierServiceServer) ListSyncs(context.Context, *ListSyncsRequest) (*ListSyncsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListSyncs not implemented")
+}
+func (UnimplementedApplierServiceServer) GetSync(context.Context, *GetSyncRequest) (*GetSyncResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetSync not implemented")
+}
+func (UnimplementedApplierServiceServer) WatchSync(*WatchSyncRequest, grpc.ServerStreamingServer[WatchSyncResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchSync not implemented")
+}
+func (UnimplementedApplierServiceServer) CancelSync(context.Context, *CancelSyncRequest) (*CancelSyncResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CancelSync not implemented")
 }
 func (UnimplementedApplierServiceServer) mustEmbedUnimplementedApplierServiceServer() {}
 func (UnimplementedApplierServiceServer) testEmbeddedByValue()                        {}
@@ -564,6 +702,100 @@ func _ApplierService_WatchReplicationEvents_Handler(srv interface{}, stream grpc
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ApplierService_WatchReplicationEventsServer = grpc.ServerStreamingServer[WatchReplicationEventsResponse]
 
+func _ApplierService_RepairReplication_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(RepairReplicationRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ApplierServiceServer).RepairReplication(m, &grpc.GenericServerStream[RepairReplicationRequest, RepairReplicationResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ApplierService_RepairReplicationServer = grpc.ServerStreamingServer[RepairReplicationResponse]
+
+func _ApplierService_SyncReplication_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SyncReplicationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ApplierServiceServer).SyncReplication(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ApplierService_SyncReplication_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ApplierServiceServer).SyncReplication(ctx, req.(*SyncReplicationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ApplierService_ListSyncs_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListSyncsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ApplierServiceServer).ListSyncs(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ApplierService_ListSyncs_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ApplierServiceServer).ListSyncs(ctx, req.(*ListSyncsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ApplierService_GetSync_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetSyncRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ApplierServiceServer).GetSync(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ApplierService_GetSync_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ApplierServiceServer).GetSync(ctx, req.(*GetSyncRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ApplierService_WatchSync_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchSyncRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ApplierServiceServer).WatchSync(m, &grpc.GenericServerStream[WatchSyncRequest, WatchSyncResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ApplierService_WatchSyncServer = grpc.ServerStreamingServer[WatchSyncResponse]
+
+func _ApplierService_CancelSync_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CancelSyncRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ApplierServiceServer).CancelSync(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ApplierService_CancelSync_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ApplierServiceServer).CancelSync(ctx, req.(*CancelSyncRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ApplierService_ServiceDesc is the grpc.ServiceDesc for ApplierService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -611,6 +843,22 @@ var ApplierService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "ListReplicationEvents",
 			Handler:    _ApplierService_ListReplicationEvents_Handler,
 		},
+		{
+			MethodName: "SyncReplication",
+			Handler:    _ApplierService_SyncReplication_Handler,
+		},
+		{
+			MethodName: "ListSyncs",
+			Handler:    _ApplierService_ListSyncs_Handler,
+		},
+		{
+			MethodName: "GetSync",
+			Handler:    _ApplierService_GetSync_Handler,
+		},
+		{
+			MethodName: "CancelSync",
+			Handler:    _ApplierService_CancelSync_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -626,6 +874,16 @@ var ApplierService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WatchReplicationEvents",
 			Handler:       _ApplierService_WatchReplicationEvents_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "RepairReplication",
+			Handler:       _ApplierService_RepairReplication_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "WatchSync",
+			Handler:       _ApplierService_WatchSync_Handler,
 			ServerStreams: true,
 		},
 	},

@@ -2497,7 +2497,7 @@ var File_syncline_inventory_v1_inventory_proto protoreflect.FileDescriptor
 
 const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	"\n" +
-	"%syncline/inventory/v1/inventory.proto\x12\x15syncline.inventory.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\"D\n" +
+	"%syncline/inventory/v1/inventory.proto\x12\x15syncline.inventory.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\x1a syncline/inventory/v1/rows.proto\"D\n" +
 	"\x0eTableSelection\x12\x18\n" +
 	"\ainclude\x18\x01 \x03(\tR\ainclude\x12\x18\n" +
 	"\aexclude\x18\x02 \x03(\tR\aexclude\"\xa8\x02\n" +
@@ -2724,7 +2724,7 @@ const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	"\rChecksumOrder\x12\x1e\n" +
 	"\x1aCHECKSUM_ORDER_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12CHECKSUM_ORDER_KEY\x10\x01\x12\x19\n" +
-	"\x15CHECKSUM_ORDER_DIGEST\x10\x022\xdc\x05\n" +
+	"\x15CHECKSUM_ORDER_DIGEST\x10\x022\xbb\x06\n" +
 	"\x10InventoryService\x12g\n" +
 	"\fGetInventory\x12*.syncline.inventory.v1.GetInventoryRequest\x1a+.syncline.inventory.v1.GetInventoryResponse\x12i\n" +
 	"\fOpenSnapshot\x12*.syncline.inventory.v1.OpenSnapshotRequest\x1a+.syncline.inventory.v1.OpenSnapshotResponse0\x01\x12j\n" +
@@ -2732,7 +2732,8 @@ const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	"\rCloseSnapshot\x12+.syncline.inventory.v1.CloseSnapshotRequest\x1a,.syncline.inventory.v1.CloseSnapshotResponse\x12j\n" +
 	"\rListSnapshots\x12+.syncline.inventory.v1.ListSnapshotsRequest\x1a,.syncline.inventory.v1.ListSnapshotsResponse\x12Q\n" +
 	"\x04Dump\x12\".syncline.inventory.v1.DumpRequest\x1a#.syncline.inventory.v1.DumpResponse0\x01\x12]\n" +
-	"\bChecksum\x12&.syncline.inventory.v1.ChecksumRequest\x1a'.syncline.inventory.v1.ChecksumResponse0\x01BHZFgithub.com/seed0419d559/syncline/gen/syncline/inventory/v1;inventoryv1b\x06proto3"
+	"\bChecksum\x12&.syncline.inventory.v1.ChecksumRequest\x1a'.syncline.inventory.v1.ChecksumResponse0\x01\x12]\n" +
+	"\bReadRows\x12&.syncline.inventory.v1.ReadRowsRequest\x1a'.syncline.inventory.v1.ReadRowsResponse0\x01BHZFgithub.com/seed0419d559/syncline/gen/syncline/inventory/v1;inventoryv1b\x06proto3"
 
 var (
 	file_syncline_inventory_v1_inventory_proto_rawDescOnce sync.Once
@@ -2787,6 +2788,8 @@ var file_syncline_inventory_v1_inventory_proto_goTypes = []any{
 	(*v1.Position)(nil),           // 35: syncline.change.v1.Position
 	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
 	(*timestamppb.Timestamp)(nil), // 37: google.protobuf.Timestamp
+	(*ReadRowsRequest)(nil),       // 38: syncline.inventory.v1.ReadRowsRequest
+	(*ReadRowsResponse)(nil),      // 39: syncline.inventory.v1.ReadRowsResponse
 }
 var file_syncline_inventory_v1_inventory_proto_depIdxs = []int32{
 	2,  // 0: syncline.inventory.v1.GetInventoryRequest.tables:type_name -> syncline.inventory.v1.TableSelection
@@ -2829,15 +2832,17 @@ var file_syncline_inventory_v1_inventory_proto_depIdxs = []int32{
 	21, // 37: syncline.inventory.v1.InventoryService.ListSnapshots:input_type -> syncline.inventory.v1.ListSnapshotsRequest
 	23, // 38: syncline.inventory.v1.InventoryService.Dump:input_type -> syncline.inventory.v1.DumpRequest
 	27, // 39: syncline.inventory.v1.InventoryService.Checksum:input_type -> syncline.inventory.v1.ChecksumRequest
-	4,  // 40: syncline.inventory.v1.InventoryService.GetInventory:output_type -> syncline.inventory.v1.GetInventoryResponse
-	13, // 41: syncline.inventory.v1.InventoryService.OpenSnapshot:output_type -> syncline.inventory.v1.OpenSnapshotResponse
-	18, // 42: syncline.inventory.v1.InventoryService.RenewSnapshot:output_type -> syncline.inventory.v1.RenewSnapshotResponse
-	20, // 43: syncline.inventory.v1.InventoryService.CloseSnapshot:output_type -> syncline.inventory.v1.CloseSnapshotResponse
-	22, // 44: syncline.inventory.v1.InventoryService.ListSnapshots:output_type -> syncline.inventory.v1.ListSnapshotsResponse
-	24, // 45: syncline.inventory.v1.InventoryService.Dump:output_type -> syncline.inventory.v1.DumpResponse
-	28, // 46: syncline.inventory.v1.InventoryService.Checksum:output_type -> syncline.inventory.v1.ChecksumResponse
-	40, // [40:47] is the sub-list for method output_type
-	33, // [33:40] is the sub-list for method input_type
+	38, // 40: syncline.inventory.v1.InventoryService.ReadRows:input_type -> syncline.inventory.v1.ReadRowsRequest
+	4,  // 41: syncline.inventory.v1.InventoryService.GetInventory:output_type -> syncline.inventory.v1.GetInventoryResponse
+	13, // 42: syncline.inventory.v1.InventoryService.OpenSnapshot:output_type -> syncline.inventory.v1.OpenSnapshotResponse
+	18, // 43: syncline.inventory.v1.InventoryService.RenewSnapshot:output_type -> syncline.inventory.v1.RenewSnapshotResponse
+	20, // 44: syncline.inventory.v1.InventoryService.CloseSnapshot:output_type -> syncline.inventory.v1.CloseSnapshotResponse
+	22, // 45: syncline.inventory.v1.InventoryService.ListSnapshots:output_type -> syncline.inventory.v1.ListSnapshotsResponse
+	24, // 46: syncline.inventory.v1.InventoryService.Dump:output_type -> syncline.inventory.v1.DumpResponse
+	28, // 47: syncline.inventory.v1.InventoryService.Checksum:output_type -> syncline.inventory.v1.ChecksumResponse
+	39, // 48: syncline.inventory.v1.InventoryService.ReadRows:output_type -> syncline.inventory.v1.ReadRowsResponse
+	41, // [41:49] is the sub-list for method output_type
+	33, // [33:41] is the sub-list for method input_type
 	33, // [33:33] is the sub-list for extension type_name
 	33, // [33:33] is the sub-list for extension extendee
 	0,  // [0:33] is the sub-list for field type_name
@@ -2848,6 +2853,7 @@ func file_syncline_inventory_v1_inventory_proto_init() {
 	if File_syncline_inventory_v1_inventory_proto != nil {
 		return
 	}
+	file_syncline_inventory_v1_rows_proto_init()
 	file_syncline_inventory_v1_inventory_proto_msgTypes[6].OneofWrappers = []any{}
 	file_syncline_inventory_v1_inventory_proto_msgTypes[11].OneofWrappers = []any{
 		(*OpenSnapshotResponse_Waiting)(nil),

@@ -28,6 +28,7 @@ const (
 	InventoryService_ListSnapshots_FullMethodName = "/syncline.inventory.v1.InventoryService/ListSnapshots"
 	InventoryService_Dump_FullMethodName          = "/syncline.inventory.v1.InventoryService/Dump"
 	InventoryService_Checksum_FullMethodName      = "/syncline.inventory.v1.InventoryService/Checksum"
+	InventoryService_ReadRows_FullMethodName      = "/syncline.inventory.v1.InventoryService/ReadRows"
 )
 
 // InventoryServiceClient is the client API for InventoryService service.
@@ -53,6 +54,9 @@ type InventoryServiceClient interface {
 	// Checksum streams row counts and hashes of ranges of one table, or of each of its rows, as of a snapshot. Equal rows have
 	// equal hashes on every server. FAILED_PRECONDITION with reason TABLE_REWRITTEN as for Dump.
 	Checksum(ctx context.Context, in *ChecksumRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ChecksumResponse], error)
+	// ReadRows streams the rows of one table that have the given keys or hashes, as of a snapshot. FAILED_PRECONDITION with reason
+	// TABLE_REWRITTEN as for Dump.
+	ReadRows(ctx context.Context, in *ReadRowsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadRowsResponse], error)
 }
 
 type inventoryServiceClient struct {
@@ -160,6 +164,25 @@ func (c *inventoryServiceClient) Checksum(ctx context.Context, in *ChecksumReque
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type InventoryService_ChecksumClient = grpc.ServerStreamingClient[ChecksumResponse]
 
+func (c *inventoryServiceClient) ReadRows(ctx context.Context, in *ReadRowsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadRowsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &InventoryService_ServiceDesc.Streams[3], InventoryService_ReadRows_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ReadRowsRequest, ReadRowsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type InventoryService_ReadRowsClient = grpc.ServerStreamingClient[ReadRowsResponse]
+
 // InventoryServiceServer is the server API for InventoryService service.
 // All implementations must embed UnimplementedInventoryServiceServer
 // for forward compatibility.
@@ -183,6 +206,9 @@ type InventoryServiceServer interface {
 	// Checksum streams row counts and hashes of ranges of one table, or of each of its rows, as of a snapshot. Equal rows have
 	// equal hashes on every server. FAILED_PRECONDITION with reason TABLE_REWRITTEN as for Dump.
 	Checksum(*ChecksumRequest, grpc.ServerStreamingServer[ChecksumResponse]) error
+	// ReadRows streams the rows of one table that have the given keys or hashes, as of a snapshot. FAILED_PRECONDITION with reason
+	// TABLE_REWRITTEN as for Dump.
+	ReadRows(*ReadRowsRequest, grpc.ServerStreamingServer[ReadRowsResponse]) error
 	mustEmbedUnimplementedInventoryServiceServer()
 }
 
@@ -213,6 +239,9 @@ func (UnimplementedInventoryServiceServer) Dump(*DumpRequest, grpc.ServerStreami
 }
 func (UnimplementedInventoryServiceServer) Checksum(*ChecksumRequest, grpc.ServerStreamingServer[ChecksumResponse]) error {
 	return status.Error(codes.Unimplemented, "method Checksum not implemented")
+}
+func (UnimplementedInventoryServiceServer) ReadRows(*ReadRowsRequest, grpc.ServerStreamingServer[ReadRowsResponse]) error {
+	return status.Error(codes.Unimplemented, "method ReadRows not implemented")
 }
 func (UnimplementedInventoryServiceServer) mustEmbedUnimplementedInventoryServiceServer() {}
 func (UnimplementedInventoryServiceServer) testEmbeddedByValue()                          {}
@@ -340,6 +369,17 @@ func _InventoryService_Checksum_Handler(srv interface{}, stream grpc.ServerStrea
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type InventoryService_ChecksumServer = grpc.ServerStreamingServer[ChecksumResponse]
 
+func _InventoryService_ReadRows_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ReadRowsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(InventoryServiceServer).ReadRows(m, &grpc.GenericServerStream[ReadRowsRequest, ReadRowsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type InventoryService_ReadRowsServer = grpc.ServerStreamingServer[ReadRowsResponse]
+
 // InventoryService_ServiceDesc is the grpc.ServiceDesc for InventoryService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -378,6 +418,11 @@ var InventoryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Checksum",
 			Handler:       _InventoryService_Checksum_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ReadRows",
+			Handler:       _InventoryService_ReadRows_Handler,
 			ServerStreams: true,
 		},
 	},
