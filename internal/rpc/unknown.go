@@ -11,7 +11,7 @@ import (
 )
 
 // refuseUnknown returns an error for the first field or enum value, at any depth, that this server does not know: an option
-// that is ignored would look as if it were in force.
+// that is ignored would look as if it were in force. It also refuses texts with a zero byte, which PostgreSQL cannot hold anywhere.
 func refuseUnknown(request any) error {
 	message, ok := request.(proto.Message)
 	if !ok {
@@ -50,7 +50,10 @@ func unknownInField(fd protoreflect.FieldDescriptor, v protoreflect.Value, path 
 	case fd.IsMap():
 		var found error
 		v.Map().Range(func(key protoreflect.MapKey, value protoreflect.Value) bool {
-			found = unknownInValue(fd.MapValue(), value, fmt.Sprintf("%s[%s]", path, key.String()))
+			at := fmt.Sprintf("%s[%s]", path, key.String())
+			if found = unknownInValue(fd.MapKey(), key.Value(), path); found == nil {
+				found = unknownInValue(fd.MapValue(), value, at)
+			}
 			return found == nil
 		})
 		return found
@@ -63,6 +66,8 @@ func unknownInValue(fd protoreflect.FieldDescriptor, v protoreflect.Value, path 
 	switch {
 	case fd.Message() != nil:
 		return unknownIn(v.Message(), path)
+	case fd.Kind() == protoreflect.StringKind && strings.Contains(v.String(), "\x00"):
+		return Invalid(path, "it holds a zero byte, which no text in PostgreSQL can")
 	case fd.Enum() != nil && fd.Enum().Values().ByNumber(v.Enum()) == nil:
 		return unknownError(ReasonUnknownValue, path, fmt.Sprintf("%d is not a value of %s known to this server", v.Enum(), fd.Enum().FullName()))
 	}
