@@ -5,9 +5,11 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	"github.com/seed0419d559/syncline/internal/certfile"
@@ -77,6 +79,19 @@ func storeSecrets(ctx context.Context, q querier, replication string, spec *appl
 	_, err = q.Exec(ctx, `INSERT INTO syncline.replication_secrets (replication, secrets) VALUES ($1, $2)
 		ON CONFLICT (replication) DO UPDATE SET secrets = excluded.secrets`, replication, string(hidden))
 	return err
+}
+
+// keepsToken refuses to send a stored token to where whoever stored it did not mean it for: who decides where it goes has to know it.
+func keepsToken(before *applierv1.ReplicationSpec, changed []string, mask *fieldmaskpb.FieldMask) error {
+	if before.GetToken() == "" || slices.Contains(mask.GetPaths(), "token") {
+		return nil
+	}
+	for _, field := range []string{"source", "inventory", "proxy", "tls"} {
+		if slices.Contains(changed, field) {
+			return rpc.Invalid("spec.token", "the replication has a token, and with another %s it would go elsewhere: give the token too", field)
+		}
+	}
+	return nil
 }
 
 // validateConnection refuses what no connection can be made with. Its errors do not show secrets.

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	"github.com/seed0419d559/syncline/internal/access"
@@ -109,5 +110,25 @@ func TestRefusedBySource(t *testing.T) {
 	}
 	if refused(nil) != nil {
 		t.Error("no error is one")
+	}
+}
+
+// TestTokenStaysWhereItWasMeantFor: an operator who may change where a source is must not get hold of its token by that.
+func TestTokenStaysWhereItWasMeantFor(t *testing.T) {
+	with, without := &applierv1.ReplicationSpec{Token: "secret"}, &applierv1.ReplicationSpec{}
+	mask := func(paths ...string) *fieldmaskpb.FieldMask { return &fieldmaskpb.FieldMask{Paths: paths} }
+	for _, field := range []string{"source", "inventory", "proxy", "tls"} {
+		if err := keepsToken(with, []string{field}, mask(field)); rpc.Reason(err) != rpc.ReasonInvalid {
+			t.Errorf("%s is changed alone: %v", field, err)
+		}
+		if err := keepsToken(with, []string{field, "token"}, mask(field, "token")); err != nil {
+			t.Errorf("%s is changed with a token: %v", field, err)
+		}
+		if err := keepsToken(without, []string{field}, mask(field)); err != nil {
+			t.Errorf("%s is changed without any token: %v", field, err)
+		}
+	}
+	if err := keepsToken(with, []string{"copy_workers"}, mask("copy_workers")); err != nil {
+		t.Error(err)
 	}
 }

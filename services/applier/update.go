@@ -96,6 +96,9 @@ func (s *Service) planUpdate(ctx context.Context, fresh *stored, in *applierv1.U
 			return nil, rpc.Invalid("spec."+field, "is decided when a replication is created; delete this one and create it again, with --replace for the rows that are there")
 		}
 	}
+	if err := keepsToken(fresh.spec, u.changed, in.GetUpdateMask()); err != nil {
+		return nil, err
+	}
 	p := &problems{}
 	s.config.checkSpec(p, u.spec)
 	if err := p.result(); err != nil {
