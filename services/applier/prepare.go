@@ -33,6 +33,7 @@ type plan struct {
 	all            bool          // nothing that is copied counts any more, nor does the position
 	gone           []schema.Name // tables that were to be copied and that the source has no longer
 	set            usedSet
+	leftOut        []schema.Name  // those that are selected and that the source does not capture
 	left           []*storedTable // those that are in the set no longer
 }
 
@@ -203,6 +204,7 @@ func (p *plan) leaveOut(captured map[string]bool, o planOptions) (warnings []str
 		if why == "" {
 			why = "the logger does not capture it"
 		}
+		p.leftOut = append(p.leftOut, name)
 		warnings = append(warnings, fmt.Sprintf("table %s is not replicated: %s", name, why))
 		return true
 	})
@@ -371,6 +373,9 @@ func (p *plan) carryOut(ctx context.Context, conn *pgx.Conn, replication string)
 			return err
 		}
 		if err := setSetVersion(ctx, tx, replication, p.set.version); err != nil {
+			return err
+		}
+		if err := setLeftOut(ctx, tx, replication, p.leftOut); err != nil {
 			return err
 		}
 		return setPhase(ctx, tx, replication, phaseSyncing)

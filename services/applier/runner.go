@@ -83,9 +83,26 @@ func (r *runner) start(ctx context.Context) {
 	done := r.done
 	r.status.setState(applierv1.State_STATE_INITIALIZING)
 	go func() {
-		defer close(done)
-		r.run(ctx)
+		for again := true; again; {
+			r.run(ctx)
+			again = r.ended(ctx, done)
+		}
 	}()
+}
+
+// ended closes done, unless somebody has started the replication since its last attempt began: he was told that it runs.
+func (r *runner) ended(ctx context.Context, done chan struct{}) (again bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	select {
+	case <-r.wake:
+		if ctx.Err() == nil {
+			return true
+		}
+	default:
+	}
+	close(done)
+	return false
 }
 
 // stop ends the run between two target transactions and waits for it.
@@ -118,6 +135,10 @@ func (r *runner) active() bool {
 // run tries until it is stopped or something fails that does not pass by itself.
 func (r *runner) run(ctx context.Context) {
 	for attempt := 0; ; attempt++ {
+		select {
+		case <-r.wake: // this is the attempt
+		default:
+		}
 		began := time.Now()
 		before := r.status.appliedSoFar()
 		err := r.once(ctx)
@@ -149,13 +170,13 @@ func (r *runner) run(ctx context.Context) {
 		}
 		if !f.passes {
 			r.log.Error("replication stopped", "reason", f.code, "error", text)
+			if _, err := r.refresh(ctx); err != nil { // so that the position shown is the one that it goes on after
+				r.log.Warn("the stored position cannot be shown", "error", err)
+			}
 			r.status.update(func(s *status) {
 				s.state, s.reasonCode, s.reason, s.nextRetry = applierv1.State_STATE_FAILED, f.code, text, time.Time{}
 				s.happened(f, text)
 			})
-			if _, err := r.refresh(ctx); err != nil { // so that the position shown is the one that it goes on after
-				r.log.Warn("the stored position cannot be shown", "error", err)
-			}
 			return
 		}
 		pause := backoff(o, attempt)
@@ -490,6 +511,8 @@ func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *s
 	})
 	var reporting sync.WaitGroup
 	reporting.Go(func() { r.report(ctx, src) })
+	left := r.stillLeftOut(tables)
+	reporting.Go(func() { r.watchLeftOut(ctx, src, left, cancel) })
 	reporting.Go(func() { r.endResyncRow(ctx) })
 	defer reporting.Wait()
 	defer cancel(nil)

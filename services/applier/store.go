@@ -59,6 +59,7 @@ type stored struct {
 	hasPosition    bool
 	// setVersion is the version of the set that the target holds; 0 without a set, and before the plan of the first copy is carried out.
 	setVersion int64
+	leftOut    []schema.Name // tables that were selected and not captured by the source when the copies were planned
 }
 
 // pending is what is to be done before anything is applied again, as stored.
@@ -104,7 +105,7 @@ type querier interface {
 
 const replicationQuery = `SELECT r.name, r.spec, r.wanted, r.phase, r.source_server_id, r.created_at, r.sync_started_at, r.sync_ended_at,
 	r.revision, r.pending, r.auto_resyncs, r.standing_warnings, r.transactions + coalesce(p.transactions, 0), r.changes + coalesce(p.changes, 0),
-	r.copied_rows, r.copied_bytes, coalesce(p.log_id || '@' || p.lsn::text, ''), r.set_version,
+	r.copied_rows, r.copied_bytes, coalesce(p.log_id || '@' || p.lsn::text, ''), r.set_version, r.left_out,
 	(SELECT secrets FROM syncline.replication_secrets WHERE replication = r.name)
 	FROM syncline.replications r LEFT JOIN syncline.positions p ON p.replication = r.name`
 
@@ -113,7 +114,7 @@ func scanReplication(row pgx.CollectableRow) (*stored, error) {
 	var spec, hidden []byte
 	var position string
 	if err := row.Scan(&s.name, &spec, &s.wanted, &s.phase, &s.sourceServerID, &s.createdAt, &s.syncStarted, &s.syncEnded,
-		&s.revision, &s.pending, &s.autoResyncs, &s.standing, &s.applied.transactions, &s.applied.changes, &s.copied.rows, &s.copied.bytes, &position, &s.setVersion, &hidden); err != nil {
+		&s.revision, &s.pending, &s.autoResyncs, &s.standing, &s.applied.transactions, &s.applied.changes, &s.copied.rows, &s.copied.bytes, &position, &s.setVersion, &s.leftOut, &hidden); err != nil {
 		return nil, err
 	}
 	if s.hasPosition = position != ""; s.hasPosition {

@@ -14,6 +14,7 @@ import (
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
 	"github.com/seed0419d559/syncline/internal/pgtest"
 	"github.com/seed0419d559/syncline/internal/rpc"
+	"github.com/seed0419d559/syncline/services/applier"
 )
 
 // moved forces the position.
@@ -64,7 +65,7 @@ func (c *controlled) moved() {
 	pgtest.Exec(c.t, c.conn, "UPDATE b SET note = 'after it' WHERE id <= 20")
 	log := filepath.Join(c.t.TempDir(), "faults")
 	c.replica.kill9()
-	c.replica.start(faultEnv("control/forced", 1, log)...)
+	c.replica.start(faultEnv(applier.FaultForced, 1, log)...)
 	c.replica.waitHealthy(patience)
 	_ = c.start(there, true) // it dies before it answers
 	pgtest.Eventually(c.t, patience, func() error {

@@ -20,6 +20,7 @@ import (
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
 	"github.com/seed0419d559/syncline/internal/pgtest"
 	"github.com/seed0419d559/syncline/internal/rpc"
+	"github.com/seed0419d559/syncline/services/applier"
 )
 
 // controlled is a replication that users change their minds about.
@@ -385,7 +386,7 @@ func (c *controlled) killed() {
 			return err
 		}
 	}
-	dies("control/updated", tables("public.a", "public.c"))
+	dies(applier.FaultUpdated, tables("public.a", "public.c"))
 	lives()
 	c.equal("public.b", "public.wide")
 	for _, point := range []string{"copy/prepared", "copy/positioned"} {
@@ -401,9 +402,16 @@ func (c *controlled) killed() {
 		_, err := c.replica.applier().ResyncReplication(c.t.Context(), &applierv1.ResyncReplicationRequest{Name: "shop"})
 		return err
 	}
-	for _, point := range []string{"control/resync-asked", "copy/prepared", "copy/table-begun", "copy/positioned"} {
+	for _, point := range []string{applier.FaultResyncAsked, "copy/prepared", "copy/table-begun", "copy/positioned"} {
 		dies(point, again)
 		lives()
 		c.equal("public.b", "public.wide")
 	}
+}
+
+// controlFaultPoints are those of users' decisions; TestFaultTable says that there are no others.
+var controlFaultPoints = []faultPoint{
+	{name: applier.FaultUpdated, process: "applier", counts: []int{1}},
+	{name: applier.FaultResyncAsked, process: "applier", counts: []int{1}},
+	{name: applier.FaultForced, process: "applier", counts: []int{1}},
 }
