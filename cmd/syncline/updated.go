@@ -21,6 +21,7 @@ import (
 func newUpdatedCommand() *cobra.Command {
 	var f clientFlags
 	var since string
+	var only usedSetFlags
 	request := &loggerv1.ListUpdatedSinceRequest{}
 	cmd := &cobra.Command{
 		Use:   "updated --since POSITION",
@@ -35,6 +36,7 @@ With --json one object for each page.`,
   syncline updated --since 5f2c51fd1c2e4d3a9f3b3a3c4d5e6f70@16/B374D848 --table 'public.*' --json`,
 		Args: wrongUse(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			request.Set, request.Parameters = only.set, only.parameters
 			if since == "" {
 				return usageError{errors.New("--since (SYNCLINE_SINCE) is needed: a position LOGID@LSN, or earliest")}
 			}
@@ -53,6 +55,7 @@ With --json one object for each page.`,
 		},
 	}
 	f.register(cmd, primaryGRPC)
+	only.register(cmd.Flags())
 	cmd.Flags().StringVar(&since, "since", "", "position after which changes are listed: LOGID@LSN, or earliest (needed)")
 	cmd.Flags().Int32Var(&request.PageSize, "page-size", 0, "keys on a page, about; 0 for 1,000")
 	patternsFlag(cmd.Flags(), &request.IncludeTables, "table", "list only these tables: schema.table, schema.*; may be repeated")

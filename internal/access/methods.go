@@ -74,7 +74,7 @@ var methods = map[string]rule{
 	"/syncline.logger.v1.LoggerService/DeleteSet":        {least: Operator, changes: true},
 	"/syncline.logger.v1.LoggerService/GetSet":           {least: Reader, replicator: whole},
 	"/syncline.logger.v1.LoggerService/ListSets":         {least: Reader, replicator: whole},
-	"/syncline.logger.v1.LoggerService/ListUpdatedSince": {least: Operator, replicator: whole}, // it lists keys of rows
+	"/syncline.logger.v1.LoggerService/ListUpdatedSince": {least: Operator, replicator: bySet}, // it lists keys of rows
 	"/syncline.logger.v1.LoggerService/GetConfig":        {least: Reader},
 	"/syncline.logger.v1.LoggerService/UpdateConfig":     {least: Admin, changes: true},
 	"/syncline.logger.v1.LoggerService/StartCapture":     {least: Operator, changes: true},

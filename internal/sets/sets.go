@@ -84,6 +84,15 @@ func Parse(spec Spec) (*Definition, error) {
 	return d, nil
 }
 
+// Of is the set of all rows of tables.
+func Of(selection schema.Selection) *Definition {
+	d := &Definition{exclude: selection.Exclude}
+	for _, pattern := range selection.Include {
+		d.entries = append(d.entries, Entry{pattern: pattern})
+	}
+	return d
+}
+
 // Selection is the tables of the set.
 func (d *Definition) Selection() schema.Selection {
 	s := schema.Selection{Exclude: d.exclude}

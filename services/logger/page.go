@@ -6,13 +6,12 @@ import (
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/changelog"
 	"github.com/seed0419d559/syncline/internal/changelog/block"
-	"github.com/seed0419d559/syncline/internal/schema"
 )
 
 // page is a page of ListUpdatedSince while it is made.
 type page struct {
 	service   *Service
-	selection schema.Selection
+	tables    setTables
 	size      int
 	digest    string
 	from, end change.Position
@@ -21,12 +20,11 @@ type page struct {
 	// through is the end of the last whole transaction, or mark, that was read. It is never above end.
 	through change.Position
 
-	latest    *latest
-	relations map[change.RelationHash]*change.Relation // nil for one that is not selected
-	scanned   int
-	skip      uint64     // events of the first transaction that an earlier page has shown
-	open      *committed // the transaction that is being read
-	begin     block.Begin
+	latest  *latest
+	scanned int
+	skip    uint64     // events of the first transaction that an earlier page has shown
+	open    *committed // the transaction that is being read
+	begin   block.Begin
 }
 
 // read reads the log from the page's beginning until it is full, or the end of the list.
@@ -152,46 +150,27 @@ func (p *page) cut(ctx context.Context, number, events uint64) error {
 func (p *page) event(ctx context.Context, b *block.Block, rec *block.Record) error {
 	switch rec.Kind {
 	case block.KindChange:
-		r, err := p.relation(ctx, b.Relations[rec.Change.Relation])
-		if r != nil && err == nil {
-			p.latest.change(r, &rec.Change, p.open)
+		t, err := p.tables.table(ctx, b.Relations[rec.Change.Relation])
+		if err != nil || !t.in {
+			return err
 		}
-		return err
+		seen, in, err := t.judge(&rec.Change)
+		if err != nil {
+			return p.tables.undecidable(err)
+		}
+		if in {
+			p.latest.change(t.relation, &seen, p.open)
+		}
 	case block.KindTruncate:
 		for _, index := range rec.Truncate.Relations {
-			r, err := p.relation(ctx, b.Relations[index])
+			t, err := p.tables.table(ctx, b.Relations[index])
 			if err != nil {
 				return err
 			}
-			if r != nil {
-				p.latest.truncate(r, p.open)
+			if t.in {
+				p.latest.truncate(t.relation, p.open)
 			}
 		}
 	}
 	return nil
-}
-
-// relation returns a relation version, nil when its table is not selected.
-func (p *page) relation(ctx context.Context, hash change.RelationHash) (*change.Relation, error) {
-	if r, known := p.relations[hash]; known {
-		return r, nil
-	}
-	r, err := p.service.changes.Relation(hash)
-	if err != nil {
-		return nil, err //nolint:wrapcheck // it says what failed
-	}
-	name := schema.Name{Schema: r.Schema, Name: r.Name}
-	selected := p.selection.Matches(name)
-	if !p.selection.All() {
-		above, err := p.service.families.of(ctx, p.service.pool, r.OID)
-		if err != nil {
-			return nil, unreachable("find out which tables are above partition "+name.String(), err)
-		}
-		selected = p.selection.Matches(name, above...)
-	}
-	if !selected {
-		r = nil
-	}
-	p.relations[hash] = r
-	return r, nil
 }

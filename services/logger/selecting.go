@@ -7,30 +7,19 @@ import (
 	"fmt"
 	"slices"
 
-	"google.golang.org/grpc/codes"
-
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/changelog/block"
-	"github.com/seed0419d559/syncline/internal/filter"
-	"github.com/seed0419d559/syncline/internal/rpc"
 	"github.com/seed0419d559/syncline/internal/schema"
-	"github.com/seed0419d559/syncline/internal/sets"
 	"github.com/seed0419d559/syncline/services/logger/publish"
 )
-
-// ReasonSetUndecidable says that a change does not tell whether its row belongs to a set.
-const ReasonSetUndecidable = "SET_UNDECIDABLE"
 
 // selecting turns the log's blocks into those of a stream that holds only what a set selects. A row that enters the set becomes an
 // insert, one that leaves it a delete. It is one stream's own, and its blocks are numbered for it.
 type selecting struct {
-	lookup     lookup
-	set        *set
-	parameters map[string]string
-	assembler  *block.Assembler
-	builder    *block.Builder
-	tables     map[change.RelationHash]*selectedTable
-	record     block.Record
+	setTables
+	assembler *block.Assembler
+	builder   *block.Builder
+	record    block.Record
 
 	open, begun bool // inside a transaction; its Begin has been written
 	begin       block.Begin
@@ -38,28 +27,10 @@ type selecting struct {
 	waiting     bool // the builder holds records
 }
 
-// lookup is what a selecting has to find out about tables.
-type lookup struct {
-	relation func(change.RelationHash) (*change.Relation, error)
-	above    func(ctx context.Context, oid uint32) ([]schema.Name, error) // the partitioned tables above one
-}
-
-// selectedTable is what a set says of a relation version.
-type selectedTable struct {
-	in       bool
-	relation *change.Relation
-	rows     *filter.Predicate // nil when all rows are meant
-	// undecidable says why deletes and updates cannot be judged, nil when they can.
-	undecidable error
-	needed      []int // the columns that decide
-	values      []filter.Value
-}
-
 func newSelecting(find lookup, one *set, parameters map[string]string, from change.Position) *selecting {
 	return &selecting{
-		lookup: find, set: one, parameters: parameters, assembler: block.NewAssembler(from),
+		setTables: newSetTables(find, one, parameters), assembler: block.NewAssembler(from),
 		builder: block.NewBuilder(block.State{LogID: from.LogID, Through: from.LSN}),
-		tables:  make(map[change.RelationHash]*selectedTable),
 	}
 }
 
@@ -172,7 +143,7 @@ func (s *selecting) change(ctx context.Context, b *block.Block, c *block.Change)
 	}
 	out, in, err := t.judge(c)
 	if err != nil {
-		return s.undecidable(err)
+		return s.undecidable(fmt.Errorf("transaction %d at %v: %w", s.begin.XID, s.begin.CommitLSN, err))
 	}
 	if !in {
 		return nil
@@ -181,10 +152,6 @@ func (s *selecting) change(ctx context.Context, b *block.Block, c *block.Change)
 		return err
 	}
 	return s.builder.Copy(&out, hash) //nolint:wrapcheck // it says what it copied
-}
-
-func (s *selecting) undecidable(err error) error {
-	return rpc.Errorf(codes.FailedPrecondition, ReasonSetUndecidable, "%s: transaction %d at %v: %w", s.set, s.begin.XID, s.begin.CommitLSN, err).With("set", s.set.name)
 }
 
 func (s *selecting) truncate(ctx context.Context, b *block.Block, m *block.Truncate) error {
@@ -235,50 +202,4 @@ func (s *selecting) message(ctx context.Context, m *block.Message) error {
 		return err
 	}
 	return s.builder.Message(block.Message{Prefix: m.Prefix, Content: content, LSN: m.LSN}) //nolint:wrapcheck // it cannot happen
-}
-
-// entry returns what the set says of a table.
-func (s *selecting) entry(ctx context.Context, oid uint32, name schema.Name) (*sets.Entry, bool, error) {
-	above, err := s.lookup.above(ctx, oid)
-	if err != nil {
-		return nil, false, unreachable("find out whether table "+name.String()+" belongs to "+s.set.String(), err)
-	}
-	e, in := s.set.definition.Entry(name, above)
-	return e, in, nil
-}
-
-// table returns what the set says of a relation version.
-func (s *selecting) table(ctx context.Context, hash change.RelationHash) (*selectedTable, error) {
-	if t := s.tables[hash]; t != nil {
-		return t, nil
-	}
-	relation, err := s.lookup.relation(hash)
-	if err != nil {
-		return nil, err //nolint:wrapcheck // it says what failed
-	}
-	name := schema.Name{Schema: relation.Schema, Name: relation.Name}
-	t := &selectedTable{relation: relation}
-	entry, in, err := s.entry(ctx, relation.OID, name)
-	if err != nil {
-		return nil, err
-	}
-	if t.in = in; in {
-		columns := make([]filter.Column, len(relation.Columns))
-		var identity []string
-		for i, c := range relation.Columns {
-			columns[i] = filter.Column{Name: c.Name, TypeOID: c.TypeOID}
-			if c.Key {
-				identity = append(identity, c.Name)
-			}
-		}
-		if t.rows, err = entry.Predicate(columns, s.parameters); err != nil {
-			return nil, s.undecidable(fmt.Errorf("table %s: %w", name, err))
-		}
-		if t.rows != nil {
-			t.undecidable = sets.Decidable(name, relation.Identity == change.IdentityFull, identity, entry.Columns())
-			t.needed, t.values = t.rows.Columns(), make([]filter.Value, len(columns))
-		}
-	}
-	s.tables[hash] = t
-	return t, nil
 }

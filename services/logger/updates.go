@@ -7,12 +7,12 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"strings"
 
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/rpc"
 	"github.com/seed0419d559/syncline/internal/schema"
+	"github.com/seed0419d559/syncline/internal/sets"
 )
 
 // Bounds of a page of ListUpdatedSince.
@@ -73,7 +73,7 @@ func parsePageToken(text string) (*pageToken, change.LogID, error) {
 
 // ListUpdatedSince gives a page. It holds that page in memory, and a block of the log.
 func (s *Service) ListUpdatedSince(ctx context.Context, request *loggerv1.ListUpdatedSinceRequest) (*loggerv1.ListUpdatedSinceResponse, error) {
-	p, err := s.openPage(request)
+	p, err := s.openPage(ctx, request)
 	if err != nil {
 		return nil, err
 	}
@@ -92,22 +92,17 @@ func (s *Service) ListUpdatedSince(ctx context.Context, request *loggerv1.ListUp
 }
 
 // openPage checks a request.
-func (s *Service) openPage(request *loggerv1.ListUpdatedSinceRequest) (*page, error) {
-	selection, err := schema.ParseSelection(request.GetIncludeTables(), nil)
+func (s *Service) openPage(ctx context.Context, request *loggerv1.ListUpdatedSinceRequest) (*page, error) {
+	listed, err := s.listedSet(ctx, request)
 	if err != nil {
-		return nil, rpc.Invalid("include_tables", "%v", err)
+		return nil, err
 	}
-	excluded, err := schema.ParseSelection(nil, request.GetExcludeTables())
-	if err != nil {
-		return nil, rpc.Invalid("exclude_tables", "%v", err)
-	}
-	selection.Exclude = excluded.Exclude
 	if size := request.GetPageSize(); size < 0 || size > maxPageSize {
 		return nil, rpc.Invalid("page_size", "it has to be 0 for %d, or up to %d", defaultPageSize, maxPageSize)
 	}
 	p := &page{
-		service: s, selection: selection, size: int(request.GetPageSize()), digest: selectionDigest(request), latest: newLatest(),
-		relations: make(map[change.RelationHash]*change.Relation),
+		service: s, tables: newSetTables(s.lookup(), listed, request.GetParameters()), size: int(request.GetPageSize()),
+		digest: selectionDigest(request, listed), latest: newLatest(),
 	}
 	if p.size == 0 {
 		p.size = defaultPageSize
@@ -130,7 +125,7 @@ func (s *Service) openPage(request *loggerv1.ListUpdatedSinceRequest) (*page, er
 		return nil, err
 	}
 	if token.Tables != p.digest {
-		return nil, rpc.Invalid("page_token", "it is of a list of other tables: ask for all pages with the same include_tables and exclude_tables")
+		return nil, rpc.Invalid("page_token", "it is of another list: ask for all pages with the same tables, or the same set in the same version")
 	}
 	if head := s.changes.Head().Position; id == head.LogID && token.End > head.LSN {
 		return nil, refusedToken()
@@ -140,9 +135,33 @@ func (s *Service) openPage(request *loggerv1.ListUpdatedSinceRequest) (*page, er
 	return p, nil
 }
 
-// selectionDigest tells selections apart.
-func selectionDigest(request *loggerv1.ListUpdatedSinceRequest) string {
-	sum := sha256.Sum256([]byte(strings.Join(request.GetIncludeTables(), "\x00") + "\x00\x00" + strings.Join(request.GetExcludeTables(), "\x00")))
+// listedSet is what a list selects.
+func (s *Service) listedSet(ctx context.Context, request *loggerv1.ListUpdatedSinceRequest) (*set, error) {
+	if request.GetSet() != "" || len(request.GetParameters()) > 0 {
+		if len(request.GetIncludeTables())+len(request.GetExcludeTables()) > 0 {
+			return nil, rpc.Invalid("set", "a set selects the tables: include_tables and exclude_tables have to be empty")
+		}
+		return s.usedSet(ctx, request.GetSet(), request.GetParameters(), 0)
+	}
+	selection, err := schema.ParseSelection(request.GetIncludeTables(), nil)
+	if err != nil {
+		return nil, rpc.Invalid("include_tables", "%v", err)
+	}
+	excluded, err := schema.ParseSelection(nil, request.GetExcludeTables())
+	if err != nil {
+		return nil, rpc.Invalid("exclude_tables", "%v", err)
+	}
+	selection.Exclude = excluded.Exclude
+	return &set{definition: sets.Of(selection)}, nil
+}
+
+// selectionDigest tells lists apart.
+func selectionDigest(request *loggerv1.ListUpdatedSinceRequest, listed *set) string {
+	text, err := json.Marshal([]any{request.GetIncludeTables(), request.GetExcludeTables(), request.GetSet(), listed.version, request.GetParameters()})
+	if err != nil {
+		panic(err) // numbers and texts
+	}
+	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:8])
 }
 

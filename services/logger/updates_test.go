@@ -228,9 +228,9 @@ func TestUpdatedRefuses(t *testing.T) {
 		{PageToken: "e30"},
 		{PageToken: first.GetNextPageToken()[1:]},
 		{PageToken: first.GetNextPageToken(), IncludeTables: []string{"public.a"}},
-		{PageToken: (&pageToken{Log: since.GetLogId(), From: 1 << 40, End: 1, Tables: selectionDigest(nil)}).String()},
-		{PageToken: (&pageToken{Log: since.GetLogId(), From: change.LSN(since.GetLsn()), End: 1 << 60, Tables: selectionDigest(nil)}).String()},
-		{PageToken: (&pageToken{Log: since.GetLogId(), From: change.LSN(since.GetLsn()), End: change.LSN(end.GetLsn()), Tables: selectionDigest(nil), Inside: &insideToken{Block: 1 << 50}}).String()},
+		{PageToken: (&pageToken{Log: since.GetLogId(), From: 1 << 40, End: 1, Tables: selectionDigest(nil, &set{})}).String()},
+		{PageToken: (&pageToken{Log: since.GetLogId(), From: change.LSN(since.GetLsn()), End: 1 << 60, Tables: selectionDigest(nil, &set{})}).String()},
+		{PageToken: (&pageToken{Log: since.GetLogId(), From: change.LSN(since.GetLsn()), End: change.LSN(end.GetLsn()), Tables: selectionDigest(nil, &set{}), Inside: &insideToken{Block: 1 << 50}}).String()},
 	} {
 		ask(codes.InvalidArgument, rpc.ReasonInvalid, request)
 	}
@@ -240,4 +240,54 @@ func TestUpdatedRefuses(t *testing.T) {
 	// What is purged between two pages is an error, never passed over.
 	i.configure(t, &loggerv1.LoggerConfig{MaxBytes: 1}, "max_bytes")
 	ask(codes.OutOfRange, ReasonPositionTooOld, &loggerv1.ListUpdatedSinceRequest{PageToken: first.GetNextPageToken()})
+}
+
+// TestUpdatedOfASet lists what a set shows of the changes, and nothing else. The whole row is the key of a table with REPLICA IDENTITY FULL.
+func TestUpdatedOfASet(t *testing.T) {
+	url := pgtest.Shared(t).Database(t)
+	conn := pgtest.Connect(t, url)
+	pgtest.Exec(t, conn, `CREATE TABLE a (id int PRIMARY KEY, org text, v text); ALTER TABLE a REPLICA IDENTITY FULL; CREATE TABLE other (id int PRIMARY KEY);
+		INSERT INTO a VALUES (1, 'x'), (2, 'x'), (3, 'y'), (4, 'y')`)
+	i := start(t, testConfig(t, url))
+	i.waitCapturing(t)
+	made := mustMakeSet(t, i, "mine", &loggerv1.SetTable{Pattern: "public.a", Rows: `{"org": {"$param": "org"}}`})
+	since := i.barrier(t)
+	pgtest.Exec(t, conn, "UPDATE a SET v = 'z' WHERE id IN (1, 3)")
+	pgtest.Exec(t, conn, "UPDATE a SET org = 'y' WHERE id = 2")
+	pgtest.Exec(t, conn, "UPDATE a SET org = 'x' WHERE id = 4; INSERT INTO a VALUES (5, 'y'); INSERT INTO other VALUES (1)")
+	i.barrier(t)
+	request := &loggerv1.ListUpdatedSinceRequest{Position: since, Set: "mine", Parameters: map[string]string{"org": "x"}, PageSize: 1}
+	var got []string
+	var token string
+	for {
+		answer := i.updated(t, request)
+		for _, u := range answer.GetUpdates() {
+			got = append(got, strings.ToLower(strings.TrimPrefix(u.GetAction().String(), "ACTION_"))+" "+u.GetKey()[0].GetValue())
+		}
+		if request.PageToken = answer.GetNextPageToken(); request.PageToken == "" {
+			break
+		}
+		token = request.PageToken
+	}
+	if want := []string{"delete 1", "create 1", "delete 2", "create 4"}; !slices.Equal(got, want) {
+		t.Errorf("listed %q, want %q", got, want)
+	}
+	for _, wrong := range []*loggerv1.ListUpdatedSinceRequest{
+		{Position: since, Set: "mine"},
+		{Position: since, Set: "mine", Parameters: map[string]string{"org": "x"}, IncludeTables: []string{"public.other"}},
+		{Position: since, Parameters: map[string]string{"org": "x"}},
+		{PageToken: token, Set: "mine", Parameters: map[string]string{"org": "y"}},
+		{PageToken: token},
+	} {
+		if _, err := i.client.ListUpdatedSince(t.Context(), wrong); rpc.Reason(err) != rpc.ReasonInvalid {
+			t.Errorf("%v: %v", wrong, err)
+		}
+	}
+	if _, err := i.client.UpdateSet(t.Context(), &loggerv1.UpdateSetRequest{Name: "mine", Spec: made.GetSpec()}); err != nil {
+		t.Fatal(err)
+	}
+	request.PageToken = token
+	if _, err := i.client.ListUpdatedSince(t.Context(), request); rpc.Reason(err) != rpc.ReasonInvalid {
+		t.Errorf("a page of another version of the set: %v", err)
+	}
 }

@@ -98,7 +98,11 @@ type ListUpdatedSinceRequest struct {
 	// How many keys a page holds, about: it ends with the first transaction that makes it so many. 1,000 when 0, at most 10,000.
 	PageSize int32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the page before.
-	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// List what this replication set selects, instead of tables: a row that leaves the set is deleted, one that enters it is created.
+	Set string `protobuf:"bytes,6,opt,name=set,proto3" json:"set,omitempty"`
+	// Values of the set's parameters, by name.
+	Parameters    map[string]string `protobuf:"bytes,7,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -166,6 +170,20 @@ func (x *ListUpdatedSinceRequest) GetPageToken() string {
 		return x.PageToken
 	}
 	return ""
+}
+
+func (x *ListUpdatedSinceRequest) GetSet() string {
+	if x != nil {
+		return x.Set
+	}
+	return ""
+}
+
+func (x *ListUpdatedSinceRequest) GetParameters() map[string]string {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
 }
 
 // ListUpdatedSinceResponse is a page. It covers all transactions after from up to and with through, and shows each table and key once, with
@@ -433,14 +451,21 @@ var File_syncline_logger_v1_updates_proto protoreflect.FileDescriptor
 
 const file_syncline_logger_v1_updates_proto_rawDesc = "" +
 	"\n" +
-	" syncline/logger/v1/updates.proto\x12\x12syncline.logger.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\"\xdd\x01\n" +
+	" syncline/logger/v1/updates.proto\x12\x12syncline.logger.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\"\x8b\x03\n" +
 	"\x17ListUpdatedSinceRequest\x128\n" +
 	"\bposition\x18\x01 \x01(\v2\x1c.syncline.change.v1.PositionR\bposition\x12%\n" +
 	"\x0einclude_tables\x18\x02 \x03(\tR\rincludeTables\x12%\n" +
 	"\x0eexclude_tables\x18\x03 \x03(\tR\rexcludeTables\x12\x1b\n" +
 	"\tpage_size\x18\x04 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x05 \x01(\tR\tpageToken\"\xc8\x02\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\x12\x10\n" +
+	"\x03set\x18\x06 \x01(\tR\x03set\x12[\n" +
+	"\n" +
+	"parameters\x18\a \x03(\v2;.syncline.logger.v1.ListUpdatedSinceRequest.ParametersEntryR\n" +
+	"parameters\x1a=\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc8\x02\n" +
 	"\x18ListUpdatedSinceResponse\x125\n" +
 	"\aupdates\x18\x01 \x03(\v2\x1b.syncline.logger.v1.UpdatedR\aupdates\x120\n" +
 	"\x04from\x18\x02 \x01(\v2\x1c.syncline.change.v1.PositionR\x04from\x126\n" +
@@ -483,30 +508,32 @@ func file_syncline_logger_v1_updates_proto_rawDescGZIP() []byte {
 }
 
 var file_syncline_logger_v1_updates_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_syncline_logger_v1_updates_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_syncline_logger_v1_updates_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_syncline_logger_v1_updates_proto_goTypes = []any{
 	(Action)(0),                      // 0: syncline.logger.v1.Action
 	(*ListUpdatedSinceRequest)(nil),  // 1: syncline.logger.v1.ListUpdatedSinceRequest
 	(*ListUpdatedSinceResponse)(nil), // 2: syncline.logger.v1.ListUpdatedSinceResponse
 	(*Updated)(nil),                  // 3: syncline.logger.v1.Updated
 	(*KeyColumn)(nil),                // 4: syncline.logger.v1.KeyColumn
-	(*v1.Position)(nil),              // 5: syncline.change.v1.Position
-	(*timestamppb.Timestamp)(nil),    // 6: google.protobuf.Timestamp
+	nil,                              // 5: syncline.logger.v1.ListUpdatedSinceRequest.ParametersEntry
+	(*v1.Position)(nil),              // 6: syncline.change.v1.Position
+	(*timestamppb.Timestamp)(nil),    // 7: google.protobuf.Timestamp
 }
 var file_syncline_logger_v1_updates_proto_depIdxs = []int32{
-	5, // 0: syncline.logger.v1.ListUpdatedSinceRequest.position:type_name -> syncline.change.v1.Position
-	3, // 1: syncline.logger.v1.ListUpdatedSinceResponse.updates:type_name -> syncline.logger.v1.Updated
-	5, // 2: syncline.logger.v1.ListUpdatedSinceResponse.from:type_name -> syncline.change.v1.Position
-	5, // 3: syncline.logger.v1.ListUpdatedSinceResponse.through:type_name -> syncline.change.v1.Position
-	5, // 4: syncline.logger.v1.ListUpdatedSinceResponse.end:type_name -> syncline.change.v1.Position
-	0, // 5: syncline.logger.v1.Updated.action:type_name -> syncline.logger.v1.Action
-	4, // 6: syncline.logger.v1.Updated.key:type_name -> syncline.logger.v1.KeyColumn
-	6, // 7: syncline.logger.v1.Updated.commit_time:type_name -> google.protobuf.Timestamp
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	6, // 0: syncline.logger.v1.ListUpdatedSinceRequest.position:type_name -> syncline.change.v1.Position
+	5, // 1: syncline.logger.v1.ListUpdatedSinceRequest.parameters:type_name -> syncline.logger.v1.ListUpdatedSinceRequest.ParametersEntry
+	3, // 2: syncline.logger.v1.ListUpdatedSinceResponse.updates:type_name -> syncline.logger.v1.Updated
+	6, // 3: syncline.logger.v1.ListUpdatedSinceResponse.from:type_name -> syncline.change.v1.Position
+	6, // 4: syncline.logger.v1.ListUpdatedSinceResponse.through:type_name -> syncline.change.v1.Position
+	6, // 5: syncline.logger.v1.ListUpdatedSinceResponse.end:type_name -> syncline.change.v1.Position
+	0, // 6: syncline.logger.v1.Updated.action:type_name -> syncline.logger.v1.Action
+	4, // 7: syncline.logger.v1.Updated.key:type_name -> syncline.logger.v1.KeyColumn
+	7, // 8: syncline.logger.v1.Updated.commit_time:type_name -> google.protobuf.Timestamp
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_syncline_logger_v1_updates_proto_init() }
@@ -521,7 +548,7 @@ func file_syncline_logger_v1_updates_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_logger_v1_updates_proto_rawDesc), len(file_syncline_logger_v1_updates_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
