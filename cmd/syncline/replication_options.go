@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -49,7 +48,7 @@ func (f *replicationFlags) register(flags *pflag.FlagSet) {
 	flags.DurationVar(&f.sourceTimeout, "source-timeout", 0, fmt.Sprintf("how long the source may be silent before it counts as lost; 0 for the default of %s", applier.DefaultSourceTimeout))
 	flags.Int64Var(&s.GroupBytes, "group-bytes", 0, fmt.Sprintf("bytes of changes that share one transaction on the replica; 0 for the default of %d", engine.GroupBytes))
 	flags.DurationVar(&f.groups, "group-time", 0, fmt.Sprintf("how long changes may be gathered into one transaction on the replica; 0 for the default of %s", engine.GroupTime))
-	flags.StringVar(&f.autoResync, "auto-resync", "off", "what is done when the source's change log does not reach back to the replica any more: off (fail, and wait for a decision), or copy (copy all tables anew)")
+	flags.StringVar(&f.autoResync, "auto-resync", "off", "what is done when the source's change log does not reach back to the replica any more: off (fail, and wait for a decision), copy (copy all tables anew), or incremental (compare them, and ship what differs)")
 	flags.Int32Var(&s.AutoResyncLimit, "auto-resync-limit", 0, fmt.Sprintf("how many times in a row --auto-resync may act; 0 for the default of %d", applier.DefaultAutoResyncLimit))
 }
 
@@ -72,9 +71,9 @@ func (f *replicationFlags) finish() error {
 	case "copy":
 		f.spec.AutoResync = applierv1.AutoResync_AUTO_RESYNC_COPY
 	case "incremental":
-		return usageError{errors.New("--auto-resync incremental is not possible yet: use off or copy")}
+		f.spec.AutoResync = applierv1.AutoResync_AUTO_RESYNC_INCREMENTAL
 	default:
-		return usageError{fmt.Errorf("--auto-resync %q is unknown: use off or copy", f.autoResync)}
+		return usageError{fmt.Errorf("--auto-resync %q is unknown: use off, copy or incremental", f.autoResync)}
 	}
 	for _, d := range []struct {
 		from time.Duration

@@ -15,9 +15,9 @@ func newResyncCommand() *cobra.Command {
 		Use:   "resync NAME",
 		Short: "Copy all of a replication's tables anew, and go on from there",
 		Long: `Forgets the position and copies all tables anew; their rows on the replica are removed, table by table, as the copy begins. That is the
-way on when the source's change log does not reach back to the replica any more. A replication that is stopped copies when it is
-started. Single tables are copied anew by ` + "`syncline sync`" + `, which keeps the position.`,
-		Example: "  syncline replication resync shop",
+way on when the source's change log does not reach back to the replica any more. With --incremental the rows stay, and only what differs is
+shipped. A replication that is stopped copies when it is started. Single tables are copied anew by ` + "`syncline sync`" + `, which keeps the position.`,
+		Example: "  syncline replication resync shop\n  syncline replication resync shop --incremental",
 		Args:    oneName,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			request.Name = args[0]
@@ -33,7 +33,10 @@ started. Single tables are copied anew by ` + "`syncline sync`" + `, which keeps
 		},
 	}
 	f.register(cmd, replicaGRPC)
+	cmd.Flags().BoolVar(&request.Incremental, "incremental", false, "compare the tables and ship only what differs, instead of emptying and filling them")
 	cmd.Flags().StringVar(&request.Etag, "etag", "", "do it only if the replication's etag is this one")
-	withoutVariable(cmd.Flags().Lookup("etag"))
+	for _, name := range []string{"etag", "incremental"} {
+		withoutVariable(cmd.Flags().Lookup(name))
+	}
 	return cmd
 }

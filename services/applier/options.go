@@ -48,7 +48,7 @@ type options struct {
 	retryLimit          int // 0 is none
 	sourceTimeout       time.Duration
 	apply               apply.Options
-	resyncByCopy        bool
+	resync              pending // what is done at a gap
 	autoResyncLimit     int
 }
 
@@ -56,7 +56,7 @@ type options struct {
 func (c *Config) options(spec *applierv1.ReplicationSpec) options {
 	o := options{
 		copyWorkers: DefaultCopyWorkers, retryBase: c.RetryBase, retryCap: c.RetryCap, retryLimit: int(spec.GetRetryLimit()),
-		sourceTimeout: DefaultSourceTimeout, apply: c.Apply, resyncByCopy: spec.GetAutoResync() == applierv1.AutoResync_AUTO_RESYNC_COPY,
+		sourceTimeout: DefaultSourceTimeout, apply: c.Apply, resync: resyncOf(spec.GetAutoResync()),
 		autoResyncLimit: DefaultAutoResyncLimit,
 	}
 	if n := spec.GetCopyWorkers(); n > 0 {
@@ -152,4 +152,16 @@ func unprintable(text string) string {
 		}
 	}
 	return ""
+}
+
+// resyncOf is what auto_resync has done at a gap; nothing when it is off.
+func resyncOf(auto applierv1.AutoResync) pending {
+	switch auto {
+	case applierv1.AutoResync_AUTO_RESYNC_COPY:
+		return pendingResync
+	case applierv1.AutoResync_AUTO_RESYNC_INCREMENTAL:
+		return pendingMend
+	case applierv1.AutoResync_AUTO_RESYNC_OFF, applierv1.AutoResync_AUTO_RESYNC_UNSPECIFIED:
+	}
+	return pendingNothing
 }

@@ -43,6 +43,7 @@ type planOptions struct {
 	selection   schema.Selection
 	replace     bool // rows in the target's tables may be removed
 	incremental bool // rows in the target's tables are mended
+	mend        bool // so are those of the replication's own tables
 	unguarded   bool // the role may not set session_replication_role
 	known       map[schema.Name]*storedTable
 	// restored are the tables that a backup was restored into, if the replication begins with them.
@@ -288,21 +289,19 @@ func (p *plan) chooseTables(ctx context.Context, conn *pgx.Conn, o planOptions) 
 			selector: p.set.rows[name],
 		}
 		p.tables = append(p.tables, table)
-		if !exists || o.replace || before != nil {
+		if !exists || before == nil && o.replace || before != nil && !o.mend {
 			continue
 		}
 		var rows bool
 		if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+target.SQL()+")").Scan(&rows); err != nil {
 			return fmt.Errorf("look into table %s of the replica: %w", target, err)
 		}
-		if described, _ := p.target.Table(target); rows && t.IsPartition() && described.Kind == schema.KindPartitioned {
+		if described, _ := p.target.Table(target); rows && before == nil && t.IsPartition() && described.Kind == schema.KindPartitioned {
 			return failed(reasonMissingObject, "the source's partition %s is not there on the replica, whose table %s has partitions of its own: make it there too (CREATE TABLE %s PARTITION OF %s %s), then start the replication again",
 				name, target, name.SQL(), target.SQL(), t.Bound)
 		}
-		if table.incremental = rows && o.incremental; table.incremental {
-			continue
-		}
-		if rows && !slices.Contains(filled, target.String()) {
+		table.incremental = rows && (o.incremental || before != nil)
+		if rows && !table.incremental && !slices.Contains(filled, target.String()) {
 			filled = append(filled, target.String())
 		}
 	}

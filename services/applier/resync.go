@@ -18,7 +18,7 @@ import (
 func (r *runner) closeGap(ctx context.Context, f failure, text string) (resynced bool, _ failure, _ string) {
 	spec := r.snapshot()
 	o := r.config.options(spec.spec)
-	if !o.resyncByCopy {
+	if o.resync == pendingNothing {
 		return false, f, fmt.Sprintf("%s; `syncline replication resync %s` does that, and `syncline replication update %s --auto-resync copy` has it done by itself from now on", text, spec.name, spec.name)
 	}
 	if r.status.healthyFor() >= r.config.HealthyAfter {
@@ -30,13 +30,13 @@ func (r *runner) closeGap(ctx context.Context, f failure, text string) (resynced
 	}
 	e := &event{
 		kind: kindResync, replication: spec.name, code: f.code, side: f.side(), position: spec.position, hasPosition: spec.hasPosition, count: int32(spec.autoResyncs) + 1,
-		text: fmt.Sprintf("all tables are copied anew by auto_resync (%d of at most %d times in a row): %s", spec.autoResyncs+1, o.autoResyncLimit, text),
+		text: fmt.Sprintf("%s by auto_resync (%d of at most %d times in a row): %s", o.resync.words(), spec.autoResyncs+1, o.autoResyncLimit, text),
 	}
-	if err := r.store.askResync(ctx, spec.name, spec.autoResyncs+1, e); err != nil {
+	if err := r.store.askResync(ctx, spec.name, o.resync, spec.autoResyncs+1, e); err != nil {
 		return false, classify(err), rpc.Message(err)
 	}
 	fault.Point(FaultResyncAsked)
-	r.log.Warn("all tables are copied anew", "reason", f.code, "error", text, "in_a_row", spec.autoResyncs+1)
+	r.log.Warn(o.resync.words(), "reason", f.code, "error", text, "in_a_row", spec.autoResyncs+1)
 	r.status.update(func(s *status) {
 		s.happened(failure{f.code, true}, text)
 		s.recovered()
@@ -74,10 +74,18 @@ func (r *runner) endResyncRow(ctx context.Context) {
 	}
 }
 
-// askResync has the next attempt copy all tables anew. It is durable on return; until that attempt has a plan nothing is touched.
-func (s *store) askResync(ctx context.Context, name string, autoResyncs int, e *event) error {
+// words say what is done.
+func (p pending) words() string {
+	if p == pendingMend {
+		return "all tables are compared, and mended where they differ,"
+	}
+	return "all tables are copied anew"
+}
+
+// askResync has the next attempt copy all tables anew, or mend them. It is durable on return; until that attempt has a plan nothing is touched.
+func (s *store) askResync(ctx context.Context, name string, how pending, autoResyncs int, e *event) error {
 	return s.write(ctx, e, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, "UPDATE syncline.replications SET pending = 'resync', auto_resyncs = $2 WHERE name = $1", name, autoResyncs)
+		tag, err := tx.Exec(ctx, "UPDATE syncline.replications SET pending = $2, auto_resyncs = $3 WHERE name = $1", name, how, autoResyncs)
 		if err != nil {
 			return fmt.Errorf("ask for a copy of all tables of replication %s: %w", name, err)
 		}

@@ -25,10 +25,14 @@ func (s *Service) ResyncReplication(ctx context.Context, in *applierv1.ResyncRep
 		r.stop()
 		defer s.resume(r) // whatever comes of it
 	}
-	e := &event{
-		replication: fresh.name, kind: kindResync, position: fresh.position, hasPosition: fresh.hasPosition, text: "all tables are copied anew, asked for by a user",
+	how := pendingResync
+	if in.GetIncremental() {
+		how = pendingMend
 	}
-	if err := s.store.askResync(ctx, fresh.name, fresh.autoResyncs, e); err != nil {
+	e := &event{
+		replication: fresh.name, kind: kindResync, position: fresh.position, hasPosition: fresh.hasPosition, text: how.words() + " because a user asked for it",
+	}
+	if err := s.store.askResync(ctx, fresh.name, how, fresh.autoResyncs, e); err != nil {
 		return nil, err
 	}
 	fault.Point(FaultResyncAsked)

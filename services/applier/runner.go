@@ -242,7 +242,7 @@ func (r *runner) once(ctx context.Context) error {
 	}
 	src.set.version = fresh.setVersion
 	switch {
-	case r.setChanged && fresh.phase != phaseNew && fresh.pending != pendingResync: // it looks for tables to add, too
+	case r.setChanged && fresh.phase != phaseNew && !fresh.pending.all(): // it looks for tables to add, too
 		if err := r.adoptSet(ctx, session, src, fresh); err != nil {
 			return err
 		}
@@ -278,12 +278,12 @@ func (r *runner) once(ctx context.Context) error {
 // prepare checks both sides and creates what is missing, before the first copy, before one of all tables, or of some that were
 // added.
 func (r *runner) prepare(ctx context.Context, session *apply.Session, src *source, fresh *stored) error {
-	all := fresh.pending == pendingResync
+	all := fresh.pending.all()
 	if all {
 		r.ignored, r.looked = map[schema.Name]change.LSN{}, 0 // of another log, maybe
 		src.set.version, r.setChanged = 0, false              // the present one is taken over
 	}
-	p, err := r.plan(ctx, session, src, fresh.spec, planOptions{all: all})
+	p, err := r.plan(ctx, session, src, fresh.spec, planOptions{all: all, mend: fresh.pending == pendingMend})
 	if err != nil {
 		return err
 	}

@@ -69,7 +69,11 @@ const (
 	pendingNothing pending = ""
 	pendingPlan    pending = "plan"   // look for tables to add
 	pendingResync  pending = "resync" // copy all tables anew
+	pendingMend    pending = "mend"   // the same, but ship only what differs
 )
+
+// all tells whether the position and all copies count no more.
+func (p pending) all() bool { return p == pendingResync || p == pendingMend }
 
 // copied counts what was copied.
 type copied struct{ rows, bytes int64 }

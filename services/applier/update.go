@@ -123,7 +123,7 @@ func (s *Service) planUpdate(ctx context.Context, fresh *stored, in *applierv1.U
 	if err := s.notTwice(fresh.name, u.spec, u.sourceServerID); err != nil {
 		return nil, err
 	}
-	if tables || u.pending == pendingResync {
+	if tables || u.pending.all() {
 		if err := s.planTables(ctx, src, fresh, u, tables); err != nil {
 			return nil, refusal(err)
 		}
@@ -184,7 +184,7 @@ func (u *update) acceptSource(ctx context.Context, src *source, fresh *stored, a
 			u.spec.GetSource(), id, fresh.name, fresh.sourceServerID)
 	}
 	u.sourceServerID, u.accepted, u.restarts = id, true, true
-	if fresh.phase == phaseNew || u.pending == pendingResync {
+	if fresh.phase == phaseNew || u.pending.all() {
 		return nil // nothing is applied yet, or nothing of it counts
 	}
 	if !fresh.hasPosition {
@@ -196,11 +196,12 @@ func (u *update) acceptSource(ctx context.Context, src *source, fresh *stored, a
 	if err == nil || !errors.As(err, &gap) || !(failure{code: gap.Reason}).isGap() {
 		return err
 	}
-	if u.spec.GetAutoResync() != applierv1.AutoResync_AUTO_RESYNC_COPY {
+	how := resyncOf(u.spec.GetAutoResync())
+	if how == pendingNothing {
 		gap.Message += ", so the replica cannot go on there, and would have to be copied anew; --auto-resync copy (auto_resync) beside this says that it may"
 		return gap
 	}
-	u.pending = pendingResync
+	u.pending = how
 	return nil
 }
 
@@ -225,7 +226,7 @@ func (s *Service) planTables(ctx context.Context, src *source, fresh *stored, u 
 		}
 		tables = slices.DeleteFunc(tables, func(t *storedTable) bool { return slices.Contains(u.removed, t.name) })
 	}
-	o := planOptions{replication: fresh.name, selection: selection, replace: u.spec.GetReplace(), known: byName(tables), all: u.pending == pendingResync}
+	o := planOptions{replication: fresh.name, selection: selection, replace: u.spec.GetReplace(), known: byName(tables), all: u.pending.all()}
 	if o.unguarded, err = unguarded(ctx, conn.Conn()); err != nil {
 		return err
 	}

@@ -67,7 +67,7 @@ func (u *update) proto() *applierv1.ReplicationPlan {
 	if u.plan != nil {
 		out = u.plan.proto()
 	}
-	out.ChangedFields, out.Restarts, out.Resyncs = u.changed, u.restarts, u.pending == pendingResync
+	out.ChangedFields, out.Restarts, out.Resyncs = u.changed, u.restarts, u.pending.all()
 	for _, name := range u.removed {
 		out.Tables = append(out.Tables, &applierv1.PlannedTable{Schema: name.Schema, Name: name.Name, Action: applierv1.TableAction_TABLE_ACTION_REMOVE})
 	}

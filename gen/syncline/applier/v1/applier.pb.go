@@ -38,6 +38,8 @@ const (
 	AutoResync_AUTO_RESYNC_OFF AutoResync = 1
 	// All tables are copied anew; their rows on the replica are removed table by table as the copy begins.
 	AutoResync_AUTO_RESYNC_COPY AutoResync = 2
+	// All tables are compared with the source's, and only what differs is shipped. Their rows stay meanwhile, those that are equal untouched.
+	AutoResync_AUTO_RESYNC_INCREMENTAL AutoResync = 3
 )
 
 // Enum value maps for AutoResync.
@@ -46,11 +48,13 @@ var (
 		0: "AUTO_RESYNC_UNSPECIFIED",
 		1: "AUTO_RESYNC_OFF",
 		2: "AUTO_RESYNC_COPY",
+		3: "AUTO_RESYNC_INCREMENTAL",
 	}
 	AutoResync_value = map[string]int32{
 		"AUTO_RESYNC_UNSPECIFIED": 0,
 		"AUTO_RESYNC_OFF":         1,
 		"AUTO_RESYNC_COPY":        2,
+		"AUTO_RESYNC_INCREMENTAL": 3,
 	}
 )
 
@@ -3411,7 +3415,9 @@ type ResyncReplicationRequest struct {
 	// Name of the replication.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Do it only if the replication's etag is this one; in any case when empty.
-	Etag          string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Compare the tables with the source's and ship only what differs, instead of emptying and filling them.
+	Incremental   bool `protobuf:"varint,3,opt,name=incremental,proto3" json:"incremental,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3458,6 +3464,13 @@ func (x *ResyncReplicationRequest) GetEtag() string {
 		return x.Etag
 	}
 	return ""
+}
+
+func (x *ResyncReplicationRequest) GetIncremental() bool {
+	if x != nil {
+		return x.Incremental
+	}
+	return false
 }
 
 // ResyncReplicationResponse is the replication.
@@ -4148,10 +4161,11 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\rvalidate_only\x18\x06 \x01(\bR\fvalidateOnly\"\x99\x01\n" +
 	"\x19UpdateReplicationResponse\x12B\n" +
 	"\vreplication\x18\x01 \x01(\v2 .syncline.applier.v1.ReplicationR\vreplication\x128\n" +
-	"\x04plan\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationPlanR\x04plan\"B\n" +
+	"\x04plan\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationPlanR\x04plan\"d\n" +
 	"\x18ResyncReplicationRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
-	"\x04etag\x18\x02 \x01(\tR\x04etag\"_\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12 \n" +
+	"\vincremental\x18\x03 \x01(\bR\vincremental\"_\n" +
 	"\x19ResyncReplicationResponse\x12B\n" +
 	"\vreplication\x18\x01 \x01(\v2 .syncline.applier.v1.ReplicationR\vreplication\"\xa7\x03\n" +
 	"\x05Event\x12\x0e\n" +
@@ -4183,12 +4197,13 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\bafter_id\x18\x02 \x01(\x03R\aafterId\x120\n" +
 	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"R\n" +
 	"\x1eWatchReplicationEventsResponse\x120\n" +
-	"\x05event\x18\x01 \x01(\v2\x1a.syncline.applier.v1.EventR\x05event*T\n" +
+	"\x05event\x18\x01 \x01(\v2\x1a.syncline.applier.v1.EventR\x05event*q\n" +
 	"\n" +
 	"AutoResync\x12\x1b\n" +
 	"\x17AUTO_RESYNC_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fAUTO_RESYNC_OFF\x10\x01\x12\x14\n" +
-	"\x10AUTO_RESYNC_COPY\x10\x02*M\n" +
+	"\x10AUTO_RESYNC_COPY\x10\x02\x12\x1b\n" +
+	"\x17AUTO_RESYNC_INCREMENTAL\x10\x03*M\n" +
 	"\aInitial\x12\x17\n" +
 	"\x13INITIAL_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fINITIAL_COPY\x10\x01\x12\x17\n" +
