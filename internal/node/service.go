@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -38,6 +40,9 @@ type Description struct {
 type Service struct {
 	serverv1.UnimplementedServerServiceServer
 	description Description
+	served      interface {
+		GetServiceInfo() map[string]grpc.ServiceInfo
+	}
 }
 
 // NewService makes the service.
@@ -46,6 +51,27 @@ func NewService(d Description) *Service { return &Service{description: d} }
 // Register adds the service to a gRPC server.
 func (s *Service) Register(registrar grpc.ServiceRegistrar) {
 	serverv1.RegisterServerServiceServer(registrar, s)
+	s.served, _ = registrar.(interface {
+		GetServiceInfo() map[string]grpc.ServiceInfo
+	})
+}
+
+// capabilities are the methods of Syncline's own services that the process serves.
+func (s *Service) capabilities() []string {
+	if s.served == nil {
+		return nil
+	}
+	var list []string
+	for service, info := range s.served.GetServiceInfo() {
+		if !strings.HasPrefix(service, "syncline.") {
+			continue
+		}
+		for _, method := range info.Methods {
+			list = append(list, service+"/"+method.Name)
+		}
+	}
+	slices.Sort(list)
+	return list
 }
 
 // GetServer implements serverv1.ServerServiceServer.
@@ -61,6 +87,7 @@ func (s *Service) GetServer(ctx context.Context, _ *serverv1.GetServerRequest) (
 		LoggerAddress:    d.Logger,
 		InventoryAddress: d.Inventory,
 		StartTime:        timestamppb.New(d.Start),
+		Capabilities:     s.capabilities(),
 	}
 	here := s.reachedAt(ctx)
 	for _, role := range d.Roles {

@@ -188,6 +188,14 @@ func TestREST(t *testing.T) {
 		if server["serverId"] == "" || len(server["roles"].([]any)) == 0 {
 			t.Errorf("got %v", server)
 		}
+		for _, paths := range w.document.Paths {
+			for _, op := range paths { // what the document has, the process can do
+				service, method, _ := strings.Cut(op.OperationID, "_")
+				if !slices.ContainsFunc(server["capabilities"].([]any), func(one any) bool { return strings.HasSuffix(one.(string), "."+service+"/"+method) }) {
+					t.Errorf("%s is no capability of the server: %v", op.OperationID, server["capabilities"])
+				}
+			}
+		}
 		w.refuses(call{id: "ServerService_GetServer"})
 	}
 	for _, w := range []*web{primary, replica} {

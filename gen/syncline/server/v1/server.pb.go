@@ -127,7 +127,10 @@ type Server struct {
 	// Address (HOST:PORT) at which this node's inventory service is reached; empty if it has none.
 	InventoryAddress string `protobuf:"bytes,8,opt,name=inventory_address,json=inventoryAddress,proto3" json:"inventory_address,omitempty"`
 	// When the process started.
-	StartTime     *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// What this process can do: the methods that it serves, as PACKAGE.SERVICE/METHOD, sorted. One that is not here is not known to a server of
+	// this version, or is served by another process of the node.
+	Capabilities  []string `protobuf:"bytes,10,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -225,6 +228,13 @@ func (x *Server) GetStartTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Server) GetCapabilities() []string {
+	if x != nil {
+		return x.Capabilities
+	}
+	return nil
+}
+
 var File_syncline_server_v1_server_proto protoreflect.FileDescriptor
 
 const file_syncline_server_v1_server_proto_rawDesc = "" +
@@ -232,7 +242,7 @@ const file_syncline_server_v1_server_proto_rawDesc = "" +
 	"\x1fsyncline/server/v1/server.proto\x12\x12syncline.server.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
 	"\x10GetServerRequest\"G\n" +
 	"\x11GetServerResponse\x122\n" +
-	"\x06server\x18\x01 \x01(\v2\x1a.syncline.server.v1.ServerR\x06server\"\xd8\x02\n" +
+	"\x06server\x18\x01 \x01(\v2\x1a.syncline.server.v1.ServerR\x06server\"\xfc\x02\n" +
 	"\x06Server\x12\x1b\n" +
 	"\tserver_id\x18\x01 \x01(\tR\bserverId\x12\x14\n" +
 	"\x05roles\x18\x02 \x03(\tR\x05roles\x12\x18\n" +
@@ -243,7 +253,9 @@ const file_syncline_server_v1_server_proto_rawDesc = "" +
 	"\x0elogger_address\x18\a \x01(\tR\rloggerAddress\x12+\n" +
 	"\x11inventory_address\x18\b \x01(\tR\x10inventoryAddress\x129\n" +
 	"\n" +
-	"start_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime2i\n" +
+	"start_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12\"\n" +
+	"\fcapabilities\x18\n" +
+	" \x03(\tR\fcapabilities2i\n" +
 	"\rServerService\x12X\n" +
 	"\tGetServer\x12$.syncline.server.v1.GetServerRequest\x1a%.syncline.server.v1.GetServerResponseBBZ@github.com/seed0419d559/syncline/gen/syncline/server/v1;serverv1b\x06proto3"
 
