@@ -107,6 +107,7 @@ func TestRemoteChangesLeftOutOfAChain(t *testing.T) {
 	middle.mustCreate("from_first", primary.grpc)
 	middle.waitApplied("from_first", time.Minute)
 	middle.waitCapturing(time.Minute)
+	middle.waitTable("brought") // a copy would have the rows that are brought before it
 	end.mustCreate("from_middle", middle.grpc)
 	end.waitApplied("from_middle", time.Minute)
 

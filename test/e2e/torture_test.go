@@ -27,7 +27,7 @@ const (
 	tortureDurationVariable = "SYNCLINE_TORTURE_DURATION"
 )
 
-const defaultTorture = 40 * time.Second
+const defaultTorture = 25 * time.Second
 
 // link is a connection through a proxy.
 type link int

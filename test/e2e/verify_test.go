@@ -151,7 +151,7 @@ func TestVerifyUnderLoad(t *testing.T) {
 	bank.Start(t, primaryURL, 4, seed)
 
 	began, postponed := time.Now(), 0
-	for round := 0; round < 30 && time.Since(began) < 20*time.Second; round++ {
+	for round := 0; round < 10 && time.Since(began) < 6*time.Second; round++ {
 		v := replica.mustVerify("all")
 		if today := v.tables["bank.today"]; today.GetOutcome() == applierv1.TableOutcome_TABLE_OUTCOME_NOT_COMPARED {
 			postponed++ // it is truncated several times a second, and may be so in every one of the verification's rounds
@@ -167,11 +167,9 @@ func TestVerifyUnderLoad(t *testing.T) {
 	local := pgtest.Connect(t, replicaURL)
 	pgtest.Exec(t, local, "UPDATE bank.big SET note = 'changed here' WHERE id = 8400; DELETE FROM bank.big WHERE id = 8450; INSERT INTO bank.big VALUES (9000, 'only here')")
 	want := []string{"bank.big changed 8400 note", "bank.big extra 9000", "bank.big missing 8450"}
-	for range 3 {
-		v := replica.mustVerify("all")
-		if lines := v.lines(); v.result.GetEqual() || !slices.Equal(lines, want) {
-			t.Errorf("differences: %q, want %q; %v", lines, want, v.result)
-		}
+	v := replica.mustVerify("all")
+	if lines := v.lines(); v.result.GetEqual() || !slices.Equal(lines, want) {
+		t.Errorf("differences: %q, want %q; %v", lines, want, v.result)
 	}
 	l.stop(t)
 	bank.Stop(t)
@@ -200,8 +198,8 @@ func TestVerifyFindsEveryKind(t *testing.T) {
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 1))
 	here := pgtest.Connect(t, replicaURL)
-	for round := range 4 {
-		if _, err := pgtest.MutateAllKinds(t.Context(), here, r, []int{3, 40, 200, 400}[round]); err != nil {
+	for round := range 3 {
+		if _, err := pgtest.MutateAllKinds(t.Context(), here, r, []int{3, 40, 400}[round]); err != nil {
 			t.Fatal(err)
 		}
 		report, err := pgtest.Compare(t.Context(), conn, here, pgtest.CompareOptions{Details: 1 << 20})
