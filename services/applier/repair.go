@@ -141,7 +141,7 @@ func (p *repair) run(ctx context.Context) error {
 }
 
 func (p *repair) askInsertOnly(ctx context.Context) error {
-	state, err := p.source.loggerClient().GetState(ctx, &loggerv1.GetStateRequest{})
+	state, err := p.source.loggerClient().GetState(ctx, &loggerv1.GetStateRequest{Set: p.source.set.name, Parameters: p.source.set.parameters})
 	if err != nil {
 		return fmt.Errorf("ask the source's logger for its tables: %w", err)
 	}

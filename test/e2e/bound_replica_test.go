@@ -47,6 +47,19 @@ func TestBoundReplica(t *testing.T) {
 	if _, errOut, code := run(t, "verify", "shop", "--addr", replica.grpc); code != 0 {
 		t.Errorf("verify: exit code %d, %s", code, errOut)
 	}
+	pgtest.Exec(t, held, "UPDATE orders SET note = 'spoilt'")
+	for _, args := range [][]string{{"repair", "shop"}, {"sync", "shop", "--mode", "incremental", "--wait"}, {"sync", "shop", "--mode", "copy", "--wait"}, {"verify", "shop"}} {
+		if _, errOut, code := run(t, append(args, "--addr", replica.grpc)...); code != 0 {
+			t.Errorf("%s: exit code %d, %s", args[0], code, errOut)
+		}
+	}
+	if _, errOut, code := run(t, "replication", "resync", "shop", "--incremental", "--addr", replica.grpc); code != 0 {
+		t.Errorf("resync: exit code %d, %s", code, errOut)
+	}
+	replica.waitApplied("shop", time.Minute)
+	if got := pgtest.QueryRow[string](t, held, "SELECT string_agg(id || ' ' || note, ',') FROM orders"); got != "7 order 7!" {
+		t.Errorf("mended, the replica holds %q", got)
+	}
 
 	// The same credential, by hand.
 	conn := f.as("shop7")
