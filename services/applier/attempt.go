@@ -1,0 +1,289 @@
+package applier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
+	"github.com/seed0419d559/syncline/internal/change"
+	"github.com/seed0419d559/syncline/internal/fault"
+	"github.com/seed0419d559/syncline/internal/rpc"
+	"github.com/seed0419d559/syncline/internal/schema"
+	"github.com/seed0419d559/syncline/services/applier/apply"
+)
+
+// once is one attempt: connect, check, copy, apply.
+func (r *runner) once(ctx context.Context) error {
+	r.status.trying()
+	r.planned, r.noForeignKeys = nil, false
+	spec := r.snapshot()
+	session, err := apply.OpenSession(ctx, r.config.PostgresURL, spec.name)
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	fresh, err := r.refresh(ctx)
+	if err != nil {
+		return err
+	}
+	src, err := dialSource(ctx, fresh.spec, r.config.Dial)
+	if err != nil {
+		return err
+	}
+	defer src.close()
+	if id := src.server.GetServerId(); id != fresh.sourceServerID {
+		return failed(reasonSourceChanged, "the source at %s is now another server (%s instead of %s); its rows are not a continuation of what was applied: point the address to the right server, or, if it has taken the former one's place, run `syncline replication update %s --accept-source`", fresh.spec.GetSource(), id, fresh.sourceServerID, fresh.name)
+	}
+	if err := r.showTables(ctx, session.Conn()); err != nil {
+		return err
+	}
+	src.set.version = fresh.setVersion
+	switch {
+	case r.setChanged && fresh.phase != phaseNew && !fresh.pending.all(): // it looks for tables to add, too
+		if err := r.adoptSet(ctx, session, src, fresh); err != nil {
+			return err
+		}
+		r.setChanged = false
+	case fresh.phase == phaseNew || fresh.pending != pendingNothing:
+		if err := r.prepare(ctx, session, src, fresh); err != nil {
+			return err
+		}
+	}
+	for {
+		if err := r.copyTables(ctx, session, src); err != nil {
+			return err
+		}
+		err := r.applyStream(ctx, session, src)
+		var newTable *apply.NewTableError
+		if !errors.As(err, &newTable) {
+			return err
+		}
+		// The engine has left its session inside a transaction.
+		session.Close()
+		if session, err = apply.OpenSession(ctx, r.config.PostgresURL, spec.name); err != nil {
+			return err
+		}
+		defer session.Close()
+		r.status.engineEnded()
+		r.log.Info("tables are captured anew and copied", "tables", newTable.Tables, "from", newTable.LSN)
+		if err := r.addTables(ctx, session, src, newTable); err != nil {
+			return err
+		}
+	}
+}
+
+// prepare checks both sides and creates what is missing, before the first copy, before one of all tables, or of some that were
+// added.
+func (r *runner) prepare(ctx context.Context, session *apply.Session, src *source, fresh *stored) error {
+	all := fresh.pending.all()
+	if all {
+		r.ignored, r.looked = map[schema.Name]change.LSN{}, 0 // of another log, maybe
+		src.set.version, r.setChanged = 0, false              // the present one is taken over
+	}
+	p, err := r.plan(ctx, session, src, fresh.spec, planOptions{all: all, mend: fresh.pending == pendingMend})
+	if err != nil {
+		return err
+	}
+	return r.carryOut(ctx, session, p)
+}
+
+// plan fills in what the options do not say.
+func (r *runner) plan(ctx context.Context, session *apply.Session, src *source, spec *applierv1.ReplicationSpec, o planOptions) (*plan, error) {
+	var err error
+	if o.selection, err = schema.ParseSelection(spec.GetIncludeTables(), spec.GetExcludeTables()); err != nil {
+		return nil, err
+	}
+	tables, err := listTables(ctx, session.Conn(), r.name)
+	if err != nil {
+		return nil, err
+	}
+	o.replication, o.replace, o.incremental, o.unguarded, o.known = r.name, spec.GetReplace(), mends(spec), session.Unguarded, byName(tables)
+	if len(tables) == 0 && o.again == nil && !o.all {
+		if o.restored, err = findRestored(ctx, session.Conn(), src, spec); err != nil {
+			return nil, err
+		}
+	}
+	return makePlan(ctx, session.Conn(), src, o)
+}
+
+func byName(tables []*storedTable) map[schema.Name]*storedTable {
+	known := make(map[schema.Name]*storedTable, len(tables))
+	for _, t := range tables {
+		known[t.name] = t
+	}
+	return known
+}
+
+func (r *runner) carryOut(ctx context.Context, session *apply.Session, p *plan) error {
+	for _, w := range p.warnings {
+		r.log.Warn("note on the first copy", "note", w)
+	}
+	r.status.update(func(s *status) {
+		s.sync.phase, s.warnings = "creating tables", p.warnings
+	})
+	if err := p.carryOut(ctx, session.Conn(), r.name); err != nil {
+		return err
+	}
+	fresh, err := r.refresh(ctx)
+	if err != nil {
+		return err
+	}
+	if fresh.phase != phaseSyncing {
+		return fmt.Errorf("replication %s is in phase %s, expected %s", fresh.name, fresh.phase, phaseSyncing)
+	}
+	if err := session.Reload(ctx); err != nil {
+		return err
+	}
+	r.planned = p
+	return r.showTables(ctx, session.Conn())
+}
+
+// addTables makes tables that appeared in the stream part of the replication, or ignores those that are gone again.
+func (r *runner) addTables(ctx context.Context, session *apply.Session, src *source, appeared *apply.NewTableError) error {
+	p, err := r.plan(ctx, session, src, r.snapshot().spec, planOptions{again: appeared, streamed: true})
+	if err != nil {
+		return err
+	}
+	for _, name := range appeared.Tables {
+		if _, ok := p.source.Table(name); ok {
+			delete(r.ignored, name)
+		} else {
+			r.ignored[name] = appeared.LSN
+		}
+		if !slices.ContainsFunc(p.tables, func(t *storedTable) bool { return t.name == name }) {
+			r.ignored[name] = appeared.LSN // a partitioned table, or one that is not captured by now
+		}
+	}
+	return r.carryOut(ctx, session, p)
+}
+
+// removed notes that the source captures tables no longer.
+func (r *runner) removed(names []schema.Name) {
+	for _, name := range names {
+		r.log.Warn("the source captures a table no longer", "table", name.String())
+		r.status.update(func(s *status) {
+			s.warn(fmt.Sprintf("table %s is not captured by the source any more, so its rows here stand still; the source's `syncline status` says why", name))
+		})
+	}
+}
+
+// showTables takes the stored state of the tables over into the status.
+func (r *runner) showTables(ctx context.Context, q querier) error {
+	tables, err := listTables(ctx, q, r.name)
+	if err != nil {
+		return err
+	}
+	spec := r.snapshot()
+	r.status.update(func(s *status) {
+		s.sync.started, s.sync.ended = spec.syncStarted, spec.syncEnded
+		s.tables = make(map[schema.Name]*tableProgress, len(tables))
+		for _, t := range tables {
+			p := s.table(t.name)
+			p.state, p.copyLSN, p.rows, p.bytes = t.state, t.position.LSN, t.rows, t.bytes
+			p.estimatedRows, p.weight = t.estimatedRows, t.bytesExpected
+		}
+	})
+	return nil
+}
+
+// copyTables copies what is not copied, finishes the tables and stores the position that following begins at.
+func (r *runner) copyTables(ctx context.Context, session *apply.Session, src *source) error {
+	spec := r.snapshot()
+	if spec.phase != phaseSyncing {
+		return nil
+	}
+	r.status.setState(applierv1.State_STATE_SYNCING)
+	c := &copier{
+		runner: r, replication: spec.name, url: r.config.PostgresURL, workers: r.config.options(spec.spec).copyWorkers, conn: session.Conn(),
+		source: src, targets: session.Catalog, replace: spec.spec.GetReplace(), status: r.status,
+	}
+	if p := r.planned; p != nil {
+		c.database, c.indexes, r.planned = p.source, p.indexes(), nil
+	} else {
+		var err error
+		if c.database, err = src.describe(ctx, schema.Selection{}); err != nil {
+			return err
+		}
+	}
+	before, began := r.status.uncopied(), time.Now()
+	if err := c.run(ctx); err != nil {
+		return err
+	}
+	if err := r.finish(ctx, session, src); err != nil {
+		return err
+	}
+	fault.Point(FaultPositioned)
+	if err := r.setPhase(ctx, phaseCatchingUp); err != nil {
+		return err
+	}
+	r.status.update(func(s *status) {
+		if len(before) > 0 {
+			s.tell(s.copiedEvent(before, time.Since(began)))
+		}
+	})
+	return nil
+}
+
+// applyStream follows the source from the stored position until something ends it.
+func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *source) error {
+	spec, err := r.refresh(ctx)
+	if err != nil {
+		return err
+	}
+	position, found, err := session.ReadPosition(ctx)
+	if err != nil {
+		return err
+	}
+	if !found {
+		return rpc.Errorf(codes.FailedPrecondition, reasonInternal, "replication %s has no position although its tables are copied; delete it and create it again", spec.name)
+	}
+	tables, err := listTables(ctx, session.Conn(), spec.name)
+	if err != nil {
+		return err
+	}
+	selection, err := schema.ParseSelection(spec.spec.GetIncludeTables(), spec.spec.GetExcludeTables())
+	if err != nil {
+		return err
+	}
+	routes := newRoutes(tables, selection, r.ignored)
+	routes.everything = src.set.selects()
+	catchUp := &catchUp{runner: r, session: session, source: src, until: routes.lastCopy, pending: spec.phase == phaseCatchingUp}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if catchUp.pending {
+		r.status.setState(applierv1.State_STATE_CATCHING_UP)
+	} else {
+		r.status.setState(applierv1.State_STATE_RUNNING)
+	}
+	r.status.update(func(s *status) { s.restore(spec) })
+	if err := catchUp.reached(ctx, position.LSN); err != nil {
+		return err
+	}
+	holds := apply.NewHolds()
+	r.setEngine(holds, session.Conn().PgConn().PID(), cancel)
+	defer r.setEngine(nil, 0, nil)
+	o := r.config.options(spec.spec)
+	engine := apply.NewEngine(apply.Config{
+		Holds: holds, Replication: spec.name, Session: session, SourceID: spec.sourceServerID, Position: position,
+		Table: routes.table, Captured: routes.captured, Removed: r.removed,
+		Reader: r.store.pool, Options: o.apply,
+		Applied: func(p apply.Progress) error {
+			r.status.progressed(p)
+			return catchUp.reached(ctx, p.Position.LSN)
+		},
+	})
+	var reporting sync.WaitGroup
+	reporting.Go(func() { r.report(ctx, src) })
+	left := r.stillLeftOut(tables)
+	reporting.Go(func() { r.watchLeftOut(ctx, src, left, cancel) })
+	reporting.Go(func() { r.endResyncRow(ctx) })
+	defer reporting.Wait()
+	defer cancel(nil)
+	return causeOr(ctx, engine.Run(ctx, follow(ctx, src.logger, src.set, r.followerName(), position, o.sourceTimeout, r.status.heard)))
+}
