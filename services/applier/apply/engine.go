@@ -39,8 +39,9 @@ type Engine struct {
 	slice []op
 	bytes int // of slice
 
-	hold   *hold
-	holdAt change.LSN // where the hold is to stand still; 0 before that is chosen
+	hold    *hold
+	holdAt  change.LSN // where the hold is to stand still; 0 before that is chosen
+	through change.LSN // the mark that was cut off there, 0 for none
 }
 
 // route is a relation version's way to its target; plan is nil when its changes are not applied.
@@ -194,19 +195,16 @@ func (e *Engine) block(ctx context.Context, b *block.Block, last bool) error {
 	if e.txn.open {
 		return nil
 	}
+	through := e.upTo(b.Through)
 	if e.group.transactions > 0 {
 		// A mark behind the last transaction moves the position with it.
-		e.group.end = max(e.group.end, b.Through)
+		e.group.end = max(e.group.end, through)
 		if e.groupFull() || e.due(last) {
 			return e.commit(ctx)
 		}
 		return nil
 	}
-	if b.Through > e.taken {
-		e.taken = b.Through
-		return e.hand(ctx, task{commit: &commitPoint{position: b.Through}})
-	}
-	return nil
+	return e.takeThrough(ctx, through)
 }
 
 func (e *Engine) groupFull() bool {
