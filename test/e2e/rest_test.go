@@ -174,6 +174,7 @@ func (w *web) refuses(c call) {
 // TestREST walks the OpenAPI documents of a primary and a replica, and calls every operation, well and badly. An operation that is in a
 // document and not called here fails it.
 func TestREST(t *testing.T) {
+	t.Parallel()
 	source := newSource(t).Database(t)
 	conn := pgtest.Connect(t, source)
 	pgtest.Exec(t, conn, `CREATE TABLE orders (id bigint PRIMARY KEY, note text, doc json);
@@ -528,6 +529,7 @@ func walkEvents(t *testing.T, replica *web) {
 
 // TestRESTStreamsEndWithTheServer follows a primary until it stops: the last line says why.
 func TestRESTStreamsEndWithTheServer(t *testing.T) {
+	t.Parallel()
 	primary := openWeb(t, startPrimary(t, newSource(t).Database(t)))
 	answer := primary.open("GET", "/v1/logger:follow?start=START_NOW&heartbeat=0.1s", "")
 	defer answer.Body.Close()
