@@ -82,6 +82,10 @@ func watchOnce(ctx context.Context, client applierv1.ApplierServiceClient, name 
 		view.update(r)
 		switch r.GetState() {
 		case applierv1.State_STATE_RUNNING:
+			if r.GetSpec().GetMode() != applierv1.Mode_MODE_ONCE { // that one is done when it has ended
+				return r, nil
+			}
+		case applierv1.State_STATE_COMPLETED:
 			return r, nil
 		case applierv1.State_STATE_FAILED, applierv1.State_STATE_STOPPED:
 			return nil, fmt.Errorf("%w: %s %s: %s; mend that, then `syncline replication start %s`", errReplicationFailed, stateName(r.GetState()), r.GetReasonCode(), r.GetReason(), name)

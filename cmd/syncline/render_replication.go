@@ -58,6 +58,10 @@ func health(r *applierv1.Replication) string {
 		return strings.Join(append([]string{name + " is not well: failed" + since + faultSide(r) + "; mend its reason, then `syncline replication start " + name + "`"}, more...), ", ")
 	case applierv1.State_STATE_STOPPED:
 		return name + " is stopped" + since + " by a user"
+	case applierv1.State_STATE_COMPLETED:
+		return name + " is completed" + since + ", up to " + lsn(r.GetCompletedPosition().GetLsn())
+	case applierv1.State_STATE_WAITING:
+		return fmt.Sprintf("%s waits for its turn since %s, at place %d", name, stamp(r.GetWaitingSince()), r.GetWaitingPlace())
 	}
 	text := name + " is " + stateName(r.GetState()) + since
 	if s := r.GetSync(); s.GetPhase() != "" && s.GetPhase() != "done" {
@@ -92,7 +96,16 @@ func renderReplication(out io.Writer, r *applierv1.Replication) {
 	if len(r.GetHistory()) > 0 {
 		state += " since " + stamp(r.GetHistory()[0].GetTime())
 	}
+	if place := r.GetWaitingPlace(); place > 0 {
+		state = fmt.Sprintf("waiting since %s, at place %d", stamp(r.GetWaitingSince()), place)
+	}
+	if r.GetTransient() {
+		state += ", transient"
+	}
 	rows = append(rows, []string{"state", state})
+	if r.GetCompleteTime() != nil {
+		rows = append(rows, []string{"completed", stamp(r.GetCompleteTime()) + ", up to " + lsn(r.GetCompletedPosition().GetLsn())})
+	}
 	if r.GetReason() != "" {
 		rows = append(rows, []string{"reason", why(r.GetReasonCode(), r.GetReason())})
 	}

@@ -25,7 +25,7 @@ func newReplicationCommand() *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newCreateCommand(), newListCommand(), newShowCommand(), newStartCommand(), newStopCommand(), newDeleteCommand(), newWaitCommand(),
-		newUpdateCommand(), newResyncCommand(), newReplicationLogCommand())
+		newUpdateCommand(), newResyncCommand(), newReplicationLogCommand(), newRunCommand())
 	return cmd
 }
 
@@ -80,6 +80,7 @@ restored from a dump, or left by an earlier replication.`,
   syncline replication create orders --source db1:7400 --table 'public.orders' --table 'sales.*'
   syncline replication create shop --source db1.example:7400 --source-tls-ca ca.pem --source-token-file replica1.token
   syncline replication create acme --source db1:7400 --set by-org --param org=acme
+  syncline replication create nightly --source db1:7400 --mode once --wait
   syncline replication create shop --source db1:7400 --dry-run
   syncline replication create shop --source db1:7400 --from-restore
   syncline replication create shop --source db1:7400 --initial incremental --wait`,
@@ -173,8 +174,8 @@ func create(ctx context.Context, cmd *cobra.Command, f *clientFlags, client appl
 	if f.json {
 		return printJSON(out, final, true)
 	}
-	fmt.Fprintf(out, "replication %s is running: %s rows in %d tables copied\nnext: syncline status --addr %s\n",
-		name, count(final.GetSync().GetRows()), final.GetSync().GetTables(), f.address)
+	fmt.Fprintf(out, "replication %s is %s: %s rows in %d tables copied\nnext: syncline status --addr %s\n",
+		name, stateName(final.GetState()), count(final.GetSync().GetRows()), final.GetSync().GetTables(), f.address)
 	return nil
 }
 
@@ -247,7 +248,7 @@ func newWaitCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "wait NAME",
 		Short: "Return once everything committed on the source before this call is applied here",
-		Long:  "Has the source commit a message and returns when that is applied. Exit code 3 when it is not within --timeout.",
+		Long:  "Has the source commit a message and returns when that is applied; for one of mode once, when its run has ended. Exit code 3 when it is not within --timeout.",
 		Example: `  syncline replication wait shop
   syncline replication wait shop --timeout 10s || echo "exit code $?"`,
 		Args: oneName,

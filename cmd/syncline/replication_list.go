@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,11 +15,13 @@ import (
 func newListCommand() *cobra.Command {
 	var f clientFlags
 	var states []string
+	var watch bool
 	request := &applierv1.ListReplicationsRequest{}
 	cmd := &cobra.Command{
 		Use: "list", Short: "List the replications", Args: wrongUse(cobra.NoArgs),
 		Example: `  syncline replication list
-  syncline replication list --state failed,retrying --prefix shop-`,
+  syncline replication list --state failed,retrying --prefix shop-
+  syncline replication list --watch`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			for _, name := range states {
 				state, ok := applierv1.State_value["STATE_"+strings.ReplaceAll(strings.ToUpper(strings.TrimSpace(name)), " ", "_")]
@@ -27,6 +31,9 @@ func newListCommand() *cobra.Command {
 				request.States = append(request.States, applierv1.State(state))
 			}
 			return applierCall(cmd.Context(), &f, func(ctx context.Context, client applierv1.ApplierServiceClient) error {
+				if watch {
+					return watchReplications(ctx, &f, cmd.OutOrStdout(), client, request)
+				}
 				ctx, cancel := short(ctx)
 				defer cancel()
 				answer, err := listReplications(ctx, client, request)
@@ -44,7 +51,8 @@ func newListCommand() *cobra.Command {
 	f.register(cmd, replicaGRPC)
 	cmd.Flags().StringSliceVar(&states, "state", nil, "only those in one of these states: "+strings.Join(stateNames(), ", "))
 	cmd.Flags().StringVar(&request.NamePrefix, "prefix", "", "only those whose name begins so")
-	for _, name := range []string{"state", "prefix"} {
+	cmd.Flags().BoolVar(&watch, "watch", false, "go on with each that changes; with --json one answer on a line")
+	for _, name := range []string{"state", "prefix", "watch"} {
 		withoutVariable(cmd.Flags().Lookup(name))
 	}
 	return cmd
@@ -52,7 +60,7 @@ func newListCommand() *cobra.Command {
 
 func stateNames() []string {
 	var names []string
-	for n := int32(1); applierv1.State_name[n] != ""; n++ {
+	for _, n := range slices.Sorted(maps.Keys(applierv1.State_name))[1:] {
 		names = append(names, strings.ReplaceAll(stateName(applierv1.State(n)), " ", "_"))
 	}
 	return names

@@ -19,16 +19,16 @@ var specFlags = map[string]string{ //nolint:gosec // they are names
 	"name": "NAME", "spec.set": "--set", "spec.parameters": "--param", "spec.source": "--source", "spec.inventory": "--inventory", "spec.include_tables": "--table", "spec.exclude_tables": "--exclude-table",
 	"spec.replace": "--replace", "spec.copy_workers": "--copy-workers", "spec.compression": "--compress", "spec.description": "--description",
 	"spec.retry_base": "--retry-base", "spec.retry_cap": "--retry-cap", "spec.retry_limit": "--retry-limit", "spec.source_timeout": "--source-timeout",
-	"spec.group_bytes": "--group-bytes", "spec.group_time": "--group-time", "spec.auto_resync": "--auto-resync", "spec.auto_resync_limit": "--auto-resync-limit", "spec.from_restore": "--from-restore", "spec.initial": "--initial",
+	"spec.group_bytes": "--group-bytes", "spec.group_time": "--group-time", "spec.auto_resync": "--auto-resync", "spec.auto_resync_limit": "--auto-resync-limit", "spec.from_restore": "--from-restore", "spec.initial": "--initial", "spec.mode": "--mode", "spec.healthy_after": "--healthy-after",
 	"from.log_id": "--from", "from.lsn": "--from", "force": "--force",
 }
 
 // replicationFlags are the flags of a replication's spec.
 type replicationFlags struct {
-	spec                                       applierv1.ReplicationSpec
-	compression, autoResync                    string
-	retryBase, retryCap, sourceTimeout, groups time.Duration
-	connection                                 sourceFlags
+	spec                                                applierv1.ReplicationSpec
+	compression, autoResync, mode                       string
+	retryBase, retryCap, sourceTimeout, groups, healthy time.Duration
+	connection                                          sourceFlags
 }
 
 func (f *replicationFlags) register(flags *pflag.FlagSet) {
@@ -48,6 +48,8 @@ func (f *replicationFlags) register(flags *pflag.FlagSet) {
 	flags.DurationVar(&f.sourceTimeout, "source-timeout", 0, fmt.Sprintf("how long the source may be silent before it counts as lost; 0 for the default of %s", applier.DefaultSourceTimeout))
 	flags.Int64Var(&s.GroupBytes, "group-bytes", 0, fmt.Sprintf("bytes of changes that share one transaction on the replica; 0 for the default of %d", engine.GroupBytes))
 	flags.DurationVar(&f.groups, "group-time", 0, fmt.Sprintf("how long changes may be gathered into one transaction on the replica; 0 for the default of %s", engine.GroupTime))
+	flags.StringVar(&f.mode, "mode", "continuous", "continuous, or once: apply what is committed on the source now, and end; starting it runs it again")
+	flags.DurationVar(&f.healthy, "healthy-after", 0, fmt.Sprintf("how long it has to work without a fault before those in a row are forgotten; 0 for the default of %s", applier.DefaultHealthyAfter))
 	flags.StringVar(&f.autoResync, "auto-resync", "off", "what is done when the source's change log does not reach back to the replica any more: off (fail, and wait for a decision), copy (copy all tables anew), or incremental (compare them, and ship what differs)")
 	flags.Int32Var(&s.AutoResyncLimit, "auto-resync-limit", 0, fmt.Sprintf("how many times in a row --auto-resync may act; 0 for the default of %d", applier.DefaultAutoResyncLimit))
 }
@@ -65,6 +67,14 @@ func (f *replicationFlags) finish() error {
 	default:
 		return usageError{fmt.Errorf("--compress %q is unknown: use none or zstd", f.compression)}
 	}
+	switch f.mode {
+	case "continuous":
+		f.spec.Mode = applierv1.Mode_MODE_UNSPECIFIED
+	case "once":
+		f.spec.Mode = applierv1.Mode_MODE_ONCE
+	default:
+		return usageError{fmt.Errorf("--mode %q is unknown: use continuous or once", f.mode)}
+	}
 	switch f.autoResync {
 	case "off":
 		f.spec.AutoResync = applierv1.AutoResync_AUTO_RESYNC_UNSPECIFIED
@@ -78,7 +88,7 @@ func (f *replicationFlags) finish() error {
 	for _, d := range []struct {
 		from time.Duration
 		to   **durationpb.Duration
-	}{{f.retryBase, &f.spec.RetryBase}, {f.retryCap, &f.spec.RetryCap}, {f.sourceTimeout, &f.spec.SourceTimeout}, {f.groups, &f.spec.GroupTime}} {
+	}{{f.retryBase, &f.spec.RetryBase}, {f.retryCap, &f.spec.RetryCap}, {f.sourceTimeout, &f.spec.SourceTimeout}, {f.groups, &f.spec.GroupTime}, {f.healthy, &f.spec.HealthyAfter}} {
 		if d.from != 0 {
 			*d.to = durationpb.New(d.from)
 		}

@@ -114,6 +114,8 @@ func (f *serverFlags) register(flags *pflag.FlagSet, r *role) {
 	}
 	if r.has(node.RoleApplier) {
 		flags.DurationVar(&f.applier.RetryCap, "retry-max", f.applier.RetryCap, "longest pause between two attempts after a fault")
+		flags.IntVar(&f.applier.MaxRunning, "max-running", f.applier.MaxRunning, "how many replications run at a time; the others wait for their turn")
+		flags.DurationVar(&f.applier.MaxTurn, "max-turn", f.applier.MaxTurn, "how long a replication that is behind runs while others wait")
 		flags.DurationVar(&f.applier.EventsMaxAge, "events-max-age", f.applier.EventsMaxAge, "how long the run log keeps events")
 		flags.IntVar(&f.applier.EventsMaxCount, "events-max-count", f.applier.EventsMaxCount, "how many events of each replication the run log keeps")
 	}

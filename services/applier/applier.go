@@ -34,14 +34,20 @@ type Config struct {
 	Dial             []rpc.DialOption // how sources are reached
 	Log              *slog.Logger
 	Apply            apply.Options
-	// RetryBase is the pause before the first retry; it doubles up to RetryCap. The count begins anew after a run that
-	// applied something or lasted HealthyAfter.
+	// RetryBase is the pause before the first retry; it doubles up to RetryCap. The count begins anew after a replication has done its
+	// work for HealthyAfter without a fault.
 	RetryBase    time.Duration
 	RetryCap     time.Duration
 	HealthyAfter time.Duration
 	// EventsMaxAge and EventsMaxCount bound the run log: events are kept for so long, and so many of each replication.
 	EventsMaxAge   time.Duration
 	EventsMaxCount int
+	// MaxRunning is how many replications run at a time; the others wait for their turn. One that is behind gives up its place after
+	// MaxTurn when others wait, one that is not at once.
+	MaxRunning int
+	MaxTurn    time.Duration
+
+	turns *turns
 }
 
 // DefaultConfig returns a configuration that lacks only PostgresURL and the node's identity.
@@ -50,6 +56,7 @@ func DefaultConfig() Config {
 		Log: slog.Default(), Apply: apply.DefaultOptions(),
 		RetryBase: DefaultRetryBase, RetryCap: DefaultRetryCap, HealthyAfter: DefaultHealthyAfter,
 		EventsMaxAge: 30 * 24 * time.Hour, EventsMaxCount: 10_000,
+		MaxRunning: DefaultMaxRunning, MaxTurn: DefaultMaxTurn,
 	}
 }
 
@@ -64,7 +71,9 @@ type Service struct {
 	runners map[string]*runner
 	ready   chan struct{} // closed when the stored replications are loaded
 
-	syncs syncJobs
+	syncs   syncJobs
+	runs    sync.WaitGroup // what ends transient runs
+	results results
 }
 
 // New checks the configuration. It connects to nothing.
@@ -75,6 +84,10 @@ func New(config Config) (*Service, error) {
 	if config.EventsMaxAge <= 0 || config.EventsMaxCount <= 0 {
 		return nil, errors.New("applier: the run log needs an age and a number of events that are more than 0")
 	}
+	if config.MaxRunning < 1 || config.MaxTurn <= 0 {
+		return nil, errors.New("applier: at least one replication has to run at a time, and a turn has to last")
+	}
+	config.turns = newTurns(config.MaxRunning)
 	poolConfig, err := pgxpool.ParseConfig(config.PostgresURL)
 	if err != nil {
 		return nil, fmt.Errorf("parse connection URL %s: not a PostgreSQL URL", postgres.Redact(config.PostgresURL))
@@ -127,9 +140,13 @@ func (s *Service) Run(ctx context.Context) error {
 			s.config.Log.Warn("tables cannot be shown yet", "replication", r.name, "error", err)
 		}
 		s.runners[r.name] = one
-		if r.wanted == wantedRunning {
+		switch r.wanted {
+		case wantedRunning:
+			one.spread = startSpread(len(list))
 			one.start(ctx)
-		} else {
+		case wantedCompleted:
+			one.status.setState(applierv1.State_STATE_COMPLETED)
+		default:
 			one.status.setState(applierv1.State_STATE_STOPPED)
 		}
 	}
@@ -146,6 +163,7 @@ func (s *Service) Run(ctx context.Context) error {
 	for _, r := range runners {
 		r.stop()
 	}
+	s.runs.Wait()
 	return ctx.Err()
 }
 
@@ -156,6 +174,12 @@ func (s *Service) load(ctx context.Context) ([]*stored, error) {
 		list, err := s.store.list(ctx)
 		if err == nil {
 			err = s.store.interruptSyncs(ctx)
+		}
+		if err == nil {
+			list, err = s.endInterrupted(ctx, list)
+		}
+		if err == nil {
+			s.results.list, err = s.store.results(ctx)
 		}
 		if err == nil || !postgres.IsTransient(err) || ctx.Err() != nil {
 			return list, err

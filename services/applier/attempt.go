@@ -18,9 +18,9 @@ import (
 	"github.com/seed0419d559/syncline/services/applier/apply"
 )
 
-// once is one attempt: connect, check, copy, apply.
-func (r *runner) once(ctx context.Context) error {
-	r.status.trying()
+// attempt connects, checks, copies and applies until something ends it. goesOn tells that the last one ended for the turns of others.
+func (r *runner) attempt(ctx context.Context, goesOn bool) error {
+	r.status.trying(goesOn)
 	r.planned, r.noForeignKeys = nil, false
 	spec := r.snapshot()
 	session, err := apply.OpenSession(ctx, r.config.PostgresURL, spec.name)
@@ -31,6 +31,9 @@ func (r *runner) once(ctx context.Context) error {
 	fresh, err := r.refresh(ctx)
 	if err != nil {
 		return err
+	}
+	if fresh.wanted == wantedCompleted {
+		return errCompleted // the last attempt has stored that, and was not told so
 	}
 	src, err := dialSource(ctx, fresh.spec, r.config.Dial)
 	if err != nil {
@@ -261,14 +264,20 @@ func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *s
 	} else {
 		r.status.setState(applierv1.State_STATE_RUNNING)
 	}
-	r.status.update(func(s *status) { s.restore(spec) })
+	o := r.config.options(spec.spec)
+	r.status.update(func(s *status) {
+		s.restore(spec)
+		s.healthyAfter = o.healthyAfter
+	})
 	if err := catchUp.reached(ctx, position.LSN); err != nil {
+		return err
+	}
+	if err := r.setRunEnd(ctx, src, spec.spec, position); err != nil {
 		return err
 	}
 	holds := apply.NewHolds()
 	r.setEngine(holds, session.Conn().PgConn().PID(), cancel)
 	defer r.setEngine(nil, 0, nil)
-	o := r.config.options(spec.spec)
 	engine := apply.NewEngine(apply.Config{
 		Holds: holds, Replication: spec.name, Session: session, SourceID: spec.sourceServerID, Position: position,
 		Table: routes.table, Captured: routes.captured, Removed: r.removed,
@@ -283,7 +292,12 @@ func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *s
 	left := r.stillLeftOut(tables)
 	reporting.Go(func() { r.watchLeftOut(ctx, src, left, cancel) })
 	reporting.Go(func() { r.endResyncRow(ctx) })
+	leaving := &leaving{runner: r, source: src, holds: holds, end: cancel, from: position, began: time.Now()}
+	reporting.Go(func() { leaving.watch(ctx) })
 	defer reporting.Wait()
 	defer cancel(nil)
-	return causeOr(ctx, engine.Run(ctx, follow(ctx, src.logger, src.set, r.followerName(), position, o.sourceTimeout, r.status.heard)))
+	err = causeOr(ctx, engine.Run(ctx, follow(ctx, src.logger, src.set, r.followerName(), position, o.sourceTimeout, r.status.heard)))
+	cancel(nil)
+	reporting.Wait() // so that it is known whether the engine was left
+	return leaving.or(err)
 }

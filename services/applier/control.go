@@ -3,7 +3,9 @@ package applier
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -68,6 +70,9 @@ func (s *Service) StartReplication(ctx context.Context, in *applierv1.StartRepli
 		return nil, err
 	}
 	defer release()
+	if fresh.transient {
+		return nil, refuseTransient(in.GetName())
+	}
 	if in.GetFrom() != nil {
 		if err := s.moveTo(ctx, r, fresh, in); err != nil {
 			return nil, err
@@ -92,7 +97,7 @@ func (s *Service) resume(r *runner) {
 
 // StopReplication is idempotent; the wish is durable before the replication stops.
 func (s *Service) StopReplication(ctx context.Context, in *applierv1.StopReplicationRequest) (*applierv1.StopReplicationResponse, error) {
-	r, _, release, err := s.decide(ctx, in.GetName(), "")
+	r, fresh, release, err := s.decide(ctx, in.GetName(), "")
 	if err != nil {
 		return nil, err
 	}
@@ -101,6 +106,10 @@ func (s *Service) StopReplication(ctx context.Context, in *applierv1.StopReplica
 		return nil, err
 	}
 	r.stop()
+	if fresh.transient {
+		result, err := s.cancelled(ctx, r)
+		return &applierv1.StopReplicationResponse{Replication: result}, err
+	}
 	r.status.setState(applierv1.State_STATE_STOPPED)
 	if _, err := r.refresh(ctx); err != nil { // so that the position shown is the one that it goes on after
 		return nil, err
@@ -110,12 +119,24 @@ func (s *Service) StopReplication(ctx context.Context, in *applierv1.StopReplica
 
 // DeleteReplication stops and forgets a replication. Its follower's entry at the source is removed where the source can be reached.
 func (s *Service) DeleteReplication(ctx context.Context, in *applierv1.DeleteReplicationRequest) (*applierv1.DeleteReplicationResponse, error) {
-	r, _, release, err := s.decide(ctx, in.GetName(), in.GetEtag())
+	r, fresh, release, err := s.decide(ctx, in.GetName(), in.GetEtag())
+	if errors.Is(err, errNotFound) {
+		if forgotten, err := s.deleteResult(ctx, in.GetName()); forgotten || err != nil {
+			return &applierv1.DeleteReplicationResponse{}, err
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
 	defer release()
 	r.stop()
+	if fresh.transient {
+		if _, err := s.cancelled(ctx, r); err != nil {
+			return nil, err
+		}
+		_, err := s.deleteResult(ctx, in.GetName())
+		return &applierv1.DeleteReplicationResponse{}, err
+	}
 	if err := s.store.remove(ctx, in.GetName()); err != nil {
 		return nil, err
 	}
@@ -145,17 +166,22 @@ func (s *Service) ListReplications(ctx context.Context, in *applierv1.ListReplic
 		return nil, rpc.Invalid("states", "STATE_UNSPECIFIED is no state; leave states empty for all")
 	}
 	s.mu.Lock()
-	runners := make([]*runner, 0, len(s.runners))
+	shown := map[string]func() *applierv1.Replication{}
+	wanted := func(name string) bool { return name > after && strings.HasPrefix(name, in.GetNamePrefix()) }
 	for name, r := range s.runners {
-		if name > after && strings.HasPrefix(name, in.GetNamePrefix()) {
-			runners = append(runners, r)
+		if wanted(name) {
+			shown[name] = func() *applierv1.Replication { return r.status.proto(r.snapshot(), false) }
 		}
 	}
 	s.mu.Unlock()
-	slices.SortFunc(runners, func(a, b *runner) int { return compareText(a.name, b.name) })
+	for name, result := range s.results.all() {
+		if wanted(name) && shown[name] == nil {
+			shown[name] = func() *applierv1.Replication { return brieflyOf(result) }
+		}
+	}
 	out := &applierv1.ListReplicationsResponse{}
-	for _, r := range runners {
-		one := r.status.proto(r.snapshot(), false)
+	for _, name := range slices.Sorted(maps.Keys(shown)) {
+		one := shown[name]()
 		if len(in.GetStates()) > 0 && !slices.Contains(in.GetStates(), one.GetState()) {
 			continue
 		}

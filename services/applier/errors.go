@@ -55,6 +55,8 @@ const (
 	reasonSkips          = "SKIPS_TRANSACTIONS"
 	reasonRepeats        = "REPEATS_TRANSACTIONS"
 	reasonOtherLog       = "OTHER_LOG"
+	reasonTransient      = "TRANSIENT"
+	reasonInterrupted    = "INTERRUPTED"
 	reasonSharedTarget   = "SHARED_TARGET"
 	// From the logger and the inventory.
 	reasonSnapshotGone   = "SNAPSHOT_GONE"
@@ -129,9 +131,9 @@ func classify(err error) failure {
 		return failure{reasonMissingObject, false}
 	case errors.As(err, &unknown):
 		return failure{reasonUnknownTable, false}
-	case errors.Is(err, apply.ErrInUse), errors.Is(err, apply.ErrMoved), errors.Is(err, errSuperseded):
+	case errors.Is(err, apply.ErrInUse), errors.Is(err, apply.ErrMoved), errors.Is(err, errSuperseded), errors.Is(err, errNotWanted):
 		return failure{reasonInUse, true}
-	case errors.Is(err, errSilent), errors.Is(err, block.ErrChecksum), errors.Is(err, block.ErrMalformed), errors.Is(err, block.ErrChain), errors.Is(err, apply.ErrStreamOrder):
+	case errors.Is(err, errSilent), errors.Is(err, block.ErrChecksum), errors.Is(err, block.ErrMalformed), errors.Is(err, block.ErrChain), errors.Is(err, apply.ErrStreamOrder), errors.Is(err, errOtherLog):
 		return failure{reasonStream, true}
 	case errors.As(err, &change):
 		return classifyChange(err, errors.As(err, &rows))

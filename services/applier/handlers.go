@@ -2,6 +2,7 @@ package applier
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"regexp"
 	"slices"
@@ -31,6 +32,10 @@ var nameForm = regexp.MustCompile(`^[a-z][a-z0-9_-]*$`)
 
 // CreateReplication checks source and target before anything is stored.
 func (s *Service) CreateReplication(ctx context.Context, in *applierv1.CreateReplicationRequest) (*applierv1.CreateReplicationResponse, error) {
+	return s.create(ctx, in, false)
+}
+
+func (s *Service) create(ctx context.Context, in *applierv1.CreateReplicationRequest, transient bool) (*applierv1.CreateReplicationResponse, error) {
 	if err := s.waitReady(ctx); err != nil {
 		return nil, err
 	}
@@ -59,7 +64,7 @@ func (s *Service) CreateReplication(ctx context.Context, in *applierv1.CreateRep
 	if err != nil {
 		return nil, refusal(err)
 	}
-	fresh := &stored{name: in.GetName(), spec: in.GetSpec(), wanted: wantedRunning, phase: phaseNew, sourceServerID: src.server.GetServerId()}
+	fresh := &stored{name: in.GetName(), spec: in.GetSpec(), wanted: wantedRunning, phase: phaseNew, sourceServerID: src.server.GetServerId(), transient: transient}
 	if in.GetValidateOnly() {
 		would := &applierv1.Replication{Name: fresh.name, Spec: withoutSecrets(fresh.spec), SourceServerId: fresh.sourceServerID}
 		return &applierv1.CreateReplicationResponse{Replication: would, Plan: p.proto()}, nil
@@ -76,6 +81,7 @@ func (s *Service) CreateReplication(ctx context.Context, in *applierv1.CreateRep
 	s.runners[r.name] = one
 	one.start(s.runCtx)
 	s.mu.Unlock()
+	s.results.remove(r.name) // the name is another one's now
 	return &applierv1.CreateReplicationResponse{Replication: one.status.proto(one.snapshot(), true)}, nil
 }
 
@@ -200,6 +206,11 @@ func (s *Service) check(ctx context.Context, in *applierv1.CreateReplicationRequ
 // GetReplication returns one replication.
 func (s *Service) GetReplication(ctx context.Context, in *applierv1.GetReplicationRequest) (*applierv1.GetReplicationResponse, error) {
 	r, err := s.runner(ctx, in.GetName())
+	if errors.Is(err, errNotFound) {
+		if result, found := s.results.get(in.GetName()); found {
+			return &applierv1.GetReplicationResponse{Replication: result}, nil
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -226,6 +237,11 @@ func (s *Service) WatchReplication(in *applierv1.WatchReplicationRequest, stream
 	interval := between(in.GetInterval(), defaultWatch, minWatch)
 	for {
 		r, err := s.runner(ctx, in.GetName())
+		if errors.Is(err, errNotFound) {
+			if result, found := s.results.get(in.GetName()); found {
+				return stream.Send(&applierv1.WatchReplicationResponse{Replication: brieflyOf(result)})
+			}
+		}
 		if err != nil {
 			return err
 		}
@@ -267,6 +283,9 @@ func (s *Service) WaitReplication(ctx context.Context, in *applierv1.WaitReplica
 	timeout := between(in.GetTimeout(), defaultWait, time.Millisecond)
 	waiting, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	if r.snapshot().spec.GetMode() == applierv1.Mode_MODE_ONCE {
+		return r.waitCompleted(ctx, waiting, timeout)
+	}
 	src, err := dialSource(waiting, r.snapshot().spec, s.config.Dial)
 	if err != nil {
 		return nil, err
@@ -284,15 +303,12 @@ func (s *Service) WaitReplication(ctx context.Context, in *applierv1.WaitReplica
 		changed := r.status.watch()
 		now := r.status.proto(r.snapshot(), false)
 		reached := now.GetPosition().GetLogId() == target.LogID.String() && now.GetPosition().GetLsn() >= uint64(target.LSN)
-		if reached && now.GetState() == applierv1.State_STATE_RUNNING {
+		// One that waits for its turn may have been there in its last one.
+		if reached && (now.GetState() == applierv1.State_STATE_RUNNING || now.GetState() == applierv1.State_STATE_WAITING && r.snapshot().phase == phaseRunning) {
 			return &applierv1.WaitReplicationResponse{Position: barrier.GetPosition(), Replication: now}, nil
 		}
-		if state := now.GetState(); state == applierv1.State_STATE_FAILED || state == applierv1.State_STATE_STOPPED {
-			why := stateName(state)
-			if now.GetReason() != "" {
-				why += ": " + now.GetReasonCode() + ": " + now.GetReason()
-			}
-			return nil, rpc.Errorf(codes.FailedPrecondition, "REPLICATION_NOT_RUNNING", "replication %s is %s; start it with `syncline replication start %s`", in.GetName(), why, in.GetName())
+		if err := mustRun(now); err != nil {
+			return nil, err
 		}
 		select {
 		case <-waiting.Done():
@@ -304,6 +320,42 @@ func (s *Service) WaitReplication(ctx context.Context, in *applierv1.WaitReplica
 		case <-changed:
 		}
 	}
+}
+
+// waitCompleted waits for the end of the run of a replication of mode once.
+func (r *runner) waitCompleted(ctx, waiting context.Context, timeout time.Duration) (*applierv1.WaitReplicationResponse, error) {
+	for {
+		changed := r.status.watch()
+		now := r.status.proto(r.snapshot(), false)
+		if now.GetState() == applierv1.State_STATE_COMPLETED {
+			return &applierv1.WaitReplicationResponse{Position: now.GetCompletedPosition(), Replication: now}, nil
+		}
+		if err := mustRun(now); err != nil {
+			return nil, err
+		}
+		select {
+		case <-waiting.Done():
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			return nil, rpc.Errorf(codes.DeadlineExceeded, reasonNotReached, "the run of replication %s has not ended within %s: it is %s at LSN %d %s", r.name, timeout,
+				stateName(now.GetState()), now.GetPosition().GetLsn(), now.GetReason())
+		case <-changed:
+		}
+	}
+}
+
+// mustRun refuses to wait for a replication that does nothing.
+func mustRun(now *applierv1.Replication) error {
+	state := now.GetState()
+	if state != applierv1.State_STATE_FAILED && state != applierv1.State_STATE_STOPPED && state != applierv1.State_STATE_COMPLETED {
+		return nil
+	}
+	why := stateName(state)
+	if now.GetReason() != "" {
+		why += ": " + now.GetReasonCode() + ": " + now.GetReason()
+	}
+	return rpc.Errorf(codes.FailedPrecondition, reasonNotRunning, "replication %s is %s; start it with `syncline replication start %s`", now.GetName(), why, now.GetName())
 }
 
 // stateName is the state in lower case, as people read it.

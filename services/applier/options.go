@@ -23,6 +23,10 @@ const (
 	DefaultAutoResyncLimit = 3
 	// DefaultHealthyAfter is how long a replication has to run without a fault before what went wrong in a row is forgotten.
 	DefaultHealthyAfter = 2 * time.Minute
+	// DefaultMaxRunning is how many replications run at a time: with their copies they fit into the 100 connections that PostgreSQL allows.
+	DefaultMaxRunning = 32
+	// DefaultMaxTurn is how long one that is behind runs while others wait.
+	DefaultMaxTurn = 10 * time.Second
 )
 
 const (
@@ -39,6 +43,8 @@ const (
 	maxSourceTimeout    = time.Hour
 	minGroupTime        = time.Millisecond
 	maxGroupTime        = time.Minute
+	minHealthyAfter     = time.Second
+	maxHealthyAfter     = 24 * time.Hour
 )
 
 // options are a replication's, with the defaults filled in.
@@ -50,6 +56,7 @@ type options struct {
 	apply               apply.Options
 	resync              pending // what is done at a gap
 	autoResyncLimit     int
+	healthyAfter        time.Duration
 }
 
 // options fills in what a spec does not say.
@@ -57,7 +64,7 @@ func (c *Config) options(spec *applierv1.ReplicationSpec) options {
 	o := options{
 		copyWorkers: DefaultCopyWorkers, retryBase: c.RetryBase, retryCap: c.RetryCap, retryLimit: int(spec.GetRetryLimit()),
 		sourceTimeout: DefaultSourceTimeout, apply: c.Apply, resync: resyncOf(spec.GetAutoResync()),
-		autoResyncLimit: DefaultAutoResyncLimit,
+		autoResyncLimit: DefaultAutoResyncLimit, healthyAfter: c.HealthyAfter,
 	}
 	if n := spec.GetCopyWorkers(); n > 0 {
 		o.copyWorkers = int(n)
@@ -72,7 +79,7 @@ func (c *Config) options(spec *applierv1.ReplicationSpec) options {
 	for _, d := range []struct {
 		from *durationpb.Duration
 		to   *time.Duration
-	}{{spec.GetRetryBase(), &o.retryBase}, {spec.GetRetryCap(), &o.retryCap}, {spec.GetSourceTimeout(), &o.sourceTimeout}, {spec.GetGroupTime(), &o.apply.GroupTime}} {
+	}{{spec.GetRetryBase(), &o.retryBase}, {spec.GetRetryCap(), &o.retryCap}, {spec.GetSourceTimeout(), &o.sourceTimeout}, {spec.GetGroupTime(), &o.apply.GroupTime}, {spec.GetHealthyAfter(), &o.healthyAfter}} {
 		if d.from != nil {
 			*d.to = d.from.AsDuration()
 		}
@@ -133,6 +140,10 @@ func (c *Config) checkOptions(p *problems, spec *applierv1.ReplicationSpec) {
 	p.duration("spec.retry_base", spec.GetRetryBase(), minRetryBase, maxRetryBase)
 	p.duration("spec.retry_cap", spec.GetRetryCap(), minRetryBase, maxRetryCap)
 	p.duration("spec.source_timeout", spec.GetSourceTimeout(), minSourceTimeout, maxSourceTimeout)
+	p.duration("spec.healthy_after", spec.GetHealthyAfter(), minHealthyAfter, maxHealthyAfter)
+	if _, known := applierv1.Mode_name[int32(spec.GetMode())]; !known {
+		p.add("spec.mode", "%d is no mode; use continuous or once", spec.GetMode())
+	}
 	p.duration("spec.group_time", spec.GetGroupTime(), minGroupTime, maxGroupTime)
 	if text := spec.GetDescription(); utf8.RuneCountInString(text) > maxDescriptionRunes {
 		p.add("spec.description", "has more than %d characters", maxDescriptionRunes)

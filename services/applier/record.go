@@ -18,6 +18,7 @@ const (
 type record struct {
 	faults  []faultRecord // the newest last, at most keptFaults
 	states  []stateRecord // the newest last, at most keptStates
+	working time.Time     // since when it copies or applies without a fault; zero while it does not
 	healthy time.Time     // since when it runs without a fault; zero while it does not
 	ongoing bool          // nothing has gone well since the last of faults
 }
@@ -40,8 +41,8 @@ type stateRecord struct {
 func (s *status) entered() {
 	now := time.Now()
 	s.healthy = time.Time{}
-	if last := len(s.states) - 1; last >= 0 && s.states[last].state == s.state && s.state == applierv1.State_STATE_STOPPED {
-		return // it was stopped before the process was
+	if last := len(s.states) - 1; last >= 0 && s.states[last].state == s.state && (s.state == applierv1.State_STATE_STOPPED || s.state == applierv1.State_STATE_COMPLETED) {
+		return // it had stopped before the process did
 	}
 	if s.state == applierv1.State_STATE_RUNNING {
 		s.healthy = now
@@ -74,7 +75,7 @@ func (s *status) happened(f failure, text string) {
 		s.faults = s.faults[max(0, len(s.faults)-keptFaults):]
 		last = len(s.faults) - 1
 	}
-	s.ongoing = true
+	s.ongoing, s.working = true, time.Time{}
 	s.errors++
 	if count := s.faults[last].count; !f.passes || count&(count-1) == 0 {
 		kind := kindFailed
@@ -87,6 +88,27 @@ func (s *status) happened(f failure, text string) {
 
 // recovered ends the row of faults. The caller holds the lock.
 func (s *status) recovered() { s.errors, s.ongoing = 0, false }
+
+// works notes that the replication does its work: it copies or applies. The caller holds the lock.
+func (s *status) works(now time.Time) {
+	if s.working.IsZero() {
+		s.working = now
+	}
+	if s.errors > 0 && now.Sub(s.working) >= s.healthyAfter {
+		s.recovered()
+	}
+}
+
+// endStreak tells whether the replication has worked for long enough without a fault for those before to be forgotten.
+func (s *status) endStreak(healthyAfter time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.working.IsZero() || time.Since(s.working) < healthyAfter {
+		return false
+	}
+	s.recovered()
+	return true
+}
 
 // remember takes over what the run log holds of an earlier process.
 func (s *status) remember(events []*event) {

@@ -21,12 +21,12 @@ func (r *runner) closeGap(ctx context.Context, f failure, text string) (resynced
 	if o.resync == pendingNothing {
 		return false, f, fmt.Sprintf("%s; `syncline replication resync %s` does that, and `syncline replication update %s --auto-resync copy` has it done by itself from now on", text, spec.name, spec.name)
 	}
-	if r.status.healthyFor() >= r.config.HealthyAfter {
+	if r.status.healthyFor() >= o.healthyAfter {
 		spec.autoResyncs = 0
 	}
 	if spec.autoResyncs >= o.autoResyncLimit {
 		return false, f, fmt.Sprintf("%s; auto_resync has done that %d times in a row, and each time the replication ran for less than %s afterwards: mend the cause, then `syncline replication resync %s`",
-			text, spec.autoResyncs, r.config.HealthyAfter, spec.name)
+			text, spec.autoResyncs, o.healthyAfter, spec.name)
 	}
 	e := &event{
 		kind: kindResync, replication: spec.name, code: f.code, side: f.side(), position: spec.position, hasPosition: spec.hasPosition, count: int32(spec.autoResyncs) + 1,
@@ -60,7 +60,7 @@ func (r *runner) endResyncRow(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if r.status.healthyFor() < r.config.HealthyAfter {
+		if r.status.healthyFor() < r.config.options(r.snapshot().spec).healthyAfter {
 			continue
 		}
 		_, err := r.store.pool.Exec(ctx, "UPDATE syncline.replications SET auto_resyncs = 0 WHERE name = $1", r.name)

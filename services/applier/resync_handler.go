@@ -18,6 +18,9 @@ func (s *Service) ResyncReplication(ctx context.Context, in *applierv1.ResyncRep
 		return nil, err
 	}
 	defer release()
+	if fresh.transient {
+		return nil, refuseTransient(in.GetName())
+	}
 	if fresh.phase == phaseNew {
 		return nil, rpc.Errorf(codes.FailedPrecondition, reasonNotCopied, "replication %s has copied nothing yet: %s; there is nothing to copy anew", fresh.name, stateName(r.status.stateNow()))
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
@@ -33,6 +34,14 @@ type runner struct {
 	holds  *apply.Holds  // of the engine that runs, nil while none does
 	holder uint32        // the server's process id of that engine's session
 
+	runEnd     change.Position // where a run of mode once ends, zero before that is decided; of the running goroutine
+	spread     time.Duration   // how much the first attempt may be put off
+	needed     atomic.Int32    // by how many who compare or mend: it does not give up its place meanwhile
+	forgetting sync.Mutex
+	forgotten  chan struct{}          // closed when the result of a transient run is stored and the rest is forgotten
+	result     *applierv1.Replication // of a transient run, once forgotten is closed
+	last       outcome                // how the last run ended, once done is closed
+
 	control   chan struct{}           // holds one while a user's decision is carried out
 	endStream context.CancelCauseFunc // ends the engine that runs
 	verifying sync.Mutex              // held while the replica is compared with its source, or mended
@@ -46,7 +55,8 @@ type runner struct {
 
 func newRunner(config *Config, st *store, r *stored) *runner {
 	return &runner{
-		name: r.name, config: config, store: st, stored: r, status: newStatus(r, st.runLog.note), ignored: map[schema.Name]change.LSN{}, wake: make(chan struct{}, 1), control: make(chan struct{}, 1),
+		name: r.name, config: config, store: st, stored: r, status: newStatus(r, st.runLog.note), ignored: map[schema.Name]change.LSN{}, wake: make(chan struct{}, 1),
+		control: make(chan struct{}, 1), forgotten: make(chan struct{}),
 		log: config.Log.With("replication", r.name),
 	}
 }
@@ -80,14 +90,14 @@ func (r *runner) start(ctx context.Context) {
 	r.status.setState(applierv1.State_STATE_INITIALIZING)
 	go func() {
 		for again := true; again; {
-			r.run(ctx)
-			again = r.ended(ctx, done)
+			how := r.run(ctx)
+			again = r.ended(ctx, done, how)
 		}
 	}()
 }
 
 // ended closes done, unless somebody has started the replication since its last attempt began: he was told that it runs.
-func (r *runner) ended(ctx context.Context, done chan struct{}) (again bool) {
+func (r *runner) ended(ctx context.Context, done chan struct{}, how outcome) (again bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	select {
@@ -97,6 +107,7 @@ func (r *runner) ended(ctx context.Context, done chan struct{}) (again bool) {
 		}
 	default:
 	}
+	r.last = how
 	close(done)
 	return false
 }
@@ -128,25 +139,64 @@ func (r *runner) active() bool {
 	}
 }
 
-// run tries until it is stopped or something fails that does not pass by itself.
-func (r *runner) run(ctx context.Context) {
+// outcome is how a run ended.
+type outcome struct {
+	state  applierv1.State // COMPLETED, FAILED, or STOPPED when it was ended from outside
+	reason failure         // of FAILED
+	text   string
+}
+
+// runOnce runs a replication and tells how that ended: a continuous one is stopped or fails, one of mode once may be completed. Ending ctx
+// ends the wait, not the run.
+func (r *runner) runOnce(ctx, running context.Context) (outcome, error) {
+	r.start(running)
+	r.mu.Lock()
+	done := r.done
+	r.mu.Unlock()
+	select {
+	case <-done:
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.last, nil
+	case <-ctx.Done():
+		return outcome{}, ctx.Err()
+	}
+}
+
+// run tries until it is stopped, its end is reached, or something fails that does not pass by itself.
+func (r *runner) run(ctx context.Context) outcome {
+	stopped := outcome{state: applierv1.State_STATE_STOPPED}
+	r.runEnd = change.Position{}
+	if r.putOff(ctx) != nil {
+		return stopped
+	}
+	goesOn := false
 	for attempt := 0; ; attempt++ {
 		select {
 		case <-r.wake: // this is the attempt
 		default:
 		}
-		began := time.Now()
-		before := r.status.appliedSoFar()
-		err := r.once(ctx)
+		err := r.inTurn(ctx, goesOn)
 		r.status.engineEnded()
-		if ctx.Err() != nil {
-			return
-		}
-		if errors.Is(err, errCopyAgain) {
+		goesOn = errors.Is(err, errTurnOver)
+		switch {
+		case errors.Is(err, errCompleted):
+			return r.complete(ctx)
+		case ctx.Err() != nil:
+			return stopped
+		case goesOn:
+			attempt--
+			continue
+		case errors.Is(err, errCopyAgain):
 			attempt = -1
+			if _, err := r.refresh(ctx); err != nil { // tables wait, so it needs the place of one that copies
+				r.log.Warn("the stored state cannot be read", "error", err)
+			}
 			continue
 		}
-		if time.Since(began) > r.config.HealthyAfter || r.status.appliedSoFar() > before {
+		r.runEnd = change.Position{}
+		o := r.config.options(r.snapshot().spec)
+		if r.status.endStreak(o.healthyAfter) {
 			attempt = 0
 		}
 		f, text := classify(err), rpc.Message(err)
@@ -160,34 +210,96 @@ func (r *runner) run(ctx context.Context) {
 				continue
 			}
 		}
-		o := r.config.options(r.snapshot().spec)
 		if limit := o.retryLimit; f.passes && limit > 0 && attempt >= limit {
 			f.passes, text = false, fmt.Sprintf("%s; it failed %d times in a row, and was to be tried again %d times (retry_limit)", text, attempt+1, limit)
 		}
 		if !f.passes {
-			r.log.Error("replication stopped", "reason", f.code, "error", text)
-			if _, err := r.refresh(ctx); err != nil { // so that the position shown is the one that it goes on after
-				r.log.Warn("the stored position cannot be shown", "error", err)
-			}
-			r.status.update(func(s *status) {
-				s.state, s.reasonCode, s.reason, s.nextRetry = applierv1.State_STATE_FAILED, f.code, text, time.Time{}
-				s.happened(f, text)
-			})
-			return
+			return r.fail(ctx, f, text)
 		}
-		pause := backoff(o, attempt)
-		r.log.Warn("replication is tried again", "reason", f.code, "error", text, "pause", pause)
-		r.status.update(func(s *status) {
-			s.state, s.reasonCode, s.reason, s.nextRetry = applierv1.State_STATE_RETRYING, f.code, text, time.Now().Add(pause)
-			s.happened(f, text)
-		})
-		select {
-		case <-ctx.Done():
-			return
-		case <-r.wake:
-		case <-time.After(pause):
+		if r.waitRetry(ctx, f, text, backoff(o, attempt)) != nil {
+			return stopped
 		}
 	}
+}
+
+// putOff spreads the first attempts of many replications after a start of the process.
+func (r *runner) putOff(ctx context.Context) error {
+	most := r.spread
+	if r.spread = 0; most <= 0 {
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-r.wake:
+	case <-time.After(rand.N(most)):
+	}
+	return nil
+}
+
+const (
+	// spreadEach and mostSpread are over how long the first attempts are spread, for each replication beyond freeStarts, and in all.
+	spreadEach = 10 * time.Millisecond
+	mostSpread = 10 * time.Second
+	freeStarts = 8
+)
+
+// startSpread is the time over which so many replications are started, so that a source is not called by all at the same moment.
+func startSpread(replications int) time.Duration {
+	return min(spreadEach*time.Duration(max(0, replications-freeStarts)), mostSpread)
+}
+
+// inTurn makes an attempt when the replication has a place.
+func (r *runner) inTurn(ctx context.Context, goesOn bool) error {
+	turns, now := r.config.turns, r.snapshot()
+	copies := now.phase == phaseNew || now.phase == phaseSyncing || now.pending != pendingNothing
+	release, err := turns.take(ctx, copies, func(one *turn) { r.status.waits(one, turns.place) })
+	r.status.waits(nil, nil)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return r.attempt(ctx, goesOn)
+}
+
+// complete shows the end of a run, which is stored.
+func (r *runner) complete(ctx context.Context) outcome {
+	if _, err := r.refresh(context.WithoutCancel(ctx)); err != nil {
+		r.log.Warn("what the run ended at cannot be shown", "error", err)
+	}
+	r.status.setState(applierv1.State_STATE_COMPLETED)
+	r.status.update(func(s *status) { s.recovered() })
+	r.log.Info("the run is completed", "position", r.snapshot().completed.String())
+	return outcome{state: applierv1.State_STATE_COMPLETED}
+}
+
+// fail shows what stopped the replication.
+func (r *runner) fail(ctx context.Context, f failure, text string) outcome {
+	r.log.Error("replication stopped", "reason", f.code, "error", text)
+	if _, err := r.refresh(ctx); err != nil { // so that the position shown is the one that it goes on after
+		r.log.Warn("the stored position cannot be shown", "error", err)
+	}
+	r.status.update(func(s *status) {
+		s.state, s.reasonCode, s.reason, s.nextRetry = applierv1.State_STATE_FAILED, f.code, text, time.Time{}
+		s.happened(f, text)
+	})
+	return outcome{applierv1.State_STATE_FAILED, f, text}
+}
+
+// waitRetry shows a fault that may pass, and waits until the next attempt. It has no place meanwhile.
+func (r *runner) waitRetry(ctx context.Context, f failure, text string, pause time.Duration) error {
+	r.log.Warn("replication is tried again", "reason", f.code, "error", text, "pause", pause)
+	r.status.update(func(s *status) {
+		s.state, s.reasonCode, s.reason, s.nextRetry = applierv1.State_STATE_RETRYING, f.code, text, time.Now().Add(pause)
+		s.happened(f, text)
+	})
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-r.wake:
+	case <-time.After(pause):
+	}
+	return nil
 }
 
 // lookTwice tells whether what failed deserves a second look from a fresh session, which it does once for each position: a
@@ -248,8 +360,9 @@ func (r *runner) setPhase(ctx context.Context, to phase) error {
 // setEngine notes how the engine that runs is held and ended.
 func (r *runner) setEngine(holds *apply.Holds, holder uint32, end context.CancelCauseFunc) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.holds, r.holder, r.endStream = holds, holder, end
+	r.mu.Unlock()
+	r.status.update(func(*status) {}) // wakes those who wait for it
 }
 
 // followerName is how the source's logger lists this replication.

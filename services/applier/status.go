@@ -41,6 +41,11 @@ type status struct {
 	heads       headTimes
 	lastContact time.Time
 
+	waiting      *turn // its place among those that wait for their turn, nil while it does not; state is what it was before
+	place        func(*turn) int
+	healthyAfter time.Duration // see ReplicationSpec
+	version      uint64        // grows with each change that is worth telling
+
 	sync     syncProgress
 	warnings []string
 	standing []string // warnings that stand until all is copied anew
@@ -117,6 +122,7 @@ func (s *status) update(edit func(*status)) {
 	defer s.mu.Unlock()
 	before := s.state
 	edit(s)
+	s.version++
 	if s.state != before {
 		s.entered()
 	}
@@ -151,14 +157,26 @@ func (s *status) warn(text string) {
 func (s *status) setState(state applierv1.State) {
 	s.update(func(s *status) {
 		s.state, s.reason, s.reasonCode, s.nextRetry = state, "", "", time.Time{}
+		switch state {
+		case applierv1.State_STATE_SYNCING, applierv1.State_STATE_CATCHING_UP, applierv1.State_STATE_RUNNING:
+			s.works(time.Now())
+		default:
+		}
 	})
 }
 
-// trying notes a new attempt. What the last one failed with stays until this one has got somewhere.
-func (s *status) trying() {
+// waits shows that the replication waits for its turn; nil says that this has come. What it did before stays noted, and the run log is
+// told nothing: turns are no news.
+func (s *status) waits(one *turn, place func(*turn) int) {
+	s.update(func(s *status) { s.waiting, s.place = one, place })
+}
+
+// trying notes a new attempt. What the last one failed with stays until this one has got somewhere; goesOn tells that it has only been
+// interrupted for the turns of others.
+func (s *status) trying(goesOn bool) {
 	s.update(func(s *status) {
 		s.nextRetry = time.Time{}
-		if s.state != applierv1.State_STATE_RETRYING {
+		if s.state != applierv1.State_STATE_RETRYING && !goesOn {
 			s.state, s.reason, s.reasonCode = applierv1.State_STATE_INITIALIZING, "", ""
 		}
 	})
@@ -175,7 +193,7 @@ func (s *status) progressed(p apply.Progress) {
 		}
 		s.engine = totals{p.Transactions, p.Changes}
 		s.rate.add(now, s.applied.changes+p.Changes)
-		s.recovered()
+		s.works(now)
 	})
 }
 
@@ -186,7 +204,11 @@ func (s *status) heard(h *loggerv1.Heartbeat) {
 	}
 	now := time.Now()
 	s.quietly(func(s *status) {
+		if head != s.head {
+			s.version++
+		}
 		s.head, s.lastContact = head, now
+		s.works(now)
 		s.heads.add(now, head.LSN)
 	})
 }
@@ -239,6 +261,12 @@ func (s *status) proto(r *stored, withTables bool) *applierv1.Replication {
 	}
 	if s.hasPosition {
 		out.Position = positionProto(s.position)
+	}
+	if s.waiting != nil {
+		out.State, out.WaitingSince, out.WaitingPlace = applierv1.State_STATE_WAITING, timestamppb.New(s.waiting.since), int32(s.place(s.waiting))
+	}
+	if out.Transient = r.transient; r.completedAt != nil {
+		out.CompletedPosition, out.CompleteTime = positionProto(r.completed), timeProto(r.completedAt)
 	}
 	if s.commitTime != nil {
 		out.LastCommitTime = timestamppb.New(s.commitTime.Time())
@@ -328,5 +356,8 @@ func timeProto(t *time.Time) *timestamppb.Timestamp {
 func (s *status) stateNow() applierv1.State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.waiting != nil {
+		return applierv1.State_STATE_WAITING
+	}
 	return s.state
 }

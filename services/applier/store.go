@@ -30,6 +30,8 @@ const (
 const (
 	wantedRunning = "running"
 	wantedStopped = "stopped"
+	// wantedCompleted is what is left of wantedRunning when a run of mode once has ended.
+	wantedCompleted = "completed"
 )
 
 // The states of a table's copy, as stored.
@@ -58,8 +60,11 @@ type stored struct {
 	position       change.Position
 	hasPosition    bool
 	// setVersion is the version of the set that the target holds; 0 without a set, and before the plan of the first copy is carried out.
-	setVersion int64
-	leftOut    []schema.Name // tables that were selected and not captured by the source when the copies were planned
+	setVersion  int64
+	completedAt *time.Time // when the last run of mode once ended
+	completed   change.Position
+	transient   bool
+	leftOut     []schema.Name // tables that were selected and not captured by the source when the copies were planned
 }
 
 // pending is what is to be done before anything is applied again, as stored.
@@ -110,21 +115,28 @@ type querier interface {
 const replicationQuery = `SELECT r.name, r.spec, r.wanted, r.phase, r.source_server_id, r.created_at, r.sync_started_at, r.sync_ended_at,
 	r.revision, r.pending, r.auto_resyncs, r.standing_warnings, r.transactions + coalesce(p.transactions, 0), r.changes + coalesce(p.changes, 0),
 	r.copied_rows, r.copied_bytes, coalesce(p.log_id || '@' || p.lsn::text, ''), r.set_version, r.left_out,
+	r.completed_at, coalesce(r.completed_log_id || '@' || r.completed_lsn::text, ''), r.transient,
 	(SELECT secrets FROM syncline.replication_secrets WHERE replication = r.name)
 	FROM syncline.replications r LEFT JOIN syncline.positions p ON p.replication = r.name`
 
 func scanReplication(row pgx.CollectableRow) (*stored, error) {
 	var s stored
 	var spec, hidden []byte
-	var position string
+	var position, completed string
 	if err := row.Scan(&s.name, &spec, &s.wanted, &s.phase, &s.sourceServerID, &s.createdAt, &s.syncStarted, &s.syncEnded,
-		&s.revision, &s.pending, &s.autoResyncs, &s.standing, &s.applied.transactions, &s.applied.changes, &s.copied.rows, &s.copied.bytes, &position, &s.setVersion, &s.leftOut, &hidden); err != nil {
+		&s.revision, &s.pending, &s.autoResyncs, &s.standing, &s.applied.transactions, &s.applied.changes, &s.copied.rows, &s.copied.bytes, &position, &s.setVersion, &s.leftOut, &s.completedAt, &completed, &s.transient, &hidden); err != nil {
 		return nil, err
 	}
 	if s.hasPosition = position != ""; s.hasPosition {
 		var err error
 		if s.position, err = change.ParsePosition(position); err != nil {
 			return nil, fmt.Errorf("read stored position of replication %s: %w", s.name, err)
+		}
+	}
+	if completed != "" {
+		var err error
+		if s.completed, err = change.ParsePosition(completed); err != nil {
+			return nil, fmt.Errorf("read where replication %s was completed: %w", s.name, err)
 		}
 	}
 	s.spec = &applierv1.ReplicationSpec{}
@@ -177,8 +189,8 @@ func insertReplication(ctx context.Context, tx pgx.Tx, r *stored) error {
 	if err != nil {
 		return fmt.Errorf("store replication %s: %w", r.name, err)
 	}
-	tag, err := tx.Exec(ctx, `INSERT INTO syncline.replications (name, spec, wanted, phase, source_server_id)
-		VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`, r.name, string(spec), r.wanted, r.phase, r.sourceServerID)
+	tag, err := tx.Exec(ctx, `INSERT INTO syncline.replications (name, spec, wanted, phase, source_server_id, transient)
+		VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING`, r.name, string(spec), r.wanted, r.phase, r.sourceServerID, r.transient)
 	if err != nil {
 		return fmt.Errorf("store replication %s: %w", r.name, err)
 	}
@@ -186,6 +198,10 @@ func insertReplication(ctx context.Context, tx pgx.Tx, r *stored) error {
 		return fmt.Errorf("%w: %s", errExists, r.name)
 	}
 	if err := storeSecrets(ctx, tx, r.name, r.spec); err != nil {
+		return fmt.Errorf("store replication %s: %w", r.name, err)
+	}
+	// The result of a former run of this name makes room.
+	if _, err := tx.Exec(ctx, "DELETE FROM syncline.runs WHERE name = $1", r.name); err != nil {
 		return fmt.Errorf("store replication %s: %w", r.name, err)
 	}
 	return nil
@@ -220,18 +236,23 @@ func (s *store) setWanted(ctx context.Context, name, wanted string) error {
 // remove forgets a replication and all that is known of its progress.
 func (s *store) remove(ctx context.Context, name string) error {
 	err := s.write(ctx, &event{replication: name, kind: kindDeleted, text: "deleted by a user; its tables and their rows stay"}, func(tx pgx.Tx) error {
-		for _, table := range []string{"chunks", "tables", "positions"} {
-			if _, err := tx.Exec(ctx, "DELETE FROM syncline."+table+" WHERE replication = $1", name); err != nil {
-				return err
-			}
-		}
-		_, err := tx.Exec(ctx, "DELETE FROM syncline.replications WHERE name = $1", name)
-		return err
+		return forgetReplication(ctx, tx, name)
 	})
 	if err != nil {
 		return fmt.Errorf("delete replication %s: %w", name, err)
 	}
 	return nil
+}
+
+// forgetReplication removes all that is known of a replication, its run log excepted.
+func forgetReplication(ctx context.Context, tx pgx.Tx, name string) error {
+	for _, table := range []string{"chunks", "tables", "positions"} {
+		if _, err := tx.Exec(ctx, "DELETE FROM syncline."+table+" WHERE replication = $1", name); err != nil {
+			return err
+		}
+	}
+	_, err := tx.Exec(ctx, "DELETE FROM syncline.replications WHERE name = $1", name)
+	return err
 }
 
 func setPhase(ctx context.Context, q querier, name string, to phase) error {

@@ -28,6 +28,9 @@ func (s *Service) SyncReplication(ctx context.Context, in *applierv1.SyncReplica
 	if err != nil {
 		return nil, err
 	}
+	if r.snapshot().transient {
+		return nil, refuseTransient(in.GetName())
+	}
 	switch in.GetMode() {
 	case applierv1.SyncMode_SYNC_MODE_COPY, applierv1.SyncMode_SYNC_MODE_INCREMENTAL:
 	default:
@@ -41,7 +44,7 @@ func (s *Service) SyncReplication(ctx context.Context, in *applierv1.SyncReplica
 		return nil, rpc.Invalid("max_hold", "must be between %v and %v", minHold, maxHold)
 	}
 	switch state := r.status.proto(r.snapshot(), false).GetState(); state {
-	case applierv1.State_STATE_STOPPED, applierv1.State_STATE_SYNCING:
+	case applierv1.State_STATE_STOPPED, applierv1.State_STATE_SYNCING, applierv1.State_STATE_COMPLETED:
 		return nil, r.notApplying()
 	case applierv1.State_STATE_FAILED:
 		if !r.hasFailed() || in.GetDryRun() && in.GetMode() == applierv1.SyncMode_SYNC_MODE_INCREMENTAL {

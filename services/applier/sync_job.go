@@ -70,7 +70,9 @@ func brief(s *applierv1.Sync) *applierv1.Sync {
 // run works until the job ends, and stores how it did.
 func (j *syncJob) run(ctx context.Context) {
 	defer close(j.done)
+	j.runner.needed.Add(1)
 	err := j.work(ctx)
+	j.runner.needed.Add(-1)
 	j.update(func(s *applierv1.Sync) {
 		s.EndTime = timestamppb.Now()
 		switch cause := context.Cause(ctx); {
@@ -140,7 +142,7 @@ func (j *syncJob) passes(ctx context.Context, err error) bool {
 	refused := verifyRefusal(ctx, err)
 	if rpc.Reason(refused) == reasonNotRunning {
 		switch j.runner.status.proto(j.runner.snapshot(), false).GetState() {
-		case applierv1.State_STATE_FAILED, applierv1.State_STATE_STOPPED:
+		case applierv1.State_STATE_FAILED, applierv1.State_STATE_STOPPED, applierv1.State_STATE_COMPLETED:
 			return false
 		}
 		return true

@@ -32,7 +32,7 @@ type update struct {
 }
 
 // readAtOnce are the fields that a running replication reads whenever it needs them; for the others it is interrupted.
-var readAtOnce = []string{"description", "replace", "retry_base", "retry_cap", "retry_limit", "auto_resync", "auto_resync_limit"}
+var readAtOnce = []string{"description", "replace", "retry_base", "retry_cap", "retry_limit", "auto_resync", "auto_resync_limit", "healthy_after"}
 
 // UpdateReplication checks everything, then interrupts what runs, stores the change and goes on with it. A process that is killed in
 // between goes on with the one or the other.
@@ -42,6 +42,9 @@ func (s *Service) UpdateReplication(ctx context.Context, in *applierv1.UpdateRep
 		return nil, err
 	}
 	defer release()
+	if fresh.transient {
+		return nil, refuseTransient(in.GetName())
+	}
 	u, err := s.planUpdate(ctx, fresh, in)
 	if err != nil {
 		return nil, err

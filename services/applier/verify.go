@@ -60,13 +60,21 @@ func (r *runner) beginComparing(ctx context.Context, dial []rpc.DialOption) (src
 	if !r.verifying.TryLock() {
 		return nil, nil, rpc.Errorf(codes.Aborted, reasonVerifying, "replication %s is being verified or mended already; try again when that has ended", stored.name)
 	}
-	if src, err = dialSource(ctx, stored.spec, dial); err != nil {
+	r.needed.Add(1)
+	free := func() {
+		r.needed.Add(-1)
 		r.verifying.Unlock()
+	}
+	if err = r.awaitTurn(ctx); err == nil {
+		src, err = dialSource(ctx, stored.spec, dial)
+	}
+	if err != nil {
+		free()
 		return nil, nil, err
 	}
 	done = func() {
 		src.close()
-		r.verifying.Unlock()
+		free()
 	}
 	if id := src.server.GetServerId(); id != stored.sourceServerID {
 		done()
@@ -74,6 +82,30 @@ func (r *runner) beginComparing(ctx context.Context, dial []rpc.DialOption) (src
 	}
 	src.set.version = stored.setVersion
 	return src, done, nil
+}
+
+// awaitTurn returns once a replication that waits for its turn has it, and applies.
+func (r *runner) awaitTurn(ctx context.Context) error {
+	for waits := false; ; {
+		changed := r.status.watch()
+		now := r.status.stateNow()
+		waits = waits || now == applierv1.State_STATE_WAITING
+		if !waits || now != applierv1.State_STATE_WAITING && (r.applies() || now != applierv1.State_STATE_RUNNING && now != applierv1.State_STATE_CATCHING_UP) {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// applies tells whether an engine runs.
+func (r *runner) applies() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.holds != nil
 }
 
 // verifyRefusal gives an error without a status of its own the one that says whether it is worth while to try again.

@@ -131,7 +131,7 @@ func (e *Engine) stand(ctx context.Context) error {
 
 // reach stands still at the chosen position until the holder lets the engine go on.
 func (e *Engine) reach(ctx context.Context) error {
-	if err := e.settle(ctx); err != nil {
+	if err := e.pass(ctx, e.holdAt); err != nil {
 		return err
 	}
 	close(e.hold.reached)
@@ -162,6 +162,20 @@ func (e *Engine) takeThrough(ctx context.Context, through change.LSN) error {
 	}
 	e.taken = through
 	return e.hand(ctx, task{commit: &commitPoint{position: through}})
+}
+
+// pass moves the position to where the engine is known to have everything, and waits until the target has it.
+func (e *Engine) pass(ctx context.Context, position change.LSN) error {
+	if err := e.commit(ctx); err != nil {
+		return err
+	}
+	if position > e.taken {
+		e.taken = position
+		if err := e.hand(ctx, task{commit: &commitPoint{position: position}}); err != nil {
+			return err
+		}
+	}
+	return e.settle(ctx)
 }
 
 // settle commits what is whole and waits until the target has it.

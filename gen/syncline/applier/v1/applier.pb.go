@@ -27,6 +27,60 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Mode is when a replication ends.
+type Mode int32
+
+const (
+	// Not set: as continuous.
+	Mode_MODE_UNSPECIFIED Mode = 0
+	// It follows its source until a user stops it.
+	Mode_MODE_CONTINUOUS Mode = 1
+	// A run applies what was committed on the source before it began to follow, the first copy included where there is none yet, and is
+	// COMPLETED then. Starting it begins another run, which goes on from there.
+	Mode_MODE_ONCE Mode = 2
+)
+
+// Enum value maps for Mode.
+var (
+	Mode_name = map[int32]string{
+		0: "MODE_UNSPECIFIED",
+		1: "MODE_CONTINUOUS",
+		2: "MODE_ONCE",
+	}
+	Mode_value = map[string]int32{
+		"MODE_UNSPECIFIED": 0,
+		"MODE_CONTINUOUS":  1,
+		"MODE_ONCE":        2,
+	}
+)
+
+func (x Mode) Enum() *Mode {
+	p := new(Mode)
+	*p = x
+	return p
+}
+
+func (x Mode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Mode) Descriptor() protoreflect.EnumDescriptor {
+	return file_syncline_applier_v1_applier_proto_enumTypes[0].Descriptor()
+}
+
+func (Mode) Type() protoreflect.EnumType {
+	return &file_syncline_applier_v1_applier_proto_enumTypes[0]
+}
+
+func (x Mode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Mode.Descriptor instead.
+func (Mode) EnumDescriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{0}
+}
+
 // AutoResync is what is done when the source's change log does not hold the replica's position any more: it was purged, or the log
 // is another one. The gap itself is never passed over.
 type AutoResync int32
@@ -69,11 +123,11 @@ func (x AutoResync) String() string {
 }
 
 func (AutoResync) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[0].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[1].Descriptor()
 }
 
 func (AutoResync) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[0]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[1]
 }
 
 func (x AutoResync) Number() protoreflect.EnumNumber {
@@ -82,7 +136,7 @@ func (x AutoResync) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AutoResync.Descriptor instead.
 func (AutoResync) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{0}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{1}
 }
 
 // Initial is what the first copy does with a table of the target that holds rows.
@@ -123,11 +177,11 @@ func (x Initial) String() string {
 }
 
 func (Initial) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[1].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[2].Descriptor()
 }
 
 func (Initial) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[1]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[2]
 }
 
 func (x Initial) Number() protoreflect.EnumNumber {
@@ -136,7 +190,7 @@ func (x Initial) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Initial.Descriptor instead.
 func (Initial) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{1}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{2}
 }
 
 // Compression of what travels between two services.
@@ -176,11 +230,11 @@ func (x Compression) String() string {
 }
 
 func (Compression) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[2].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[3].Descriptor()
 }
 
 func (Compression) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[2]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[3]
 }
 
 func (x Compression) Number() protoreflect.EnumNumber {
@@ -189,7 +243,7 @@ func (x Compression) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Compression.Descriptor instead.
 func (Compression) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{2}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{3}
 }
 
 // State is what a replication is doing.
@@ -212,19 +266,25 @@ const (
 	State_STATE_FAILED State = 6
 	// Stopped by a user.
 	State_STATE_STOPPED State = 7
+	// The run of a replication of mode ONCE has ended: everything up to completed_position is applied. It is over until it is started again.
+	State_STATE_COMPLETED State = 8
+	// As many run as may: its turn comes when one of those gives up its place. See waiting_place.
+	State_STATE_WAITING State = 10
 )
 
 // Enum value maps for State.
 var (
 	State_name = map[int32]string{
-		0: "STATE_UNSPECIFIED",
-		1: "STATE_INITIALIZING",
-		2: "STATE_SYNCING",
-		3: "STATE_CATCHING_UP",
-		4: "STATE_RUNNING",
-		5: "STATE_RETRYING",
-		6: "STATE_FAILED",
-		7: "STATE_STOPPED",
+		0:  "STATE_UNSPECIFIED",
+		1:  "STATE_INITIALIZING",
+		2:  "STATE_SYNCING",
+		3:  "STATE_CATCHING_UP",
+		4:  "STATE_RUNNING",
+		5:  "STATE_RETRYING",
+		6:  "STATE_FAILED",
+		7:  "STATE_STOPPED",
+		8:  "STATE_COMPLETED",
+		10: "STATE_WAITING",
 	}
 	State_value = map[string]int32{
 		"STATE_UNSPECIFIED":  0,
@@ -235,6 +295,8 @@ var (
 		"STATE_RETRYING":     5,
 		"STATE_FAILED":       6,
 		"STATE_STOPPED":      7,
+		"STATE_COMPLETED":    8,
+		"STATE_WAITING":      10,
 	}
 )
 
@@ -249,11 +311,11 @@ func (x State) String() string {
 }
 
 func (State) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[3].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[4].Descriptor()
 }
 
 func (State) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[3]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[4]
 }
 
 func (x State) Number() protoreflect.EnumNumber {
@@ -262,7 +324,7 @@ func (x State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use State.Descriptor instead.
 func (State) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{3}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{4}
 }
 
 // FaultSide tells on which side a fault has its cause.
@@ -302,11 +364,11 @@ func (x FaultSide) String() string {
 }
 
 func (FaultSide) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[4].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[5].Descriptor()
 }
 
 func (FaultSide) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[4]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[5]
 }
 
 func (x FaultSide) Number() protoreflect.EnumNumber {
@@ -315,7 +377,7 @@ func (x FaultSide) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FaultSide.Descriptor instead.
 func (FaultSide) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{4}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{5}
 }
 
 // DifferenceKind is how a row differs.
@@ -359,11 +421,11 @@ func (x DifferenceKind) String() string {
 }
 
 func (DifferenceKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[5].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[6].Descriptor()
 }
 
 func (DifferenceKind) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[5]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[6]
 }
 
 func (x DifferenceKind) Number() protoreflect.EnumNumber {
@@ -372,7 +434,7 @@ func (x DifferenceKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use DifferenceKind.Descriptor instead.
 func (DifferenceKind) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{5}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{6}
 }
 
 // TableOutcome is how a comparison of one table ended.
@@ -420,11 +482,11 @@ func (x TableOutcome) String() string {
 }
 
 func (TableOutcome) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[6].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[7].Descriptor()
 }
 
 func (TableOutcome) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[6]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[7]
 }
 
 func (x TableOutcome) Number() protoreflect.EnumNumber {
@@ -433,7 +495,7 @@ func (x TableOutcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TableOutcome.Descriptor instead.
 func (TableOutcome) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{6}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{7}
 }
 
 // TableAction is what happens to a table.
@@ -477,11 +539,11 @@ func (x TableAction) String() string {
 }
 
 func (TableAction) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[7].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[8].Descriptor()
 }
 
 func (TableAction) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[7]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[8]
 }
 
 func (x TableAction) Number() protoreflect.EnumNumber {
@@ -490,7 +552,7 @@ func (x TableAction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TableAction.Descriptor instead.
 func (TableAction) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{7}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{8}
 }
 
 // EventKind is what an event of the run log tells.
@@ -525,6 +587,10 @@ const (
 	EventKind_EVENT_KIND_SOURCE_ACCEPTED EventKind = 12
 	// Events are missing here, because they could not be written in time.
 	EventKind_EVENT_KIND_LOST EventKind = 13
+	// A run of mode ONCE has ended: everything up to the position is applied.
+	EventKind_EVENT_KIND_COMPLETED EventKind = 20
+	// A transient run is gone, because the applier ended while it ran.
+	EventKind_EVENT_KIND_INTERRUPTED EventKind = 21
 )
 
 // Enum value maps for EventKind.
@@ -544,6 +610,8 @@ var (
 		11: "EVENT_KIND_POSITION_FORCED",
 		12: "EVENT_KIND_SOURCE_ACCEPTED",
 		13: "EVENT_KIND_LOST",
+		20: "EVENT_KIND_COMPLETED",
+		21: "EVENT_KIND_INTERRUPTED",
 	}
 	EventKind_value = map[string]int32{
 		"EVENT_KIND_UNSPECIFIED":     0,
@@ -560,6 +628,8 @@ var (
 		"EVENT_KIND_POSITION_FORCED": 11,
 		"EVENT_KIND_SOURCE_ACCEPTED": 12,
 		"EVENT_KIND_LOST":            13,
+		"EVENT_KIND_COMPLETED":       20,
+		"EVENT_KIND_INTERRUPTED":     21,
 	}
 )
 
@@ -574,11 +644,11 @@ func (x EventKind) String() string {
 }
 
 func (EventKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[8].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[9].Descriptor()
 }
 
 func (EventKind) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[8]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[9]
 }
 
 func (x EventKind) Number() protoreflect.EnumNumber {
@@ -587,7 +657,7 @@ func (x EventKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EventKind.Descriptor instead.
 func (EventKind) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{8}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{9}
 }
 
 // ReplicationSpec is what a user decides about a replication.
@@ -630,7 +700,7 @@ type ReplicationSpec struct {
 	// What is done when the source's change log does not hold the replica's position any more; nothing when not set.
 	AutoResync AutoResync `protobuf:"varint,17,opt,name=auto_resync,json=autoResync,proto3,enum=syncline.applier.v1.AutoResync" json:"auto_resync,omitempty"`
 	// How many times in a row auto_resync may act; 3 when 0, at most 100. A copy after which the replication ran for 120 s without a
-	// fault ends the row.
+	// fault (healthy_after) ends the row.
 	AutoResyncLimit int32 `protobuf:"varint,18,opt,name=auto_resync_limit,json=autoResyncLimit,proto3" json:"auto_resync_limit,omitempty"`
 	// Token by which the source knows this replica; the process's own (--token-file) when empty. It is taken and never given back.
 	Token string `protobuf:"bytes,20,opt,name=token,proto3" json:"token,omitempty"`
@@ -644,7 +714,12 @@ type ReplicationSpec struct {
 	// replace or set.
 	FromRestore bool `protobuf:"varint,30,opt,name=from_restore,json=fromRestore,proto3" json:"from_restore,omitempty"`
 	// What the first copy does with a table that holds rows already. Not together with replace.
-	Initial       Initial `protobuf:"varint,40,opt,name=initial,proto3,enum=syncline.applier.v1.Initial" json:"initial,omitempty"`
+	Initial Initial `protobuf:"varint,40,opt,name=initial,proto3,enum=syncline.applier.v1.Initial" json:"initial,omitempty"`
+	// Whether it goes on until it is stopped, or ends by itself; continuous when not set.
+	Mode Mode `protobuf:"varint,50,opt,name=mode,proto3,enum=syncline.applier.v1.Mode" json:"mode,omitempty"`
+	// How long a replication has to do its work without a fault before those that it had in a row are forgotten, by retries and by
+	// auto_resync_limit; 120 s when not set; from 1 s to 24 h.
+	HealthyAfter  *durationpb.Duration `protobuf:"bytes,51,opt,name=healthy_after,json=healthyAfter,proto3" json:"healthy_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -840,6 +915,20 @@ func (x *ReplicationSpec) GetInitial() Initial {
 	return Initial_INITIAL_UNSPECIFIED
 }
 
+func (x *ReplicationSpec) GetMode() Mode {
+	if x != nil {
+		return x.Mode
+	}
+	return Mode_MODE_UNSPECIFIED
+}
+
+func (x *ReplicationSpec) GetHealthyAfter() *durationpb.Duration {
+	if x != nil {
+		return x.HealthyAfter
+	}
+	return nil
+}
+
 // SourceTLS has the connections to a source encrypted, and the source verified.
 type SourceTLS struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -945,7 +1034,7 @@ type Replication struct {
 	ChangesPerSecond float64 `protobuf:"fixed64,13,opt,name=changes_per_second,json=changesPerSecond,proto3" json:"changes_per_second,omitempty"`
 	// The first copy.
 	Sync *SyncProgress `protobuf:"bytes,14,opt,name=sync,proto3" json:"sync,omitempty"`
-	// Failures in a row.
+	// Failures in a row: since it last did its work for healthy_after without one.
 	ErrorCount int32 `protobuf:"varint,15,opt,name=error_count,json=errorCount,proto3" json:"error_count,omitempty"`
 	// When a retry comes, in state RETRYING.
 	NextRetryTime *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=next_retry_time,json=nextRetryTime,proto3" json:"next_retry_time,omitempty"`
@@ -967,14 +1056,24 @@ type Replication struct {
 	CopiedBytes int64 `protobuf:"varint,32,opt,name=copied_bytes,json=copiedBytes,proto3" json:"copied_bytes,omitempty"`
 	// The last faults, the newest first, at most 10.
 	RecentFaults []*Fault `protobuf:"bytes,33,rep,name=recent_faults,json=recentFaults,proto3" json:"recent_faults,omitempty"`
-	// The last states, the newest first, at most 20; the first one is the present state.
+	// The last states, the newest first, at most 20; the first one is the present state. Turns that it waits for are left out.
 	History []*StateChange `protobuf:"bytes,34,rep,name=history,proto3" json:"history,omitempty"`
 	// Since when it has been RUNNING without a fault; not set in other states.
 	HealthySince *timestamppb.Timestamp `protobuf:"bytes,35,opt,name=healthy_since,json=healthySince,proto3" json:"healthy_since,omitempty"`
 	// Copies that auto_resync has begun in a row: see auto_resync_limit.
 	AutoResyncs int32 `protobuf:"varint,36,opt,name=auto_resyncs,json=autoResyncs,proto3" json:"auto_resyncs,omitempty"`
 	// What waits to be done before anything is applied again: "" nothing, "plan" tables to add, "resync" all tables to copy anew.
-	Pending       string `protobuf:"bytes,37,opt,name=pending,proto3" json:"pending,omitempty"`
+	Pending string `protobuf:"bytes,37,opt,name=pending,proto3" json:"pending,omitempty"`
+	// Since when it has been WAITING for its turn.
+	WaitingSince *timestamppb.Timestamp `protobuf:"bytes,50,opt,name=waiting_since,json=waitingSince,proto3" json:"waiting_since,omitempty"`
+	// Its place among those that wait, 1 for the next one; 0 in other states.
+	WaitingPlace int32 `protobuf:"varint,51,opt,name=waiting_place,json=waitingPlace,proto3" json:"waiting_place,omitempty"`
+	// What the last run of mode ONCE ended at: every source transaction at or below was committed in the target when it ended.
+	CompletedPosition *v1.Position `protobuf:"bytes,52,opt,name=completed_position,json=completedPosition,proto3" json:"completed_position,omitempty"`
+	// When that was.
+	CompleteTime *timestamppb.Timestamp `protobuf:"bytes,53,opt,name=complete_time,json=completeTime,proto3" json:"complete_time,omitempty"`
+	// It is the run of RunReplication: it can be read for a day after its end, and is gone when the applier ends.
+	Transient     bool `protobuf:"varint,54,opt,name=transient,proto3" json:"transient,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1210,6 +1309,41 @@ func (x *Replication) GetPending() string {
 		return x.Pending
 	}
 	return ""
+}
+
+func (x *Replication) GetWaitingSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.WaitingSince
+	}
+	return nil
+}
+
+func (x *Replication) GetWaitingPlace() int32 {
+	if x != nil {
+		return x.WaitingPlace
+	}
+	return 0
+}
+
+func (x *Replication) GetCompletedPosition() *v1.Position {
+	if x != nil {
+		return x.CompletedPosition
+	}
+	return nil
+}
+
+func (x *Replication) GetCompleteTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CompleteTime
+	}
+	return nil
+}
+
+func (x *Replication) GetTransient() bool {
+	if x != nil {
+		return x.Transient
+	}
+	return false
 }
 
 // Fault is what an attempt ended with.
@@ -2388,7 +2522,7 @@ func (x *WaitReplicationRequest) GetTimeout() *durationpb.Duration {
 // WaitReplicationResponse tells what was reached.
 type WaitReplicationResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The barrier that was waited for.
+	// The barrier that was waited for; for mode ONCE what the run ended at.
 	Position *v1.Position `protobuf:"bytes,1,opt,name=position,proto3" json:"position,omitempty"`
 	// The replication.
 	Replication   *Replication `protobuf:"bytes,2,opt,name=replication,proto3" json:"replication,omitempty"`
@@ -3911,11 +4045,240 @@ func (x *WatchReplicationEventsResponse) GetEvent() *Event {
 	return nil
 }
 
+// RunReplicationRequest is a run.
+type RunReplicationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 to 63 of a-z, 0-9, - and _, beginning with a letter; made up when empty.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What it shall do; its mode is ONCE.
+	Spec *ReplicationSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	// Longest time between two answers; 1 s when not set, 100 ms at least.
+	Interval      *durationpb.Duration `protobuf:"bytes,3,opt,name=interval,proto3" json:"interval,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunReplicationRequest) Reset() {
+	*x = RunReplicationRequest{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunReplicationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunReplicationRequest) ProtoMessage() {}
+
+func (x *RunReplicationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunReplicationRequest.ProtoReflect.Descriptor instead.
+func (*RunReplicationRequest) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *RunReplicationRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RunReplicationRequest) GetSpec() *ReplicationSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *RunReplicationRequest) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+// RunReplicationResponse is the run as it is now.
+type RunReplicationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The replication, without its tables. The last one is the result.
+	Replication   *Replication `protobuf:"bytes,1,opt,name=replication,proto3" json:"replication,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunReplicationResponse) Reset() {
+	*x = RunReplicationResponse{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunReplicationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunReplicationResponse) ProtoMessage() {}
+
+func (x *RunReplicationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunReplicationResponse.ProtoReflect.Descriptor instead.
+func (*RunReplicationResponse) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *RunReplicationResponse) GetReplication() *Replication {
+	if x != nil {
+		return x.Replication
+	}
+	return nil
+}
+
+// WatchReplicationsRequest narrows the replications.
+type WatchReplicationsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only those whose name begins so.
+	NamePrefix string `protobuf:"bytes,1,opt,name=name_prefix,json=namePrefix,proto3" json:"name_prefix,omitempty"`
+	// Least time between two looks at what has changed: changes in between are told together; 1 s when not set, 100 ms at least.
+	Interval      *durationpb.Duration `protobuf:"bytes,2,opt,name=interval,proto3" json:"interval,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchReplicationsRequest) Reset() {
+	*x = WatchReplicationsRequest{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchReplicationsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchReplicationsRequest) ProtoMessage() {}
+
+func (x *WatchReplicationsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchReplicationsRequest.ProtoReflect.Descriptor instead.
+func (*WatchReplicationsRequest) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *WatchReplicationsRequest) GetNamePrefix() string {
+	if x != nil {
+		return x.NamePrefix
+	}
+	return ""
+}
+
+func (x *WatchReplicationsRequest) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+// WatchReplicationsResponse is what has changed; first of all it is everything, in several answers where there is much.
+type WatchReplicationsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Replications that are new or have changed, as they are now, without their tables; at most 100.
+	Replications []*Replication `protobuf:"bytes,1,rep,name=replications,proto3" json:"replications,omitempty"`
+	// Names of replications that are gone.
+	Deleted []string `protobuf:"bytes,2,rep,name=deleted,proto3" json:"deleted,omitempty"`
+	// The answers so far have told of all that there are. What follows are changes.
+	Complete      bool `protobuf:"varint,3,opt,name=complete,proto3" json:"complete,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchReplicationsResponse) Reset() {
+	*x = WatchReplicationsResponse{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchReplicationsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchReplicationsResponse) ProtoMessage() {}
+
+func (x *WatchReplicationsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchReplicationsResponse.ProtoReflect.Descriptor instead.
+func (*WatchReplicationsResponse) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *WatchReplicationsResponse) GetReplications() []*Replication {
+	if x != nil {
+		return x.Replications
+	}
+	return nil
+}
+
+func (x *WatchReplicationsResponse) GetDeleted() []string {
+	if x != nil {
+		return x.Deleted
+	}
+	return nil
+}
+
+func (x *WatchReplicationsResponse) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
 var File_syncline_applier_v1_applier_proto protoreflect.FileDescriptor
 
 const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\n" +
-	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a syncline/applier/v1/repair.proto\x1a\x1esyncline/applier/v1/sync.proto\x1a\x1fsyncline/change/v1/change.proto\"\xc0\b\n" +
+	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a syncline/applier/v1/repair.proto\x1a\x1esyncline/applier/v1/sync.proto\x1a\x1fsyncline/change/v1/change.proto\"\xaf\t\n" +
 	"\x0fReplicationSpec\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1c\n" +
 	"\tinventory\x18\x02 \x01(\tR\tinventory\x12%\n" +
@@ -3947,7 +4310,9 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x03tls\x18\x15 \x01(\v2\x1e.syncline.applier.v1.SourceTLSR\x03tls\x12\x19\n" +
 	"\x05proxy\x18\x16 \x01(\tB\x03\x80\x01\x01R\x05proxy\x12!\n" +
 	"\ffrom_restore\x18\x1e \x01(\bR\vfromRestore\x126\n" +
-	"\ainitial\x18( \x01(\x0e2\x1c.syncline.applier.v1.InitialR\ainitial\x1a=\n" +
+	"\ainitial\x18( \x01(\x0e2\x1c.syncline.applier.v1.InitialR\ainitial\x12-\n" +
+	"\x04mode\x182 \x01(\x0e2\x19.syncline.applier.v1.ModeR\x04mode\x12>\n" +
+	"\rhealthy_after\x183 \x01(\v2\x19.google.protobuf.DurationR\fhealthyAfter\x1a=\n" +
 	"\x0fParametersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"u\n" +
@@ -3956,8 +4321,7 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\vserver_name\x18\x02 \x01(\tR\n" +
 	"serverName\x12 \n" +
 	"\vcertificate\x18\x03 \x01(\tR\vcertificate\x12\x15\n" +
-	"\x03key\x18\x04 \x01(\tB\x03\x80\x01\x01R\x03key\"\xc2\n" +
-	"\n" +
+	"\x03key\x18\x04 \x01(\tB\x03\x80\x01\x01R\x03key\"\xd4\f\n" +
 	"\vReplication\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationSpecR\x04spec\x120\n" +
@@ -3993,7 +4357,12 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\ahistory\x18\" \x03(\v2 .syncline.applier.v1.StateChangeR\ahistory\x12?\n" +
 	"\rhealthy_since\x18# \x01(\v2\x1a.google.protobuf.TimestampR\fhealthySince\x12!\n" +
 	"\fauto_resyncs\x18$ \x01(\x05R\vautoResyncs\x12\x18\n" +
-	"\apending\x18% \x01(\tR\apendingB\x0e\n" +
+	"\apending\x18% \x01(\tR\apending\x12?\n" +
+	"\rwaiting_since\x182 \x01(\v2\x1a.google.protobuf.TimestampR\fwaitingSince\x12#\n" +
+	"\rwaiting_place\x183 \x01(\x05R\fwaitingPlace\x12K\n" +
+	"\x12completed_position\x184 \x01(\v2\x1c.syncline.change.v1.PositionR\x11completedPosition\x12?\n" +
+	"\rcomplete_time\x185 \x01(\v2\x1a.google.protobuf.TimestampR\fcompleteTime\x12\x1c\n" +
+	"\ttransient\x186 \x01(\bR\ttransientB\x0e\n" +
 	"\f_lag_seconds\"\xc3\x01\n" +
 	"\x05Fault\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
@@ -4197,7 +4566,25 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\bafter_id\x18\x02 \x01(\x03R\aafterId\x120\n" +
 	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"R\n" +
 	"\x1eWatchReplicationEventsResponse\x120\n" +
-	"\x05event\x18\x01 \x01(\v2\x1a.syncline.applier.v1.EventR\x05event*q\n" +
+	"\x05event\x18\x01 \x01(\v2\x1a.syncline.applier.v1.EventR\x05event\"\x9c\x01\n" +
+	"\x15RunReplicationRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
+	"\x04spec\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationSpecR\x04spec\x125\n" +
+	"\binterval\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\binterval\"\\\n" +
+	"\x16RunReplicationResponse\x12B\n" +
+	"\vreplication\x18\x01 \x01(\v2 .syncline.applier.v1.ReplicationR\vreplication\"r\n" +
+	"\x18WatchReplicationsRequest\x12\x1f\n" +
+	"\vname_prefix\x18\x01 \x01(\tR\n" +
+	"namePrefix\x125\n" +
+	"\binterval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\binterval\"\x97\x01\n" +
+	"\x19WatchReplicationsResponse\x12D\n" +
+	"\freplications\x18\x01 \x03(\v2 .syncline.applier.v1.ReplicationR\freplications\x12\x18\n" +
+	"\adeleted\x18\x02 \x03(\tR\adeleted\x12\x1a\n" +
+	"\bcomplete\x18\x03 \x01(\bR\bcomplete*@\n" +
+	"\x04Mode\x12\x14\n" +
+	"\x10MODE_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fMODE_CONTINUOUS\x10\x01\x12\r\n" +
+	"\tMODE_ONCE\x10\x02*q\n" +
 	"\n" +
 	"AutoResync\x12\x1b\n" +
 	"\x17AUTO_RESYNC_UNSPECIFIED\x10\x00\x12\x13\n" +
@@ -4211,7 +4598,7 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\vCompression\x12\x1b\n" +
 	"\x17COMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10COMPRESSION_NONE\x10\x01\x12\x14\n" +
-	"\x10COMPRESSION_ZSTD\x10\x02*\xac\x01\n" +
+	"\x10COMPRESSION_ZSTD\x10\x02*\xd4\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12STATE_INITIALIZING\x10\x01\x12\x11\n" +
@@ -4220,7 +4607,10 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\rSTATE_RUNNING\x10\x04\x12\x12\n" +
 	"\x0eSTATE_RETRYING\x10\x05\x12\x10\n" +
 	"\fSTATE_FAILED\x10\x06\x12\x11\n" +
-	"\rSTATE_STOPPED\x10\a*T\n" +
+	"\rSTATE_STOPPED\x10\a\x12\x13\n" +
+	"\x0fSTATE_COMPLETED\x10\b\x12\x11\n" +
+	"\rSTATE_WAITING\x10\n" +
+	"*T\n" +
 	"\tFaultSide\x12\x1a\n" +
 	"\x16FAULT_SIDE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10FAULT_SIDE_LOCAL\x10\x01\x12\x15\n" +
@@ -4240,7 +4630,7 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x18TABLE_ACTION_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11TABLE_ACTION_COPY\x10\x01\x12\x17\n" +
 	"\x13TABLE_ACTION_CREATE\x10\x02\x12\x17\n" +
-	"\x13TABLE_ACTION_REMOVE\x10\x03*\xe7\x02\n" +
+	"\x13TABLE_ACTION_REMOVE\x10\x03*\x9d\x03\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12EVENT_KIND_CREATED\x10\x01\x12\x16\n" +
@@ -4256,7 +4646,9 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x12\x1e\n" +
 	"\x1aEVENT_KIND_POSITION_FORCED\x10\v\x12\x1e\n" +
 	"\x1aEVENT_KIND_SOURCE_ACCEPTED\x10\f\x12\x13\n" +
-	"\x0fEVENT_KIND_LOST\x10\r2\xcb\x10\n" +
+	"\x0fEVENT_KIND_LOST\x10\r\x12\x18\n" +
+	"\x14EVENT_KIND_COMPLETED\x10\x14\x12\x1a\n" +
+	"\x16EVENT_KIND_INTERRUPTED\x10\x152\xae\x12\n" +
 	"\x0eApplierService\x12r\n" +
 	"\x11CreateReplication\x12-.syncline.applier.v1.CreateReplicationRequest\x1a..syncline.applier.v1.CreateReplicationResponse\x12i\n" +
 	"\x0eGetReplication\x12*.syncline.applier.v1.GetReplicationRequest\x1a+.syncline.applier.v1.GetReplicationResponse\x12o\n" +
@@ -4277,7 +4669,9 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\aGetSync\x12#.syncline.applier.v1.GetSyncRequest\x1a$.syncline.applier.v1.GetSyncResponse\x12\\\n" +
 	"\tWatchSync\x12%.syncline.applier.v1.WatchSyncRequest\x1a&.syncline.applier.v1.WatchSyncResponse0\x01\x12]\n" +
 	"\n" +
-	"CancelSync\x12&.syncline.applier.v1.CancelSyncRequest\x1a'.syncline.applier.v1.CancelSyncResponseBDZBgithub.com/seed0419d559/syncline/gen/syncline/applier/v1;applierv1b\x06proto3"
+	"CancelSync\x12&.syncline.applier.v1.CancelSyncRequest\x1a'.syncline.applier.v1.CancelSyncResponse\x12k\n" +
+	"\x0eRunReplication\x12*.syncline.applier.v1.RunReplicationRequest\x1a+.syncline.applier.v1.RunReplicationResponse0\x01\x12t\n" +
+	"\x11WatchReplications\x12-.syncline.applier.v1.WatchReplicationsRequest\x1a..syncline.applier.v1.WatchReplicationsResponse0\x01BDZBgithub.com/seed0419d559/syncline/gen/syncline/applier/v1;applierv1b\x06proto3"
 
 var (
 	file_syncline_applier_v1_applier_proto_rawDescOnce sync.Once
@@ -4291,187 +4685,206 @@ func file_syncline_applier_v1_applier_proto_rawDescGZIP() []byte {
 	return file_syncline_applier_v1_applier_proto_rawDescData
 }
 
-var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
+var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_syncline_applier_v1_applier_proto_goTypes = []any{
-	(AutoResync)(0),                        // 0: syncline.applier.v1.AutoResync
-	(Initial)(0),                           // 1: syncline.applier.v1.Initial
-	(Compression)(0),                       // 2: syncline.applier.v1.Compression
-	(State)(0),                             // 3: syncline.applier.v1.State
-	(FaultSide)(0),                         // 4: syncline.applier.v1.FaultSide
-	(DifferenceKind)(0),                    // 5: syncline.applier.v1.DifferenceKind
-	(TableOutcome)(0),                      // 6: syncline.applier.v1.TableOutcome
-	(TableAction)(0),                       // 7: syncline.applier.v1.TableAction
-	(EventKind)(0),                         // 8: syncline.applier.v1.EventKind
-	(*ReplicationSpec)(nil),                // 9: syncline.applier.v1.ReplicationSpec
-	(*SourceTLS)(nil),                      // 10: syncline.applier.v1.SourceTLS
-	(*Replication)(nil),                    // 11: syncline.applier.v1.Replication
-	(*Fault)(nil),                          // 12: syncline.applier.v1.Fault
-	(*StateChange)(nil),                    // 13: syncline.applier.v1.StateChange
-	(*SyncProgress)(nil),                   // 14: syncline.applier.v1.SyncProgress
-	(*TableProgress)(nil),                  // 15: syncline.applier.v1.TableProgress
-	(*CreateReplicationRequest)(nil),       // 16: syncline.applier.v1.CreateReplicationRequest
-	(*CreateReplicationResponse)(nil),      // 17: syncline.applier.v1.CreateReplicationResponse
-	(*GetReplicationRequest)(nil),          // 18: syncline.applier.v1.GetReplicationRequest
-	(*GetReplicationResponse)(nil),         // 19: syncline.applier.v1.GetReplicationResponse
-	(*ListReplicationsRequest)(nil),        // 20: syncline.applier.v1.ListReplicationsRequest
-	(*ListReplicationsResponse)(nil),       // 21: syncline.applier.v1.ListReplicationsResponse
-	(*StartReplicationRequest)(nil),        // 22: syncline.applier.v1.StartReplicationRequest
-	(*StartReplicationResponse)(nil),       // 23: syncline.applier.v1.StartReplicationResponse
-	(*StopReplicationRequest)(nil),         // 24: syncline.applier.v1.StopReplicationRequest
-	(*StopReplicationResponse)(nil),        // 25: syncline.applier.v1.StopReplicationResponse
-	(*DeleteReplicationRequest)(nil),       // 26: syncline.applier.v1.DeleteReplicationRequest
-	(*DeleteReplicationResponse)(nil),      // 27: syncline.applier.v1.DeleteReplicationResponse
-	(*WatchReplicationRequest)(nil),        // 28: syncline.applier.v1.WatchReplicationRequest
-	(*WatchReplicationResponse)(nil),       // 29: syncline.applier.v1.WatchReplicationResponse
-	(*WaitReplicationRequest)(nil),         // 30: syncline.applier.v1.WaitReplicationRequest
-	(*WaitReplicationResponse)(nil),        // 31: syncline.applier.v1.WaitReplicationResponse
-	(*VerifyReplicationRequest)(nil),       // 32: syncline.applier.v1.VerifyReplicationRequest
-	(*VerifyReplicationResponse)(nil),      // 33: syncline.applier.v1.VerifyReplicationResponse
-	(*VerifyProgress)(nil),                 // 34: syncline.applier.v1.VerifyProgress
-	(*RowDifference)(nil),                  // 35: syncline.applier.v1.RowDifference
-	(*TableVerification)(nil),              // 36: syncline.applier.v1.TableVerification
-	(*VerifyResult)(nil),                   // 37: syncline.applier.v1.VerifyResult
-	(*ReplicationPlan)(nil),                // 38: syncline.applier.v1.ReplicationPlan
-	(*PlannedTable)(nil),                   // 39: syncline.applier.v1.PlannedTable
-	(*UpdateReplicationRequest)(nil),       // 40: syncline.applier.v1.UpdateReplicationRequest
-	(*UpdateReplicationResponse)(nil),      // 41: syncline.applier.v1.UpdateReplicationResponse
-	(*ResyncReplicationRequest)(nil),       // 42: syncline.applier.v1.ResyncReplicationRequest
-	(*ResyncReplicationResponse)(nil),      // 43: syncline.applier.v1.ResyncReplicationResponse
-	(*Event)(nil),                          // 44: syncline.applier.v1.Event
-	(*ListReplicationEventsRequest)(nil),   // 45: syncline.applier.v1.ListReplicationEventsRequest
-	(*ListReplicationEventsResponse)(nil),  // 46: syncline.applier.v1.ListReplicationEventsResponse
-	(*WatchReplicationEventsRequest)(nil),  // 47: syncline.applier.v1.WatchReplicationEventsRequest
-	(*WatchReplicationEventsResponse)(nil), // 48: syncline.applier.v1.WatchReplicationEventsResponse
-	nil,                                    // 49: syncline.applier.v1.ReplicationSpec.ParametersEntry
-	(*durationpb.Duration)(nil),            // 50: google.protobuf.Duration
-	(*v1.Position)(nil),                    // 51: syncline.change.v1.Position
-	(*timestamppb.Timestamp)(nil),          // 52: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),          // 53: google.protobuf.FieldMask
-	(*RepairReplicationRequest)(nil),       // 54: syncline.applier.v1.RepairReplicationRequest
-	(*SyncReplicationRequest)(nil),         // 55: syncline.applier.v1.SyncReplicationRequest
-	(*ListSyncsRequest)(nil),               // 56: syncline.applier.v1.ListSyncsRequest
-	(*GetSyncRequest)(nil),                 // 57: syncline.applier.v1.GetSyncRequest
-	(*WatchSyncRequest)(nil),               // 58: syncline.applier.v1.WatchSyncRequest
-	(*CancelSyncRequest)(nil),              // 59: syncline.applier.v1.CancelSyncRequest
-	(*RepairReplicationResponse)(nil),      // 60: syncline.applier.v1.RepairReplicationResponse
-	(*SyncReplicationResponse)(nil),        // 61: syncline.applier.v1.SyncReplicationResponse
-	(*ListSyncsResponse)(nil),              // 62: syncline.applier.v1.ListSyncsResponse
-	(*GetSyncResponse)(nil),                // 63: syncline.applier.v1.GetSyncResponse
-	(*WatchSyncResponse)(nil),              // 64: syncline.applier.v1.WatchSyncResponse
-	(*CancelSyncResponse)(nil),             // 65: syncline.applier.v1.CancelSyncResponse
+	(Mode)(0),                              // 0: syncline.applier.v1.Mode
+	(AutoResync)(0),                        // 1: syncline.applier.v1.AutoResync
+	(Initial)(0),                           // 2: syncline.applier.v1.Initial
+	(Compression)(0),                       // 3: syncline.applier.v1.Compression
+	(State)(0),                             // 4: syncline.applier.v1.State
+	(FaultSide)(0),                         // 5: syncline.applier.v1.FaultSide
+	(DifferenceKind)(0),                    // 6: syncline.applier.v1.DifferenceKind
+	(TableOutcome)(0),                      // 7: syncline.applier.v1.TableOutcome
+	(TableAction)(0),                       // 8: syncline.applier.v1.TableAction
+	(EventKind)(0),                         // 9: syncline.applier.v1.EventKind
+	(*ReplicationSpec)(nil),                // 10: syncline.applier.v1.ReplicationSpec
+	(*SourceTLS)(nil),                      // 11: syncline.applier.v1.SourceTLS
+	(*Replication)(nil),                    // 12: syncline.applier.v1.Replication
+	(*Fault)(nil),                          // 13: syncline.applier.v1.Fault
+	(*StateChange)(nil),                    // 14: syncline.applier.v1.StateChange
+	(*SyncProgress)(nil),                   // 15: syncline.applier.v1.SyncProgress
+	(*TableProgress)(nil),                  // 16: syncline.applier.v1.TableProgress
+	(*CreateReplicationRequest)(nil),       // 17: syncline.applier.v1.CreateReplicationRequest
+	(*CreateReplicationResponse)(nil),      // 18: syncline.applier.v1.CreateReplicationResponse
+	(*GetReplicationRequest)(nil),          // 19: syncline.applier.v1.GetReplicationRequest
+	(*GetReplicationResponse)(nil),         // 20: syncline.applier.v1.GetReplicationResponse
+	(*ListReplicationsRequest)(nil),        // 21: syncline.applier.v1.ListReplicationsRequest
+	(*ListReplicationsResponse)(nil),       // 22: syncline.applier.v1.ListReplicationsResponse
+	(*StartReplicationRequest)(nil),        // 23: syncline.applier.v1.StartReplicationRequest
+	(*StartReplicationResponse)(nil),       // 24: syncline.applier.v1.StartReplicationResponse
+	(*StopReplicationRequest)(nil),         // 25: syncline.applier.v1.StopReplicationRequest
+	(*StopReplicationResponse)(nil),        // 26: syncline.applier.v1.StopReplicationResponse
+	(*DeleteReplicationRequest)(nil),       // 27: syncline.applier.v1.DeleteReplicationRequest
+	(*DeleteReplicationResponse)(nil),      // 28: syncline.applier.v1.DeleteReplicationResponse
+	(*WatchReplicationRequest)(nil),        // 29: syncline.applier.v1.WatchReplicationRequest
+	(*WatchReplicationResponse)(nil),       // 30: syncline.applier.v1.WatchReplicationResponse
+	(*WaitReplicationRequest)(nil),         // 31: syncline.applier.v1.WaitReplicationRequest
+	(*WaitReplicationResponse)(nil),        // 32: syncline.applier.v1.WaitReplicationResponse
+	(*VerifyReplicationRequest)(nil),       // 33: syncline.applier.v1.VerifyReplicationRequest
+	(*VerifyReplicationResponse)(nil),      // 34: syncline.applier.v1.VerifyReplicationResponse
+	(*VerifyProgress)(nil),                 // 35: syncline.applier.v1.VerifyProgress
+	(*RowDifference)(nil),                  // 36: syncline.applier.v1.RowDifference
+	(*TableVerification)(nil),              // 37: syncline.applier.v1.TableVerification
+	(*VerifyResult)(nil),                   // 38: syncline.applier.v1.VerifyResult
+	(*ReplicationPlan)(nil),                // 39: syncline.applier.v1.ReplicationPlan
+	(*PlannedTable)(nil),                   // 40: syncline.applier.v1.PlannedTable
+	(*UpdateReplicationRequest)(nil),       // 41: syncline.applier.v1.UpdateReplicationRequest
+	(*UpdateReplicationResponse)(nil),      // 42: syncline.applier.v1.UpdateReplicationResponse
+	(*ResyncReplicationRequest)(nil),       // 43: syncline.applier.v1.ResyncReplicationRequest
+	(*ResyncReplicationResponse)(nil),      // 44: syncline.applier.v1.ResyncReplicationResponse
+	(*Event)(nil),                          // 45: syncline.applier.v1.Event
+	(*ListReplicationEventsRequest)(nil),   // 46: syncline.applier.v1.ListReplicationEventsRequest
+	(*ListReplicationEventsResponse)(nil),  // 47: syncline.applier.v1.ListReplicationEventsResponse
+	(*WatchReplicationEventsRequest)(nil),  // 48: syncline.applier.v1.WatchReplicationEventsRequest
+	(*WatchReplicationEventsResponse)(nil), // 49: syncline.applier.v1.WatchReplicationEventsResponse
+	(*RunReplicationRequest)(nil),          // 50: syncline.applier.v1.RunReplicationRequest
+	(*RunReplicationResponse)(nil),         // 51: syncline.applier.v1.RunReplicationResponse
+	(*WatchReplicationsRequest)(nil),       // 52: syncline.applier.v1.WatchReplicationsRequest
+	(*WatchReplicationsResponse)(nil),      // 53: syncline.applier.v1.WatchReplicationsResponse
+	nil,                                    // 54: syncline.applier.v1.ReplicationSpec.ParametersEntry
+	(*durationpb.Duration)(nil),            // 55: google.protobuf.Duration
+	(*v1.Position)(nil),                    // 56: syncline.change.v1.Position
+	(*timestamppb.Timestamp)(nil),          // 57: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),          // 58: google.protobuf.FieldMask
+	(*RepairReplicationRequest)(nil),       // 59: syncline.applier.v1.RepairReplicationRequest
+	(*SyncReplicationRequest)(nil),         // 60: syncline.applier.v1.SyncReplicationRequest
+	(*ListSyncsRequest)(nil),               // 61: syncline.applier.v1.ListSyncsRequest
+	(*GetSyncRequest)(nil),                 // 62: syncline.applier.v1.GetSyncRequest
+	(*WatchSyncRequest)(nil),               // 63: syncline.applier.v1.WatchSyncRequest
+	(*CancelSyncRequest)(nil),              // 64: syncline.applier.v1.CancelSyncRequest
+	(*RepairReplicationResponse)(nil),      // 65: syncline.applier.v1.RepairReplicationResponse
+	(*SyncReplicationResponse)(nil),        // 66: syncline.applier.v1.SyncReplicationResponse
+	(*ListSyncsResponse)(nil),              // 67: syncline.applier.v1.ListSyncsResponse
+	(*GetSyncResponse)(nil),                // 68: syncline.applier.v1.GetSyncResponse
+	(*WatchSyncResponse)(nil),              // 69: syncline.applier.v1.WatchSyncResponse
+	(*CancelSyncResponse)(nil),             // 70: syncline.applier.v1.CancelSyncResponse
 }
 var file_syncline_applier_v1_applier_proto_depIdxs = []int32{
-	2,  // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
-	49, // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
-	50, // 2: syncline.applier.v1.ReplicationSpec.retry_base:type_name -> google.protobuf.Duration
-	50, // 3: syncline.applier.v1.ReplicationSpec.retry_cap:type_name -> google.protobuf.Duration
-	50, // 4: syncline.applier.v1.ReplicationSpec.source_timeout:type_name -> google.protobuf.Duration
-	50, // 5: syncline.applier.v1.ReplicationSpec.group_time:type_name -> google.protobuf.Duration
-	0,  // 6: syncline.applier.v1.ReplicationSpec.auto_resync:type_name -> syncline.applier.v1.AutoResync
-	10, // 7: syncline.applier.v1.ReplicationSpec.tls:type_name -> syncline.applier.v1.SourceTLS
-	1,  // 8: syncline.applier.v1.ReplicationSpec.initial:type_name -> syncline.applier.v1.Initial
-	9,  // 9: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	3,  // 10: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
-	51, // 11: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
-	51, // 12: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
-	14, // 13: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
-	52, // 14: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
-	52, // 15: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
-	52, // 16: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
-	52, // 17: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
-	15, // 18: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
-	12, // 19: syncline.applier.v1.Replication.recent_faults:type_name -> syncline.applier.v1.Fault
-	13, // 20: syncline.applier.v1.Replication.history:type_name -> syncline.applier.v1.StateChange
-	52, // 21: syncline.applier.v1.Replication.healthy_since:type_name -> google.protobuf.Timestamp
-	52, // 22: syncline.applier.v1.Fault.time:type_name -> google.protobuf.Timestamp
-	4,  // 23: syncline.applier.v1.Fault.side:type_name -> syncline.applier.v1.FaultSide
-	52, // 24: syncline.applier.v1.StateChange.time:type_name -> google.protobuf.Timestamp
-	3,  // 25: syncline.applier.v1.StateChange.state:type_name -> syncline.applier.v1.State
-	52, // 26: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
-	52, // 27: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
-	9,  // 28: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	11, // 29: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	38, // 30: syncline.applier.v1.CreateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
-	11, // 31: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	3,  // 32: syncline.applier.v1.ListReplicationsRequest.states:type_name -> syncline.applier.v1.State
-	11, // 33: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
-	51, // 34: syncline.applier.v1.StartReplicationRequest.from:type_name -> syncline.change.v1.Position
-	11, // 35: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	11, // 36: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	50, // 37: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
-	11, // 38: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	50, // 39: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
-	51, // 40: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
-	11, // 41: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	50, // 42: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
-	34, // 43: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
-	35, // 44: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
-	36, // 45: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
-	37, // 46: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
-	5,  // 47: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
-	6,  // 48: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
-	51, // 49: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
-	51, // 50: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
-	39, // 51: syncline.applier.v1.ReplicationPlan.tables:type_name -> syncline.applier.v1.PlannedTable
-	7,  // 52: syncline.applier.v1.PlannedTable.action:type_name -> syncline.applier.v1.TableAction
-	9,  // 53: syncline.applier.v1.UpdateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	53, // 54: syncline.applier.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
-	11, // 55: syncline.applier.v1.UpdateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	38, // 56: syncline.applier.v1.UpdateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
-	11, // 57: syncline.applier.v1.ResyncReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	52, // 58: syncline.applier.v1.Event.time:type_name -> google.protobuf.Timestamp
-	8,  // 59: syncline.applier.v1.Event.kind:type_name -> syncline.applier.v1.EventKind
-	3,  // 60: syncline.applier.v1.Event.state:type_name -> syncline.applier.v1.State
-	4,  // 61: syncline.applier.v1.Event.side:type_name -> syncline.applier.v1.FaultSide
-	51, // 62: syncline.applier.v1.Event.position:type_name -> syncline.change.v1.Position
-	52, // 63: syncline.applier.v1.ListReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
-	44, // 64: syncline.applier.v1.ListReplicationEventsResponse.events:type_name -> syncline.applier.v1.Event
-	52, // 65: syncline.applier.v1.WatchReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
-	44, // 66: syncline.applier.v1.WatchReplicationEventsResponse.event:type_name -> syncline.applier.v1.Event
-	16, // 67: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
-	18, // 68: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
-	20, // 69: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
-	22, // 70: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
-	24, // 71: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
-	26, // 72: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
-	28, // 73: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
-	30, // 74: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
-	32, // 75: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
-	40, // 76: syncline.applier.v1.ApplierService.UpdateReplication:input_type -> syncline.applier.v1.UpdateReplicationRequest
-	42, // 77: syncline.applier.v1.ApplierService.ResyncReplication:input_type -> syncline.applier.v1.ResyncReplicationRequest
-	45, // 78: syncline.applier.v1.ApplierService.ListReplicationEvents:input_type -> syncline.applier.v1.ListReplicationEventsRequest
-	47, // 79: syncline.applier.v1.ApplierService.WatchReplicationEvents:input_type -> syncline.applier.v1.WatchReplicationEventsRequest
-	54, // 80: syncline.applier.v1.ApplierService.RepairReplication:input_type -> syncline.applier.v1.RepairReplicationRequest
-	55, // 81: syncline.applier.v1.ApplierService.SyncReplication:input_type -> syncline.applier.v1.SyncReplicationRequest
-	56, // 82: syncline.applier.v1.ApplierService.ListSyncs:input_type -> syncline.applier.v1.ListSyncsRequest
-	57, // 83: syncline.applier.v1.ApplierService.GetSync:input_type -> syncline.applier.v1.GetSyncRequest
-	58, // 84: syncline.applier.v1.ApplierService.WatchSync:input_type -> syncline.applier.v1.WatchSyncRequest
-	59, // 85: syncline.applier.v1.ApplierService.CancelSync:input_type -> syncline.applier.v1.CancelSyncRequest
-	17, // 86: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
-	19, // 87: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
-	21, // 88: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
-	23, // 89: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
-	25, // 90: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
-	27, // 91: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
-	29, // 92: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
-	31, // 93: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
-	33, // 94: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
-	41, // 95: syncline.applier.v1.ApplierService.UpdateReplication:output_type -> syncline.applier.v1.UpdateReplicationResponse
-	43, // 96: syncline.applier.v1.ApplierService.ResyncReplication:output_type -> syncline.applier.v1.ResyncReplicationResponse
-	46, // 97: syncline.applier.v1.ApplierService.ListReplicationEvents:output_type -> syncline.applier.v1.ListReplicationEventsResponse
-	48, // 98: syncline.applier.v1.ApplierService.WatchReplicationEvents:output_type -> syncline.applier.v1.WatchReplicationEventsResponse
-	60, // 99: syncline.applier.v1.ApplierService.RepairReplication:output_type -> syncline.applier.v1.RepairReplicationResponse
-	61, // 100: syncline.applier.v1.ApplierService.SyncReplication:output_type -> syncline.applier.v1.SyncReplicationResponse
-	62, // 101: syncline.applier.v1.ApplierService.ListSyncs:output_type -> syncline.applier.v1.ListSyncsResponse
-	63, // 102: syncline.applier.v1.ApplierService.GetSync:output_type -> syncline.applier.v1.GetSyncResponse
-	64, // 103: syncline.applier.v1.ApplierService.WatchSync:output_type -> syncline.applier.v1.WatchSyncResponse
-	65, // 104: syncline.applier.v1.ApplierService.CancelSync:output_type -> syncline.applier.v1.CancelSyncResponse
-	86, // [86:105] is the sub-list for method output_type
-	67, // [67:86] is the sub-list for method input_type
-	67, // [67:67] is the sub-list for extension type_name
-	67, // [67:67] is the sub-list for extension extendee
-	0,  // [0:67] is the sub-list for field type_name
+	3,  // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
+	54, // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
+	55, // 2: syncline.applier.v1.ReplicationSpec.retry_base:type_name -> google.protobuf.Duration
+	55, // 3: syncline.applier.v1.ReplicationSpec.retry_cap:type_name -> google.protobuf.Duration
+	55, // 4: syncline.applier.v1.ReplicationSpec.source_timeout:type_name -> google.protobuf.Duration
+	55, // 5: syncline.applier.v1.ReplicationSpec.group_time:type_name -> google.protobuf.Duration
+	1,  // 6: syncline.applier.v1.ReplicationSpec.auto_resync:type_name -> syncline.applier.v1.AutoResync
+	11, // 7: syncline.applier.v1.ReplicationSpec.tls:type_name -> syncline.applier.v1.SourceTLS
+	2,  // 8: syncline.applier.v1.ReplicationSpec.initial:type_name -> syncline.applier.v1.Initial
+	0,  // 9: syncline.applier.v1.ReplicationSpec.mode:type_name -> syncline.applier.v1.Mode
+	55, // 10: syncline.applier.v1.ReplicationSpec.healthy_after:type_name -> google.protobuf.Duration
+	10, // 11: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	4,  // 12: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
+	56, // 13: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
+	56, // 14: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
+	15, // 15: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
+	57, // 16: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
+	57, // 17: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
+	57, // 18: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
+	57, // 19: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
+	16, // 20: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
+	13, // 21: syncline.applier.v1.Replication.recent_faults:type_name -> syncline.applier.v1.Fault
+	14, // 22: syncline.applier.v1.Replication.history:type_name -> syncline.applier.v1.StateChange
+	57, // 23: syncline.applier.v1.Replication.healthy_since:type_name -> google.protobuf.Timestamp
+	57, // 24: syncline.applier.v1.Replication.waiting_since:type_name -> google.protobuf.Timestamp
+	56, // 25: syncline.applier.v1.Replication.completed_position:type_name -> syncline.change.v1.Position
+	57, // 26: syncline.applier.v1.Replication.complete_time:type_name -> google.protobuf.Timestamp
+	57, // 27: syncline.applier.v1.Fault.time:type_name -> google.protobuf.Timestamp
+	5,  // 28: syncline.applier.v1.Fault.side:type_name -> syncline.applier.v1.FaultSide
+	57, // 29: syncline.applier.v1.StateChange.time:type_name -> google.protobuf.Timestamp
+	4,  // 30: syncline.applier.v1.StateChange.state:type_name -> syncline.applier.v1.State
+	57, // 31: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
+	57, // 32: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
+	10, // 33: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	12, // 34: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	39, // 35: syncline.applier.v1.CreateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
+	12, // 36: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	4,  // 37: syncline.applier.v1.ListReplicationsRequest.states:type_name -> syncline.applier.v1.State
+	12, // 38: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
+	56, // 39: syncline.applier.v1.StartReplicationRequest.from:type_name -> syncline.change.v1.Position
+	12, // 40: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	12, // 41: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	55, // 42: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
+	12, // 43: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	55, // 44: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
+	56, // 45: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
+	12, // 46: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	55, // 47: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
+	35, // 48: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
+	36, // 49: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
+	37, // 50: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
+	38, // 51: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
+	6,  // 52: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
+	7,  // 53: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
+	56, // 54: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
+	56, // 55: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
+	40, // 56: syncline.applier.v1.ReplicationPlan.tables:type_name -> syncline.applier.v1.PlannedTable
+	8,  // 57: syncline.applier.v1.PlannedTable.action:type_name -> syncline.applier.v1.TableAction
+	10, // 58: syncline.applier.v1.UpdateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	58, // 59: syncline.applier.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	12, // 60: syncline.applier.v1.UpdateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	39, // 61: syncline.applier.v1.UpdateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
+	12, // 62: syncline.applier.v1.ResyncReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	57, // 63: syncline.applier.v1.Event.time:type_name -> google.protobuf.Timestamp
+	9,  // 64: syncline.applier.v1.Event.kind:type_name -> syncline.applier.v1.EventKind
+	4,  // 65: syncline.applier.v1.Event.state:type_name -> syncline.applier.v1.State
+	5,  // 66: syncline.applier.v1.Event.side:type_name -> syncline.applier.v1.FaultSide
+	56, // 67: syncline.applier.v1.Event.position:type_name -> syncline.change.v1.Position
+	57, // 68: syncline.applier.v1.ListReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
+	45, // 69: syncline.applier.v1.ListReplicationEventsResponse.events:type_name -> syncline.applier.v1.Event
+	57, // 70: syncline.applier.v1.WatchReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
+	45, // 71: syncline.applier.v1.WatchReplicationEventsResponse.event:type_name -> syncline.applier.v1.Event
+	10, // 72: syncline.applier.v1.RunReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	55, // 73: syncline.applier.v1.RunReplicationRequest.interval:type_name -> google.protobuf.Duration
+	12, // 74: syncline.applier.v1.RunReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	55, // 75: syncline.applier.v1.WatchReplicationsRequest.interval:type_name -> google.protobuf.Duration
+	12, // 76: syncline.applier.v1.WatchReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
+	17, // 77: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
+	19, // 78: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
+	21, // 79: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
+	23, // 80: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
+	25, // 81: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
+	27, // 82: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
+	29, // 83: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
+	31, // 84: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
+	33, // 85: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
+	41, // 86: syncline.applier.v1.ApplierService.UpdateReplication:input_type -> syncline.applier.v1.UpdateReplicationRequest
+	43, // 87: syncline.applier.v1.ApplierService.ResyncReplication:input_type -> syncline.applier.v1.ResyncReplicationRequest
+	46, // 88: syncline.applier.v1.ApplierService.ListReplicationEvents:input_type -> syncline.applier.v1.ListReplicationEventsRequest
+	48, // 89: syncline.applier.v1.ApplierService.WatchReplicationEvents:input_type -> syncline.applier.v1.WatchReplicationEventsRequest
+	59, // 90: syncline.applier.v1.ApplierService.RepairReplication:input_type -> syncline.applier.v1.RepairReplicationRequest
+	60, // 91: syncline.applier.v1.ApplierService.SyncReplication:input_type -> syncline.applier.v1.SyncReplicationRequest
+	61, // 92: syncline.applier.v1.ApplierService.ListSyncs:input_type -> syncline.applier.v1.ListSyncsRequest
+	62, // 93: syncline.applier.v1.ApplierService.GetSync:input_type -> syncline.applier.v1.GetSyncRequest
+	63, // 94: syncline.applier.v1.ApplierService.WatchSync:input_type -> syncline.applier.v1.WatchSyncRequest
+	64, // 95: syncline.applier.v1.ApplierService.CancelSync:input_type -> syncline.applier.v1.CancelSyncRequest
+	50, // 96: syncline.applier.v1.ApplierService.RunReplication:input_type -> syncline.applier.v1.RunReplicationRequest
+	52, // 97: syncline.applier.v1.ApplierService.WatchReplications:input_type -> syncline.applier.v1.WatchReplicationsRequest
+	18, // 98: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
+	20, // 99: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
+	22, // 100: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
+	24, // 101: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
+	26, // 102: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
+	28, // 103: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
+	30, // 104: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
+	32, // 105: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
+	34, // 106: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
+	42, // 107: syncline.applier.v1.ApplierService.UpdateReplication:output_type -> syncline.applier.v1.UpdateReplicationResponse
+	44, // 108: syncline.applier.v1.ApplierService.ResyncReplication:output_type -> syncline.applier.v1.ResyncReplicationResponse
+	47, // 109: syncline.applier.v1.ApplierService.ListReplicationEvents:output_type -> syncline.applier.v1.ListReplicationEventsResponse
+	49, // 110: syncline.applier.v1.ApplierService.WatchReplicationEvents:output_type -> syncline.applier.v1.WatchReplicationEventsResponse
+	65, // 111: syncline.applier.v1.ApplierService.RepairReplication:output_type -> syncline.applier.v1.RepairReplicationResponse
+	66, // 112: syncline.applier.v1.ApplierService.SyncReplication:output_type -> syncline.applier.v1.SyncReplicationResponse
+	67, // 113: syncline.applier.v1.ApplierService.ListSyncs:output_type -> syncline.applier.v1.ListSyncsResponse
+	68, // 114: syncline.applier.v1.ApplierService.GetSync:output_type -> syncline.applier.v1.GetSyncResponse
+	69, // 115: syncline.applier.v1.ApplierService.WatchSync:output_type -> syncline.applier.v1.WatchSyncResponse
+	70, // 116: syncline.applier.v1.ApplierService.CancelSync:output_type -> syncline.applier.v1.CancelSyncResponse
+	51, // 117: syncline.applier.v1.ApplierService.RunReplication:output_type -> syncline.applier.v1.RunReplicationResponse
+	53, // 118: syncline.applier.v1.ApplierService.WatchReplications:output_type -> syncline.applier.v1.WatchReplicationsResponse
+	98, // [98:119] is the sub-list for method output_type
+	77, // [77:98] is the sub-list for method input_type
+	77, // [77:77] is the sub-list for extension type_name
+	77, // [77:77] is the sub-list for extension extendee
+	0,  // [0:77] is the sub-list for field type_name
 }
 
 func init() { file_syncline_applier_v1_applier_proto_init() }
@@ -4493,8 +4906,8 @@ func file_syncline_applier_v1_applier_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_applier_v1_applier_proto_rawDesc), len(file_syncline_applier_v1_applier_proto_rawDesc)),
-			NumEnums:      9,
-			NumMessages:   41,
+			NumEnums:      10,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

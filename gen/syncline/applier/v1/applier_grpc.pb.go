@@ -40,6 +40,8 @@ const (
 	ApplierService_GetSync_FullMethodName                = "/syncline.applier.v1.ApplierService/GetSync"
 	ApplierService_WatchSync_FullMethodName              = "/syncline.applier.v1.ApplierService/WatchSync"
 	ApplierService_CancelSync_FullMethodName             = "/syncline.applier.v1.ApplierService/CancelSync"
+	ApplierService_RunReplication_FullMethodName         = "/syncline.applier.v1.ApplierService/RunReplication"
+	ApplierService_WatchReplications_FullMethodName      = "/syncline.applier.v1.ApplierService/WatchReplications"
 )
 
 // ApplierServiceClient is the client API for ApplierService service.
@@ -65,7 +67,8 @@ type ApplierServiceClient interface {
 	// WatchReplication streams a replication's state whenever it changes, and at least once for each interval.
 	WatchReplication(ctx context.Context, in *WatchReplicationRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchReplicationResponse], error)
 	// WaitReplication returns once everything that was committed on the source before the call is applied here;
-	// DEADLINE_EXCEEDED with reason NOT_REACHED when that takes longer than the timeout.
+	// DEADLINE_EXCEEDED with reason NOT_REACHED when that takes longer than the timeout. With a replication of mode ONCE it returns once
+	// that is COMPLETED.
 	WaitReplication(ctx context.Context, in *WaitReplicationRequest, opts ...grpc.CallOption) (*WaitReplicationResponse, error)
 	// VerifyReplication compares the replica's rows with the source's, both as of the same source position, while both are in
 	// use. It streams progress, differences and the outcome of each table; its last answer is the result.
@@ -99,6 +102,13 @@ type ApplierServiceClient interface {
 	// CancelSync ends a job and returns it, ended. What it has mended stays mended; a copy that has begun goes on by itself, because a
 	// table that is half copied would be of no use.
 	CancelSync(ctx context.Context, in *CancelSyncRequest, opts ...grpc.CallOption) (*CancelSyncResponse, error)
+	// RunReplication carries out a spec once, without leaving a replication behind: it copies, applies what was committed on the source until
+	// then, and forgets all but the result, which GetReplication and ListReplications show for a day. It streams the replication whenever it
+	// changes; the last answer is the result, COMPLETED, FAILED or STOPPED. The run goes on when the call ends early: StopReplication cancels
+	// it. ALREADY_EXISTS names the replication that carries the same tables from the same source.
+	RunReplication(ctx context.Context, in *RunReplicationRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RunReplicationResponse], error)
+	// WatchReplications streams the states of all replications, and then of those that change.
+	WatchReplications(ctx context.Context, in *WatchReplicationsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchReplicationsResponse], error)
 }
 
 type applierServiceClient struct {
@@ -344,6 +354,44 @@ func (c *applierServiceClient) CancelSync(ctx context.Context, in *CancelSyncReq
 	return out, nil
 }
 
+func (c *applierServiceClient) RunReplication(ctx context.Context, in *RunReplicationRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RunReplicationResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ApplierService_ServiceDesc.Streams[5], ApplierService_RunReplication_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[RunReplicationRequest, RunReplicationResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ApplierService_RunReplicationClient = grpc.ServerStreamingClient[RunReplicationResponse]
+
+func (c *applierServiceClient) WatchReplications(ctx context.Context, in *WatchReplicationsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchReplicationsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ApplierService_ServiceDesc.Streams[6], ApplierService_WatchReplications_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchReplicationsRequest, WatchReplicationsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ApplierService_WatchReplicationsClient = grpc.ServerStreamingClient[WatchReplicationsResponse]
+
 // ApplierServiceServer is the server API for ApplierService service.
 // All implementations must embed UnimplementedApplierServiceServer
 // for forward compatibility.
@@ -367,7 +415,8 @@ type ApplierServiceServer interface {
 	// WatchReplication streams a replication's state whenever it changes, and at least once for each interval.
 	WatchReplication(*WatchReplicationRequest, grpc.ServerStreamingServer[WatchReplicationResponse]) error
 	// WaitReplication returns once everything that was committed on the source before the call is applied here;
-	// DEADLINE_EXCEEDED with reason NOT_REACHED when that takes longer than the timeout.
+	// DEADLINE_EXCEEDED with reason NOT_REACHED when that takes longer than the timeout. With a replication of mode ONCE it returns once
+	// that is COMPLETED.
 	WaitReplication(context.Context, *WaitReplicationRequest) (*WaitReplicationResponse, error)
 	// VerifyReplication compares the replica's rows with the source's, both as of the same source position, while both are in
 	// use. It streams progress, differences and the outcome of each table; its last answer is the result.
@@ -401,6 +450,13 @@ type ApplierServiceServer interface {
 	// CancelSync ends a job and returns it, ended. What it has mended stays mended; a copy that has begun goes on by itself, because a
 	// table that is half copied would be of no use.
 	CancelSync(context.Context, *CancelSyncRequest) (*CancelSyncResponse, error)
+	// RunReplication carries out a spec once, without leaving a replication behind: it copies, applies what was committed on the source until
+	// then, and forgets all but the result, which GetReplication and ListReplications show for a day. It streams the replication whenever it
+	// changes; the last answer is the result, COMPLETED, FAILED or STOPPED. The run goes on when the call ends early: StopReplication cancels
+	// it. ALREADY_EXISTS names the replication that carries the same tables from the same source.
+	RunReplication(*RunReplicationRequest, grpc.ServerStreamingServer[RunReplicationResponse]) error
+	// WatchReplications streams the states of all replications, and then of those that change.
+	WatchReplications(*WatchReplicationsRequest, grpc.ServerStreamingServer[WatchReplicationsResponse]) error
 	mustEmbedUnimplementedApplierServiceServer()
 }
 
@@ -467,6 +523,12 @@ func (UnimplementedApplierServiceServer) WatchSync(*WatchSyncRequest, grpc.Serve
 }
 func (UnimplementedApplierServiceServer) CancelSync(context.Context, *CancelSyncRequest) (*CancelSyncResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelSync not implemented")
+}
+func (UnimplementedApplierServiceServer) RunReplication(*RunReplicationRequest, grpc.ServerStreamingServer[RunReplicationResponse]) error {
+	return status.Error(codes.Unimplemented, "method RunReplication not implemented")
+}
+func (UnimplementedApplierServiceServer) WatchReplications(*WatchReplicationsRequest, grpc.ServerStreamingServer[WatchReplicationsResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchReplications not implemented")
 }
 func (UnimplementedApplierServiceServer) mustEmbedUnimplementedApplierServiceServer() {}
 func (UnimplementedApplierServiceServer) testEmbeddedByValue()                        {}
@@ -796,6 +858,28 @@ func _ApplierService_CancelSync_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ApplierService_RunReplication_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(RunReplicationRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ApplierServiceServer).RunReplication(m, &grpc.GenericServerStream[RunReplicationRequest, RunReplicationResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ApplierService_RunReplicationServer = grpc.ServerStreamingServer[RunReplicationResponse]
+
+func _ApplierService_WatchReplications_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchReplicationsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ApplierServiceServer).WatchReplications(m, &grpc.GenericServerStream[WatchReplicationsRequest, WatchReplicationsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ApplierService_WatchReplicationsServer = grpc.ServerStreamingServer[WatchReplicationsResponse]
+
 // ApplierService_ServiceDesc is the grpc.ServiceDesc for ApplierService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -884,6 +968,16 @@ var ApplierService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WatchSync",
 			Handler:       _ApplierService_WatchSync_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "RunReplication",
+			Handler:       _ApplierService_RunReplication_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "WatchReplications",
+			Handler:       _ApplierService_WatchReplications_Handler,
 			ServerStreams: true,
 		},
 	},
