@@ -29,7 +29,11 @@ func renderHealth(out io.Writer, answer *applierv1.ListReplicationsResponse) {
 		fmt.Fprintln(out)
 	}
 	for _, r := range answer.GetReplications() {
-		fmt.Fprintln(out, printable(health(r)))
+		line := health(r)
+		if n := r.GetQuarantinedChanges() + r.GetWaitingChanges(); n > 0 {
+			line += fmt.Sprintf("; %s changes are in quarantine: see `syncline replication unsynced %s`", count(n), r.GetName())
+		}
+		fmt.Fprintln(out, printable(line))
 	}
 }
 
@@ -117,6 +121,9 @@ func renderReplication(out io.Writer, r *applierv1.Replication) {
 		[]string{"lag", size(r.GetLagBytes()) + ", " + lagSeconds(r)},
 		[]string{"applied", count(r.GetTransactions()) + " transactions, " + count(r.GetChanges()) + " changes in all, " + count(int64(r.GetChangesPerSecond())) + " changes/s now"},
 	)
+	if n := r.GetQuarantinedChanges() + r.GetWaitingChanges(); n > 0 {
+		rows = append(rows, []string{"quarantine", fmt.Sprintf("%s refused, %s waiting, %s", count(r.GetQuarantinedChanges()), count(r.GetWaitingChanges()), size(r.GetQuarantinedBytes()))})
+	}
 	if r.GetCopiedRows() > 0 {
 		rows = append(rows, []string{"copied", count(r.GetCopiedRows()) + " rows, " + size(r.GetCopiedBytes()) + " in all"})
 	}

@@ -29,6 +29,9 @@ const (
 	kindPositionForced eventKind = "position_forced"
 	kindSourceAccepted eventKind = "source_accepted"
 	kindLost           eventKind = "lost"
+	kindQuarantined    eventKind = "quarantined"
+	kindRetriedRows    eventKind = "unsynced_retried"
+	kindDiscarded      eventKind = "unsynced_discarded"
 )
 
 var eventKinds = map[eventKind]applierv1.EventKind{
@@ -38,7 +41,8 @@ var eventKinds = map[eventKind]applierv1.EventKind{
 	kindRetried: applierv1.EventKind_EVENT_KIND_RETRIED, kindFailed: applierv1.EventKind_EVENT_KIND_FAILED,
 	kindCopied: applierv1.EventKind_EVENT_KIND_COPIED, kindResync: applierv1.EventKind_EVENT_KIND_RESYNC,
 	kindPositionForced: applierv1.EventKind_EVENT_KIND_POSITION_FORCED, kindSourceAccepted: applierv1.EventKind_EVENT_KIND_SOURCE_ACCEPTED,
-	kindLost: applierv1.EventKind_EVENT_KIND_LOST,
+	kindLost: applierv1.EventKind_EVENT_KIND_LOST, kindQuarantined: applierv1.EventKind_EVENT_KIND_QUARANTINED,
+	kindRetriedRows: applierv1.EventKind_EVENT_KIND_UNSYNCED_RETRIED, kindDiscarded: applierv1.EventKind_EVENT_KIND_UNSYNCED_DISCARDED,
 }
 
 // The sides on which a fault can have its cause, as stored.

@@ -31,6 +31,7 @@ type runner struct {
 	done   chan struct{}
 	wake   chan struct{} // holds one when the next attempt shall not wait
 	holds  *apply.Holds  // of the engine that runs, nil while none does
+	aside  *apply.Held   // by that engine's quarantine
 	holder uint32        // the server's process id of that engine's session
 
 	control   chan struct{}           // holds one while a user's decision is carried out
@@ -246,10 +247,10 @@ func (r *runner) setPhase(ctx context.Context, to phase) error {
 }
 
 // setEngine notes how the engine that runs is held and ended.
-func (r *runner) setEngine(holds *apply.Holds, holder uint32, end context.CancelCauseFunc) {
+func (r *runner) setEngine(holds *apply.Holds, held *apply.Held, holder uint32, end context.CancelCauseFunc) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.holds, r.holder, r.endStream = holds, holder, end
+	r.holds, r.aside, r.holder, r.endStream = holds, held, holder, end
 }
 
 // followerName is how the source's logger lists this replication.

@@ -27,6 +27,60 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// OnError is what is done with a change that the target refuses for what is in it, or because its row is not there. What has another cause,
+// such as a connection, a full disk, a privilege or a column that is missing, stops the replication or is tried again as ever.
+type OnError int32
+
+const (
+	// Not set: as STOP.
+	OnError_ON_ERROR_UNSPECIFIED OnError = 0
+	// The replication is FAILED, with the reason, and nothing of the change's transaction is applied.
+	OnError_ON_ERROR_STOP OnError = 1
+	// The change is set aside with its values and the reason, and the rest is applied. Later changes of the same row wait behind it.
+	OnError_ON_ERROR_QUARANTINE OnError = 2
+)
+
+// Enum value maps for OnError.
+var (
+	OnError_name = map[int32]string{
+		0: "ON_ERROR_UNSPECIFIED",
+		1: "ON_ERROR_STOP",
+		2: "ON_ERROR_QUARANTINE",
+	}
+	OnError_value = map[string]int32{
+		"ON_ERROR_UNSPECIFIED": 0,
+		"ON_ERROR_STOP":        1,
+		"ON_ERROR_QUARANTINE":  2,
+	}
+)
+
+func (x OnError) Enum() *OnError {
+	p := new(OnError)
+	*p = x
+	return p
+}
+
+func (x OnError) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OnError) Descriptor() protoreflect.EnumDescriptor {
+	return file_syncline_applier_v1_applier_proto_enumTypes[0].Descriptor()
+}
+
+func (OnError) Type() protoreflect.EnumType {
+	return &file_syncline_applier_v1_applier_proto_enumTypes[0]
+}
+
+func (x OnError) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OnError.Descriptor instead.
+func (OnError) EnumDescriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{0}
+}
+
 // AutoResync is what is done when the source's change log does not hold the replica's position any more: it was purged, or the log
 // is another one. The gap itself is never passed over.
 type AutoResync int32
@@ -69,11 +123,11 @@ func (x AutoResync) String() string {
 }
 
 func (AutoResync) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[0].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[1].Descriptor()
 }
 
 func (AutoResync) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[0]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[1]
 }
 
 func (x AutoResync) Number() protoreflect.EnumNumber {
@@ -82,7 +136,7 @@ func (x AutoResync) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AutoResync.Descriptor instead.
 func (AutoResync) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{0}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{1}
 }
 
 // Initial is what the first copy does with a table of the target that holds rows.
@@ -123,11 +177,11 @@ func (x Initial) String() string {
 }
 
 func (Initial) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[1].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[2].Descriptor()
 }
 
 func (Initial) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[1]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[2]
 }
 
 func (x Initial) Number() protoreflect.EnumNumber {
@@ -136,7 +190,7 @@ func (x Initial) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Initial.Descriptor instead.
 func (Initial) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{1}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{2}
 }
 
 // Compression of what travels between two services.
@@ -176,11 +230,11 @@ func (x Compression) String() string {
 }
 
 func (Compression) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[2].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[3].Descriptor()
 }
 
 func (Compression) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[2]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[3]
 }
 
 func (x Compression) Number() protoreflect.EnumNumber {
@@ -189,7 +243,7 @@ func (x Compression) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Compression.Descriptor instead.
 func (Compression) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{2}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{3}
 }
 
 // State is what a replication is doing.
@@ -249,11 +303,11 @@ func (x State) String() string {
 }
 
 func (State) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[3].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[4].Descriptor()
 }
 
 func (State) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[3]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[4]
 }
 
 func (x State) Number() protoreflect.EnumNumber {
@@ -262,7 +316,7 @@ func (x State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use State.Descriptor instead.
 func (State) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{3}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{4}
 }
 
 // FaultSide tells on which side a fault has its cause.
@@ -302,11 +356,11 @@ func (x FaultSide) String() string {
 }
 
 func (FaultSide) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[4].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[5].Descriptor()
 }
 
 func (FaultSide) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[4]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[5]
 }
 
 func (x FaultSide) Number() protoreflect.EnumNumber {
@@ -315,7 +369,7 @@ func (x FaultSide) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FaultSide.Descriptor instead.
 func (FaultSide) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{4}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{5}
 }
 
 // DifferenceKind is how a row differs.
@@ -359,11 +413,11 @@ func (x DifferenceKind) String() string {
 }
 
 func (DifferenceKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[5].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[6].Descriptor()
 }
 
 func (DifferenceKind) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[5]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[6]
 }
 
 func (x DifferenceKind) Number() protoreflect.EnumNumber {
@@ -372,7 +426,7 @@ func (x DifferenceKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use DifferenceKind.Descriptor instead.
 func (DifferenceKind) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{5}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{6}
 }
 
 // TableOutcome is how a comparison of one table ended.
@@ -420,11 +474,11 @@ func (x TableOutcome) String() string {
 }
 
 func (TableOutcome) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[6].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[7].Descriptor()
 }
 
 func (TableOutcome) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[6]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[7]
 }
 
 func (x TableOutcome) Number() protoreflect.EnumNumber {
@@ -433,7 +487,7 @@ func (x TableOutcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TableOutcome.Descriptor instead.
 func (TableOutcome) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{6}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{7}
 }
 
 // TableAction is what happens to a table.
@@ -477,11 +531,11 @@ func (x TableAction) String() string {
 }
 
 func (TableAction) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[7].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[8].Descriptor()
 }
 
 func (TableAction) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[7]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[8]
 }
 
 func (x TableAction) Number() protoreflect.EnumNumber {
@@ -490,7 +544,7 @@ func (x TableAction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TableAction.Descriptor instead.
 func (TableAction) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{7}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{8}
 }
 
 // EventKind is what an event of the run log tells.
@@ -525,6 +579,12 @@ const (
 	EventKind_EVENT_KIND_SOURCE_ACCEPTED EventKind = 12
 	// Events are missing here, because they could not be written in time.
 	EventKind_EVENT_KIND_LOST EventKind = 13
+	// A change that the target refused was set aside, or the source emptied a table whose changes were. Of many at once some are written.
+	EventKind_EVENT_KIND_QUARANTINED EventKind = 26
+	// A user had changes in quarantine applied again: the text says what came of it.
+	EventKind_EVENT_KIND_UNSYNCED_RETRIED EventKind = 27
+	// A user discarded changes in quarantine.
+	EventKind_EVENT_KIND_UNSYNCED_DISCARDED EventKind = 28
 )
 
 // Enum value maps for EventKind.
@@ -544,22 +604,28 @@ var (
 		11: "EVENT_KIND_POSITION_FORCED",
 		12: "EVENT_KIND_SOURCE_ACCEPTED",
 		13: "EVENT_KIND_LOST",
+		26: "EVENT_KIND_QUARANTINED",
+		27: "EVENT_KIND_UNSYNCED_RETRIED",
+		28: "EVENT_KIND_UNSYNCED_DISCARDED",
 	}
 	EventKind_value = map[string]int32{
-		"EVENT_KIND_UNSPECIFIED":     0,
-		"EVENT_KIND_CREATED":         1,
-		"EVENT_KIND_UPDATED":         2,
-		"EVENT_KIND_STARTED":         3,
-		"EVENT_KIND_STOPPED":         4,
-		"EVENT_KIND_DELETED":         5,
-		"EVENT_KIND_STATE":           6,
-		"EVENT_KIND_RETRIED":         7,
-		"EVENT_KIND_FAILED":          8,
-		"EVENT_KIND_COPIED":          9,
-		"EVENT_KIND_RESYNC":          10,
-		"EVENT_KIND_POSITION_FORCED": 11,
-		"EVENT_KIND_SOURCE_ACCEPTED": 12,
-		"EVENT_KIND_LOST":            13,
+		"EVENT_KIND_UNSPECIFIED":        0,
+		"EVENT_KIND_CREATED":            1,
+		"EVENT_KIND_UPDATED":            2,
+		"EVENT_KIND_STARTED":            3,
+		"EVENT_KIND_STOPPED":            4,
+		"EVENT_KIND_DELETED":            5,
+		"EVENT_KIND_STATE":              6,
+		"EVENT_KIND_RETRIED":            7,
+		"EVENT_KIND_FAILED":             8,
+		"EVENT_KIND_COPIED":             9,
+		"EVENT_KIND_RESYNC":             10,
+		"EVENT_KIND_POSITION_FORCED":    11,
+		"EVENT_KIND_SOURCE_ACCEPTED":    12,
+		"EVENT_KIND_LOST":               13,
+		"EVENT_KIND_QUARANTINED":        26,
+		"EVENT_KIND_UNSYNCED_RETRIED":   27,
+		"EVENT_KIND_UNSYNCED_DISCARDED": 28,
 	}
 )
 
@@ -574,11 +640,11 @@ func (x EventKind) String() string {
 }
 
 func (EventKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[8].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[9].Descriptor()
 }
 
 func (EventKind) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[8]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[9]
 }
 
 func (x EventKind) Number() protoreflect.EnumNumber {
@@ -587,7 +653,7 @@ func (x EventKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EventKind.Descriptor instead.
 func (EventKind) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{8}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{9}
 }
 
 // ReplicationSpec is what a user decides about a replication.
@@ -644,9 +710,15 @@ type ReplicationSpec struct {
 	// replace or set.
 	FromRestore bool `protobuf:"varint,30,opt,name=from_restore,json=fromRestore,proto3" json:"from_restore,omitempty"`
 	// What the first copy does with a table that holds rows already. Not together with replace.
-	Initial       Initial `protobuf:"varint,40,opt,name=initial,proto3,enum=syncline.applier.v1.Initial" json:"initial,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Initial Initial `protobuf:"varint,40,opt,name=initial,proto3,enum=syncline.applier.v1.Initial" json:"initial,omitempty"`
+	// What is done with a change that the target refuses for what is in it, such as one that violates a constraint; STOP when not set.
+	OnError OnError `protobuf:"varint,60,opt,name=on_error,json=onError,proto3,enum=syncline.applier.v1.OnError" json:"on_error,omitempty"`
+	// How many changes the quarantine takes, those included that wait there; one more stops the replication. 1,000 when 0; at most 100,000.
+	QuarantineLimit int64 `protobuf:"varint,61,opt,name=quarantine_limit,json=quarantineLimit,proto3" json:"quarantine_limit,omitempty"`
+	// How many bytes of changes it takes; 64 MiB when 0; from 64 KiB to 16 GiB.
+	QuarantineBytes int64 `protobuf:"varint,62,opt,name=quarantine_bytes,json=quarantineBytes,proto3" json:"quarantine_bytes,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ReplicationSpec) Reset() {
@@ -840,6 +912,27 @@ func (x *ReplicationSpec) GetInitial() Initial {
 	return Initial_INITIAL_UNSPECIFIED
 }
 
+func (x *ReplicationSpec) GetOnError() OnError {
+	if x != nil {
+		return x.OnError
+	}
+	return OnError_ON_ERROR_UNSPECIFIED
+}
+
+func (x *ReplicationSpec) GetQuarantineLimit() int64 {
+	if x != nil {
+		return x.QuarantineLimit
+	}
+	return 0
+}
+
+func (x *ReplicationSpec) GetQuarantineBytes() int64 {
+	if x != nil {
+		return x.QuarantineBytes
+	}
+	return 0
+}
+
 // SourceTLS has the connections to a source encrypted, and the source verified.
 type SourceTLS struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -974,9 +1067,15 @@ type Replication struct {
 	// Copies that auto_resync has begun in a row: see auto_resync_limit.
 	AutoResyncs int32 `protobuf:"varint,36,opt,name=auto_resyncs,json=autoResyncs,proto3" json:"auto_resyncs,omitempty"`
 	// What waits to be done before anything is applied again: "" nothing, "plan" tables to add, "resync" all tables to copy anew.
-	Pending       string `protobuf:"bytes,37,opt,name=pending,proto3" json:"pending,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Pending string `protobuf:"bytes,37,opt,name=pending,proto3" json:"pending,omitempty"`
+	// Changes in quarantine that the target refused; see ListUnsynced.
+	QuarantinedChanges int64 `protobuf:"varint,60,opt,name=quarantined_changes,json=quarantinedChanges,proto3" json:"quarantined_changes,omitempty"`
+	// Changes in quarantine that wait behind one of the same row.
+	WaitingChanges int64 `protobuf:"varint,61,opt,name=waiting_changes,json=waitingChanges,proto3" json:"waiting_changes,omitempty"`
+	// Bytes of both.
+	QuarantinedBytes int64 `protobuf:"varint,62,opt,name=quarantined_bytes,json=quarantinedBytes,proto3" json:"quarantined_bytes,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Replication) Reset() {
@@ -1210,6 +1309,27 @@ func (x *Replication) GetPending() string {
 		return x.Pending
 	}
 	return ""
+}
+
+func (x *Replication) GetQuarantinedChanges() int64 {
+	if x != nil {
+		return x.QuarantinedChanges
+	}
+	return 0
+}
+
+func (x *Replication) GetWaitingChanges() int64 {
+	if x != nil {
+		return x.WaitingChanges
+	}
+	return 0
+}
+
+func (x *Replication) GetQuarantinedBytes() int64 {
+	if x != nil {
+		return x.QuarantinedBytes
+	}
+	return 0
 }
 
 // Fault is what an attempt ended with.
@@ -3915,7 +4035,7 @@ var File_syncline_applier_v1_applier_proto protoreflect.FileDescriptor
 
 const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\n" +
-	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a syncline/applier/v1/repair.proto\x1a\x1esyncline/applier/v1/sync.proto\x1a\x1fsyncline/change/v1/change.proto\"\xc0\b\n" +
+	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$syncline/applier/v1/quarantine.proto\x1a syncline/applier/v1/repair.proto\x1a\x1esyncline/applier/v1/sync.proto\x1a\x1fsyncline/change/v1/change.proto\"\xcf\t\n" +
 	"\x0fReplicationSpec\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1c\n" +
 	"\tinventory\x18\x02 \x01(\tR\tinventory\x12%\n" +
@@ -3947,7 +4067,10 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x03tls\x18\x15 \x01(\v2\x1e.syncline.applier.v1.SourceTLSR\x03tls\x12\x19\n" +
 	"\x05proxy\x18\x16 \x01(\tB\x03\x80\x01\x01R\x05proxy\x12!\n" +
 	"\ffrom_restore\x18\x1e \x01(\bR\vfromRestore\x126\n" +
-	"\ainitial\x18( \x01(\x0e2\x1c.syncline.applier.v1.InitialR\ainitial\x1a=\n" +
+	"\ainitial\x18( \x01(\x0e2\x1c.syncline.applier.v1.InitialR\ainitial\x127\n" +
+	"\bon_error\x18< \x01(\x0e2\x1c.syncline.applier.v1.OnErrorR\aonError\x12)\n" +
+	"\x10quarantine_limit\x18= \x01(\x03R\x0fquarantineLimit\x12)\n" +
+	"\x10quarantine_bytes\x18> \x01(\x03R\x0fquarantineBytes\x1a=\n" +
 	"\x0fParametersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"u\n" +
@@ -3956,8 +4079,7 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\vserver_name\x18\x02 \x01(\tR\n" +
 	"serverName\x12 \n" +
 	"\vcertificate\x18\x03 \x01(\tR\vcertificate\x12\x15\n" +
-	"\x03key\x18\x04 \x01(\tB\x03\x80\x01\x01R\x03key\"\xc2\n" +
-	"\n" +
+	"\x03key\x18\x04 \x01(\tB\x03\x80\x01\x01R\x03key\"\xc9\v\n" +
 	"\vReplication\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationSpecR\x04spec\x120\n" +
@@ -3993,7 +4115,10 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\ahistory\x18\" \x03(\v2 .syncline.applier.v1.StateChangeR\ahistory\x12?\n" +
 	"\rhealthy_since\x18# \x01(\v2\x1a.google.protobuf.TimestampR\fhealthySince\x12!\n" +
 	"\fauto_resyncs\x18$ \x01(\x05R\vautoResyncs\x12\x18\n" +
-	"\apending\x18% \x01(\tR\apendingB\x0e\n" +
+	"\apending\x18% \x01(\tR\apending\x12/\n" +
+	"\x13quarantined_changes\x18< \x01(\x03R\x12quarantinedChanges\x12'\n" +
+	"\x0fwaiting_changes\x18= \x01(\x03R\x0ewaitingChanges\x12+\n" +
+	"\x11quarantined_bytes\x18> \x01(\x03R\x10quarantinedBytesB\x0e\n" +
 	"\f_lag_seconds\"\xc3\x01\n" +
 	"\x05Fault\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
@@ -4197,7 +4322,11 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\bafter_id\x18\x02 \x01(\x03R\aafterId\x120\n" +
 	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"R\n" +
 	"\x1eWatchReplicationEventsResponse\x120\n" +
-	"\x05event\x18\x01 \x01(\v2\x1a.syncline.applier.v1.EventR\x05event*q\n" +
+	"\x05event\x18\x01 \x01(\v2\x1a.syncline.applier.v1.EventR\x05event*O\n" +
+	"\aOnError\x12\x18\n" +
+	"\x14ON_ERROR_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rON_ERROR_STOP\x10\x01\x12\x17\n" +
+	"\x13ON_ERROR_QUARANTINE\x10\x02*q\n" +
 	"\n" +
 	"AutoResync\x12\x1b\n" +
 	"\x17AUTO_RESYNC_UNSPECIFIED\x10\x00\x12\x13\n" +
@@ -4211,7 +4340,7 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\vCompression\x12\x1b\n" +
 	"\x17COMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10COMPRESSION_NONE\x10\x01\x12\x14\n" +
-	"\x10COMPRESSION_ZSTD\x10\x02*\xac\x01\n" +
+	"\x10COMPRESSION_ZSTD\x10\x02*\xd3\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12STATE_INITIALIZING\x10\x01\x12\x11\n" +
@@ -4220,7 +4349,7 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\rSTATE_RUNNING\x10\x04\x12\x12\n" +
 	"\x0eSTATE_RETRYING\x10\x05\x12\x10\n" +
 	"\fSTATE_FAILED\x10\x06\x12\x11\n" +
-	"\rSTATE_STOPPED\x10\a*T\n" +
+	"\rSTATE_STOPPED\x10\a\"\x04\b\t\x10\t*\x1fSTATE_COMPLETED_WITH_QUARANTINE*T\n" +
 	"\tFaultSide\x12\x1a\n" +
 	"\x16FAULT_SIDE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10FAULT_SIDE_LOCAL\x10\x01\x12\x15\n" +
@@ -4240,7 +4369,7 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x18TABLE_ACTION_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11TABLE_ACTION_COPY\x10\x01\x12\x17\n" +
 	"\x13TABLE_ACTION_CREATE\x10\x02\x12\x17\n" +
-	"\x13TABLE_ACTION_REMOVE\x10\x03*\xe7\x02\n" +
+	"\x13TABLE_ACTION_REMOVE\x10\x03*\xc7\x03\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12EVENT_KIND_CREATED\x10\x01\x12\x16\n" +
@@ -4256,7 +4385,10 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x12\x1e\n" +
 	"\x1aEVENT_KIND_POSITION_FORCED\x10\v\x12\x1e\n" +
 	"\x1aEVENT_KIND_SOURCE_ACCEPTED\x10\f\x12\x13\n" +
-	"\x0fEVENT_KIND_LOST\x10\r2\xcb\x10\n" +
+	"\x0fEVENT_KIND_LOST\x10\r\x12\x1a\n" +
+	"\x16EVENT_KIND_QUARANTINED\x10\x1a\x12\x1f\n" +
+	"\x1bEVENT_KIND_UNSYNCED_RETRIED\x10\x1b\x12!\n" +
+	"\x1dEVENT_KIND_UNSYNCED_DISCARDED\x10\x1c2\xe8\x13\n" +
 	"\x0eApplierService\x12r\n" +
 	"\x11CreateReplication\x12-.syncline.applier.v1.CreateReplicationRequest\x1a..syncline.applier.v1.CreateReplicationResponse\x12i\n" +
 	"\x0eGetReplication\x12*.syncline.applier.v1.GetReplicationRequest\x1a+.syncline.applier.v1.GetReplicationResponse\x12o\n" +
@@ -4277,7 +4409,11 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\aGetSync\x12#.syncline.applier.v1.GetSyncRequest\x1a$.syncline.applier.v1.GetSyncResponse\x12\\\n" +
 	"\tWatchSync\x12%.syncline.applier.v1.WatchSyncRequest\x1a&.syncline.applier.v1.WatchSyncResponse0\x01\x12]\n" +
 	"\n" +
-	"CancelSync\x12&.syncline.applier.v1.CancelSyncRequest\x1a'.syncline.applier.v1.CancelSyncResponseBDZBgithub.com/seed0419d559/syncline/gen/syncline/applier/v1;applierv1b\x06proto3"
+	"CancelSync\x12&.syncline.applier.v1.CancelSyncRequest\x1a'.syncline.applier.v1.CancelSyncResponse\x12c\n" +
+	"\fListUnsynced\x12(.syncline.applier.v1.ListUnsyncedRequest\x1a).syncline.applier.v1.ListUnsyncedResponse\x12`\n" +
+	"\vGetUnsynced\x12'.syncline.applier.v1.GetUnsyncedRequest\x1a(.syncline.applier.v1.GetUnsyncedResponse\x12f\n" +
+	"\rRetryUnsynced\x12).syncline.applier.v1.RetryUnsyncedRequest\x1a*.syncline.applier.v1.RetryUnsyncedResponse\x12l\n" +
+	"\x0fDiscardUnsynced\x12+.syncline.applier.v1.DiscardUnsyncedRequest\x1a,.syncline.applier.v1.DiscardUnsyncedResponseBDZBgithub.com/seed0419d559/syncline/gen/syncline/applier/v1;applierv1b\x06proto3"
 
 var (
 	file_syncline_applier_v1_applier_proto_rawDescOnce sync.Once
@@ -4291,187 +4427,205 @@ func file_syncline_applier_v1_applier_proto_rawDescGZIP() []byte {
 	return file_syncline_applier_v1_applier_proto_rawDescData
 }
 
-var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
+var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
 var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_syncline_applier_v1_applier_proto_goTypes = []any{
-	(AutoResync)(0),                        // 0: syncline.applier.v1.AutoResync
-	(Initial)(0),                           // 1: syncline.applier.v1.Initial
-	(Compression)(0),                       // 2: syncline.applier.v1.Compression
-	(State)(0),                             // 3: syncline.applier.v1.State
-	(FaultSide)(0),                         // 4: syncline.applier.v1.FaultSide
-	(DifferenceKind)(0),                    // 5: syncline.applier.v1.DifferenceKind
-	(TableOutcome)(0),                      // 6: syncline.applier.v1.TableOutcome
-	(TableAction)(0),                       // 7: syncline.applier.v1.TableAction
-	(EventKind)(0),                         // 8: syncline.applier.v1.EventKind
-	(*ReplicationSpec)(nil),                // 9: syncline.applier.v1.ReplicationSpec
-	(*SourceTLS)(nil),                      // 10: syncline.applier.v1.SourceTLS
-	(*Replication)(nil),                    // 11: syncline.applier.v1.Replication
-	(*Fault)(nil),                          // 12: syncline.applier.v1.Fault
-	(*StateChange)(nil),                    // 13: syncline.applier.v1.StateChange
-	(*SyncProgress)(nil),                   // 14: syncline.applier.v1.SyncProgress
-	(*TableProgress)(nil),                  // 15: syncline.applier.v1.TableProgress
-	(*CreateReplicationRequest)(nil),       // 16: syncline.applier.v1.CreateReplicationRequest
-	(*CreateReplicationResponse)(nil),      // 17: syncline.applier.v1.CreateReplicationResponse
-	(*GetReplicationRequest)(nil),          // 18: syncline.applier.v1.GetReplicationRequest
-	(*GetReplicationResponse)(nil),         // 19: syncline.applier.v1.GetReplicationResponse
-	(*ListReplicationsRequest)(nil),        // 20: syncline.applier.v1.ListReplicationsRequest
-	(*ListReplicationsResponse)(nil),       // 21: syncline.applier.v1.ListReplicationsResponse
-	(*StartReplicationRequest)(nil),        // 22: syncline.applier.v1.StartReplicationRequest
-	(*StartReplicationResponse)(nil),       // 23: syncline.applier.v1.StartReplicationResponse
-	(*StopReplicationRequest)(nil),         // 24: syncline.applier.v1.StopReplicationRequest
-	(*StopReplicationResponse)(nil),        // 25: syncline.applier.v1.StopReplicationResponse
-	(*DeleteReplicationRequest)(nil),       // 26: syncline.applier.v1.DeleteReplicationRequest
-	(*DeleteReplicationResponse)(nil),      // 27: syncline.applier.v1.DeleteReplicationResponse
-	(*WatchReplicationRequest)(nil),        // 28: syncline.applier.v1.WatchReplicationRequest
-	(*WatchReplicationResponse)(nil),       // 29: syncline.applier.v1.WatchReplicationResponse
-	(*WaitReplicationRequest)(nil),         // 30: syncline.applier.v1.WaitReplicationRequest
-	(*WaitReplicationResponse)(nil),        // 31: syncline.applier.v1.WaitReplicationResponse
-	(*VerifyReplicationRequest)(nil),       // 32: syncline.applier.v1.VerifyReplicationRequest
-	(*VerifyReplicationResponse)(nil),      // 33: syncline.applier.v1.VerifyReplicationResponse
-	(*VerifyProgress)(nil),                 // 34: syncline.applier.v1.VerifyProgress
-	(*RowDifference)(nil),                  // 35: syncline.applier.v1.RowDifference
-	(*TableVerification)(nil),              // 36: syncline.applier.v1.TableVerification
-	(*VerifyResult)(nil),                   // 37: syncline.applier.v1.VerifyResult
-	(*ReplicationPlan)(nil),                // 38: syncline.applier.v1.ReplicationPlan
-	(*PlannedTable)(nil),                   // 39: syncline.applier.v1.PlannedTable
-	(*UpdateReplicationRequest)(nil),       // 40: syncline.applier.v1.UpdateReplicationRequest
-	(*UpdateReplicationResponse)(nil),      // 41: syncline.applier.v1.UpdateReplicationResponse
-	(*ResyncReplicationRequest)(nil),       // 42: syncline.applier.v1.ResyncReplicationRequest
-	(*ResyncReplicationResponse)(nil),      // 43: syncline.applier.v1.ResyncReplicationResponse
-	(*Event)(nil),                          // 44: syncline.applier.v1.Event
-	(*ListReplicationEventsRequest)(nil),   // 45: syncline.applier.v1.ListReplicationEventsRequest
-	(*ListReplicationEventsResponse)(nil),  // 46: syncline.applier.v1.ListReplicationEventsResponse
-	(*WatchReplicationEventsRequest)(nil),  // 47: syncline.applier.v1.WatchReplicationEventsRequest
-	(*WatchReplicationEventsResponse)(nil), // 48: syncline.applier.v1.WatchReplicationEventsResponse
-	nil,                                    // 49: syncline.applier.v1.ReplicationSpec.ParametersEntry
-	(*durationpb.Duration)(nil),            // 50: google.protobuf.Duration
-	(*v1.Position)(nil),                    // 51: syncline.change.v1.Position
-	(*timestamppb.Timestamp)(nil),          // 52: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),          // 53: google.protobuf.FieldMask
-	(*RepairReplicationRequest)(nil),       // 54: syncline.applier.v1.RepairReplicationRequest
-	(*SyncReplicationRequest)(nil),         // 55: syncline.applier.v1.SyncReplicationRequest
-	(*ListSyncsRequest)(nil),               // 56: syncline.applier.v1.ListSyncsRequest
-	(*GetSyncRequest)(nil),                 // 57: syncline.applier.v1.GetSyncRequest
-	(*WatchSyncRequest)(nil),               // 58: syncline.applier.v1.WatchSyncRequest
-	(*CancelSyncRequest)(nil),              // 59: syncline.applier.v1.CancelSyncRequest
-	(*RepairReplicationResponse)(nil),      // 60: syncline.applier.v1.RepairReplicationResponse
-	(*SyncReplicationResponse)(nil),        // 61: syncline.applier.v1.SyncReplicationResponse
-	(*ListSyncsResponse)(nil),              // 62: syncline.applier.v1.ListSyncsResponse
-	(*GetSyncResponse)(nil),                // 63: syncline.applier.v1.GetSyncResponse
-	(*WatchSyncResponse)(nil),              // 64: syncline.applier.v1.WatchSyncResponse
-	(*CancelSyncResponse)(nil),             // 65: syncline.applier.v1.CancelSyncResponse
+	(OnError)(0),                           // 0: syncline.applier.v1.OnError
+	(AutoResync)(0),                        // 1: syncline.applier.v1.AutoResync
+	(Initial)(0),                           // 2: syncline.applier.v1.Initial
+	(Compression)(0),                       // 3: syncline.applier.v1.Compression
+	(State)(0),                             // 4: syncline.applier.v1.State
+	(FaultSide)(0),                         // 5: syncline.applier.v1.FaultSide
+	(DifferenceKind)(0),                    // 6: syncline.applier.v1.DifferenceKind
+	(TableOutcome)(0),                      // 7: syncline.applier.v1.TableOutcome
+	(TableAction)(0),                       // 8: syncline.applier.v1.TableAction
+	(EventKind)(0),                         // 9: syncline.applier.v1.EventKind
+	(*ReplicationSpec)(nil),                // 10: syncline.applier.v1.ReplicationSpec
+	(*SourceTLS)(nil),                      // 11: syncline.applier.v1.SourceTLS
+	(*Replication)(nil),                    // 12: syncline.applier.v1.Replication
+	(*Fault)(nil),                          // 13: syncline.applier.v1.Fault
+	(*StateChange)(nil),                    // 14: syncline.applier.v1.StateChange
+	(*SyncProgress)(nil),                   // 15: syncline.applier.v1.SyncProgress
+	(*TableProgress)(nil),                  // 16: syncline.applier.v1.TableProgress
+	(*CreateReplicationRequest)(nil),       // 17: syncline.applier.v1.CreateReplicationRequest
+	(*CreateReplicationResponse)(nil),      // 18: syncline.applier.v1.CreateReplicationResponse
+	(*GetReplicationRequest)(nil),          // 19: syncline.applier.v1.GetReplicationRequest
+	(*GetReplicationResponse)(nil),         // 20: syncline.applier.v1.GetReplicationResponse
+	(*ListReplicationsRequest)(nil),        // 21: syncline.applier.v1.ListReplicationsRequest
+	(*ListReplicationsResponse)(nil),       // 22: syncline.applier.v1.ListReplicationsResponse
+	(*StartReplicationRequest)(nil),        // 23: syncline.applier.v1.StartReplicationRequest
+	(*StartReplicationResponse)(nil),       // 24: syncline.applier.v1.StartReplicationResponse
+	(*StopReplicationRequest)(nil),         // 25: syncline.applier.v1.StopReplicationRequest
+	(*StopReplicationResponse)(nil),        // 26: syncline.applier.v1.StopReplicationResponse
+	(*DeleteReplicationRequest)(nil),       // 27: syncline.applier.v1.DeleteReplicationRequest
+	(*DeleteReplicationResponse)(nil),      // 28: syncline.applier.v1.DeleteReplicationResponse
+	(*WatchReplicationRequest)(nil),        // 29: syncline.applier.v1.WatchReplicationRequest
+	(*WatchReplicationResponse)(nil),       // 30: syncline.applier.v1.WatchReplicationResponse
+	(*WaitReplicationRequest)(nil),         // 31: syncline.applier.v1.WaitReplicationRequest
+	(*WaitReplicationResponse)(nil),        // 32: syncline.applier.v1.WaitReplicationResponse
+	(*VerifyReplicationRequest)(nil),       // 33: syncline.applier.v1.VerifyReplicationRequest
+	(*VerifyReplicationResponse)(nil),      // 34: syncline.applier.v1.VerifyReplicationResponse
+	(*VerifyProgress)(nil),                 // 35: syncline.applier.v1.VerifyProgress
+	(*RowDifference)(nil),                  // 36: syncline.applier.v1.RowDifference
+	(*TableVerification)(nil),              // 37: syncline.applier.v1.TableVerification
+	(*VerifyResult)(nil),                   // 38: syncline.applier.v1.VerifyResult
+	(*ReplicationPlan)(nil),                // 39: syncline.applier.v1.ReplicationPlan
+	(*PlannedTable)(nil),                   // 40: syncline.applier.v1.PlannedTable
+	(*UpdateReplicationRequest)(nil),       // 41: syncline.applier.v1.UpdateReplicationRequest
+	(*UpdateReplicationResponse)(nil),      // 42: syncline.applier.v1.UpdateReplicationResponse
+	(*ResyncReplicationRequest)(nil),       // 43: syncline.applier.v1.ResyncReplicationRequest
+	(*ResyncReplicationResponse)(nil),      // 44: syncline.applier.v1.ResyncReplicationResponse
+	(*Event)(nil),                          // 45: syncline.applier.v1.Event
+	(*ListReplicationEventsRequest)(nil),   // 46: syncline.applier.v1.ListReplicationEventsRequest
+	(*ListReplicationEventsResponse)(nil),  // 47: syncline.applier.v1.ListReplicationEventsResponse
+	(*WatchReplicationEventsRequest)(nil),  // 48: syncline.applier.v1.WatchReplicationEventsRequest
+	(*WatchReplicationEventsResponse)(nil), // 49: syncline.applier.v1.WatchReplicationEventsResponse
+	nil,                                    // 50: syncline.applier.v1.ReplicationSpec.ParametersEntry
+	(*durationpb.Duration)(nil),            // 51: google.protobuf.Duration
+	(*v1.Position)(nil),                    // 52: syncline.change.v1.Position
+	(*timestamppb.Timestamp)(nil),          // 53: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),          // 54: google.protobuf.FieldMask
+	(*RepairReplicationRequest)(nil),       // 55: syncline.applier.v1.RepairReplicationRequest
+	(*SyncReplicationRequest)(nil),         // 56: syncline.applier.v1.SyncReplicationRequest
+	(*ListSyncsRequest)(nil),               // 57: syncline.applier.v1.ListSyncsRequest
+	(*GetSyncRequest)(nil),                 // 58: syncline.applier.v1.GetSyncRequest
+	(*WatchSyncRequest)(nil),               // 59: syncline.applier.v1.WatchSyncRequest
+	(*CancelSyncRequest)(nil),              // 60: syncline.applier.v1.CancelSyncRequest
+	(*ListUnsyncedRequest)(nil),            // 61: syncline.applier.v1.ListUnsyncedRequest
+	(*GetUnsyncedRequest)(nil),             // 62: syncline.applier.v1.GetUnsyncedRequest
+	(*RetryUnsyncedRequest)(nil),           // 63: syncline.applier.v1.RetryUnsyncedRequest
+	(*DiscardUnsyncedRequest)(nil),         // 64: syncline.applier.v1.DiscardUnsyncedRequest
+	(*RepairReplicationResponse)(nil),      // 65: syncline.applier.v1.RepairReplicationResponse
+	(*SyncReplicationResponse)(nil),        // 66: syncline.applier.v1.SyncReplicationResponse
+	(*ListSyncsResponse)(nil),              // 67: syncline.applier.v1.ListSyncsResponse
+	(*GetSyncResponse)(nil),                // 68: syncline.applier.v1.GetSyncResponse
+	(*WatchSyncResponse)(nil),              // 69: syncline.applier.v1.WatchSyncResponse
+	(*CancelSyncResponse)(nil),             // 70: syncline.applier.v1.CancelSyncResponse
+	(*ListUnsyncedResponse)(nil),           // 71: syncline.applier.v1.ListUnsyncedResponse
+	(*GetUnsyncedResponse)(nil),            // 72: syncline.applier.v1.GetUnsyncedResponse
+	(*RetryUnsyncedResponse)(nil),          // 73: syncline.applier.v1.RetryUnsyncedResponse
+	(*DiscardUnsyncedResponse)(nil),        // 74: syncline.applier.v1.DiscardUnsyncedResponse
 }
 var file_syncline_applier_v1_applier_proto_depIdxs = []int32{
-	2,  // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
-	49, // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
-	50, // 2: syncline.applier.v1.ReplicationSpec.retry_base:type_name -> google.protobuf.Duration
-	50, // 3: syncline.applier.v1.ReplicationSpec.retry_cap:type_name -> google.protobuf.Duration
-	50, // 4: syncline.applier.v1.ReplicationSpec.source_timeout:type_name -> google.protobuf.Duration
-	50, // 5: syncline.applier.v1.ReplicationSpec.group_time:type_name -> google.protobuf.Duration
-	0,  // 6: syncline.applier.v1.ReplicationSpec.auto_resync:type_name -> syncline.applier.v1.AutoResync
-	10, // 7: syncline.applier.v1.ReplicationSpec.tls:type_name -> syncline.applier.v1.SourceTLS
-	1,  // 8: syncline.applier.v1.ReplicationSpec.initial:type_name -> syncline.applier.v1.Initial
-	9,  // 9: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	3,  // 10: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
-	51, // 11: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
-	51, // 12: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
-	14, // 13: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
-	52, // 14: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
-	52, // 15: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
-	52, // 16: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
-	52, // 17: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
-	15, // 18: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
-	12, // 19: syncline.applier.v1.Replication.recent_faults:type_name -> syncline.applier.v1.Fault
-	13, // 20: syncline.applier.v1.Replication.history:type_name -> syncline.applier.v1.StateChange
-	52, // 21: syncline.applier.v1.Replication.healthy_since:type_name -> google.protobuf.Timestamp
-	52, // 22: syncline.applier.v1.Fault.time:type_name -> google.protobuf.Timestamp
-	4,  // 23: syncline.applier.v1.Fault.side:type_name -> syncline.applier.v1.FaultSide
-	52, // 24: syncline.applier.v1.StateChange.time:type_name -> google.protobuf.Timestamp
-	3,  // 25: syncline.applier.v1.StateChange.state:type_name -> syncline.applier.v1.State
-	52, // 26: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
-	52, // 27: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
-	9,  // 28: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	11, // 29: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	38, // 30: syncline.applier.v1.CreateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
-	11, // 31: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	3,  // 32: syncline.applier.v1.ListReplicationsRequest.states:type_name -> syncline.applier.v1.State
-	11, // 33: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
-	51, // 34: syncline.applier.v1.StartReplicationRequest.from:type_name -> syncline.change.v1.Position
-	11, // 35: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	11, // 36: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	50, // 37: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
-	11, // 38: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	50, // 39: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
-	51, // 40: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
-	11, // 41: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	50, // 42: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
-	34, // 43: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
-	35, // 44: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
-	36, // 45: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
-	37, // 46: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
-	5,  // 47: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
-	6,  // 48: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
-	51, // 49: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
-	51, // 50: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
-	39, // 51: syncline.applier.v1.ReplicationPlan.tables:type_name -> syncline.applier.v1.PlannedTable
-	7,  // 52: syncline.applier.v1.PlannedTable.action:type_name -> syncline.applier.v1.TableAction
-	9,  // 53: syncline.applier.v1.UpdateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	53, // 54: syncline.applier.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
-	11, // 55: syncline.applier.v1.UpdateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	38, // 56: syncline.applier.v1.UpdateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
-	11, // 57: syncline.applier.v1.ResyncReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	52, // 58: syncline.applier.v1.Event.time:type_name -> google.protobuf.Timestamp
-	8,  // 59: syncline.applier.v1.Event.kind:type_name -> syncline.applier.v1.EventKind
-	3,  // 60: syncline.applier.v1.Event.state:type_name -> syncline.applier.v1.State
-	4,  // 61: syncline.applier.v1.Event.side:type_name -> syncline.applier.v1.FaultSide
-	51, // 62: syncline.applier.v1.Event.position:type_name -> syncline.change.v1.Position
-	52, // 63: syncline.applier.v1.ListReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
-	44, // 64: syncline.applier.v1.ListReplicationEventsResponse.events:type_name -> syncline.applier.v1.Event
-	52, // 65: syncline.applier.v1.WatchReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
-	44, // 66: syncline.applier.v1.WatchReplicationEventsResponse.event:type_name -> syncline.applier.v1.Event
-	16, // 67: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
-	18, // 68: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
-	20, // 69: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
-	22, // 70: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
-	24, // 71: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
-	26, // 72: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
-	28, // 73: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
-	30, // 74: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
-	32, // 75: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
-	40, // 76: syncline.applier.v1.ApplierService.UpdateReplication:input_type -> syncline.applier.v1.UpdateReplicationRequest
-	42, // 77: syncline.applier.v1.ApplierService.ResyncReplication:input_type -> syncline.applier.v1.ResyncReplicationRequest
-	45, // 78: syncline.applier.v1.ApplierService.ListReplicationEvents:input_type -> syncline.applier.v1.ListReplicationEventsRequest
-	47, // 79: syncline.applier.v1.ApplierService.WatchReplicationEvents:input_type -> syncline.applier.v1.WatchReplicationEventsRequest
-	54, // 80: syncline.applier.v1.ApplierService.RepairReplication:input_type -> syncline.applier.v1.RepairReplicationRequest
-	55, // 81: syncline.applier.v1.ApplierService.SyncReplication:input_type -> syncline.applier.v1.SyncReplicationRequest
-	56, // 82: syncline.applier.v1.ApplierService.ListSyncs:input_type -> syncline.applier.v1.ListSyncsRequest
-	57, // 83: syncline.applier.v1.ApplierService.GetSync:input_type -> syncline.applier.v1.GetSyncRequest
-	58, // 84: syncline.applier.v1.ApplierService.WatchSync:input_type -> syncline.applier.v1.WatchSyncRequest
-	59, // 85: syncline.applier.v1.ApplierService.CancelSync:input_type -> syncline.applier.v1.CancelSyncRequest
-	17, // 86: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
-	19, // 87: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
-	21, // 88: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
-	23, // 89: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
-	25, // 90: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
-	27, // 91: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
-	29, // 92: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
-	31, // 93: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
-	33, // 94: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
-	41, // 95: syncline.applier.v1.ApplierService.UpdateReplication:output_type -> syncline.applier.v1.UpdateReplicationResponse
-	43, // 96: syncline.applier.v1.ApplierService.ResyncReplication:output_type -> syncline.applier.v1.ResyncReplicationResponse
-	46, // 97: syncline.applier.v1.ApplierService.ListReplicationEvents:output_type -> syncline.applier.v1.ListReplicationEventsResponse
-	48, // 98: syncline.applier.v1.ApplierService.WatchReplicationEvents:output_type -> syncline.applier.v1.WatchReplicationEventsResponse
-	60, // 99: syncline.applier.v1.ApplierService.RepairReplication:output_type -> syncline.applier.v1.RepairReplicationResponse
-	61, // 100: syncline.applier.v1.ApplierService.SyncReplication:output_type -> syncline.applier.v1.SyncReplicationResponse
-	62, // 101: syncline.applier.v1.ApplierService.ListSyncs:output_type -> syncline.applier.v1.ListSyncsResponse
-	63, // 102: syncline.applier.v1.ApplierService.GetSync:output_type -> syncline.applier.v1.GetSyncResponse
-	64, // 103: syncline.applier.v1.ApplierService.WatchSync:output_type -> syncline.applier.v1.WatchSyncResponse
-	65, // 104: syncline.applier.v1.ApplierService.CancelSync:output_type -> syncline.applier.v1.CancelSyncResponse
-	86, // [86:105] is the sub-list for method output_type
-	67, // [67:86] is the sub-list for method input_type
-	67, // [67:67] is the sub-list for extension type_name
-	67, // [67:67] is the sub-list for extension extendee
-	0,  // [0:67] is the sub-list for field type_name
+	3,  // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
+	50, // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
+	51, // 2: syncline.applier.v1.ReplicationSpec.retry_base:type_name -> google.protobuf.Duration
+	51, // 3: syncline.applier.v1.ReplicationSpec.retry_cap:type_name -> google.protobuf.Duration
+	51, // 4: syncline.applier.v1.ReplicationSpec.source_timeout:type_name -> google.protobuf.Duration
+	51, // 5: syncline.applier.v1.ReplicationSpec.group_time:type_name -> google.protobuf.Duration
+	1,  // 6: syncline.applier.v1.ReplicationSpec.auto_resync:type_name -> syncline.applier.v1.AutoResync
+	11, // 7: syncline.applier.v1.ReplicationSpec.tls:type_name -> syncline.applier.v1.SourceTLS
+	2,  // 8: syncline.applier.v1.ReplicationSpec.initial:type_name -> syncline.applier.v1.Initial
+	0,  // 9: syncline.applier.v1.ReplicationSpec.on_error:type_name -> syncline.applier.v1.OnError
+	10, // 10: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	4,  // 11: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
+	52, // 12: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
+	52, // 13: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
+	15, // 14: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
+	53, // 15: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
+	53, // 16: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
+	53, // 17: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
+	53, // 18: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
+	16, // 19: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
+	13, // 20: syncline.applier.v1.Replication.recent_faults:type_name -> syncline.applier.v1.Fault
+	14, // 21: syncline.applier.v1.Replication.history:type_name -> syncline.applier.v1.StateChange
+	53, // 22: syncline.applier.v1.Replication.healthy_since:type_name -> google.protobuf.Timestamp
+	53, // 23: syncline.applier.v1.Fault.time:type_name -> google.protobuf.Timestamp
+	5,  // 24: syncline.applier.v1.Fault.side:type_name -> syncline.applier.v1.FaultSide
+	53, // 25: syncline.applier.v1.StateChange.time:type_name -> google.protobuf.Timestamp
+	4,  // 26: syncline.applier.v1.StateChange.state:type_name -> syncline.applier.v1.State
+	53, // 27: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
+	53, // 28: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
+	10, // 29: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	12, // 30: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	39, // 31: syncline.applier.v1.CreateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
+	12, // 32: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	4,  // 33: syncline.applier.v1.ListReplicationsRequest.states:type_name -> syncline.applier.v1.State
+	12, // 34: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
+	52, // 35: syncline.applier.v1.StartReplicationRequest.from:type_name -> syncline.change.v1.Position
+	12, // 36: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	12, // 37: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	51, // 38: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
+	12, // 39: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	51, // 40: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
+	52, // 41: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
+	12, // 42: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	51, // 43: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
+	35, // 44: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
+	36, // 45: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
+	37, // 46: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
+	38, // 47: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
+	6,  // 48: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
+	7,  // 49: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
+	52, // 50: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
+	52, // 51: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
+	40, // 52: syncline.applier.v1.ReplicationPlan.tables:type_name -> syncline.applier.v1.PlannedTable
+	8,  // 53: syncline.applier.v1.PlannedTable.action:type_name -> syncline.applier.v1.TableAction
+	10, // 54: syncline.applier.v1.UpdateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	54, // 55: syncline.applier.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	12, // 56: syncline.applier.v1.UpdateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	39, // 57: syncline.applier.v1.UpdateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
+	12, // 58: syncline.applier.v1.ResyncReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	53, // 59: syncline.applier.v1.Event.time:type_name -> google.protobuf.Timestamp
+	9,  // 60: syncline.applier.v1.Event.kind:type_name -> syncline.applier.v1.EventKind
+	4,  // 61: syncline.applier.v1.Event.state:type_name -> syncline.applier.v1.State
+	5,  // 62: syncline.applier.v1.Event.side:type_name -> syncline.applier.v1.FaultSide
+	52, // 63: syncline.applier.v1.Event.position:type_name -> syncline.change.v1.Position
+	53, // 64: syncline.applier.v1.ListReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
+	45, // 65: syncline.applier.v1.ListReplicationEventsResponse.events:type_name -> syncline.applier.v1.Event
+	53, // 66: syncline.applier.v1.WatchReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
+	45, // 67: syncline.applier.v1.WatchReplicationEventsResponse.event:type_name -> syncline.applier.v1.Event
+	17, // 68: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
+	19, // 69: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
+	21, // 70: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
+	23, // 71: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
+	25, // 72: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
+	27, // 73: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
+	29, // 74: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
+	31, // 75: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
+	33, // 76: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
+	41, // 77: syncline.applier.v1.ApplierService.UpdateReplication:input_type -> syncline.applier.v1.UpdateReplicationRequest
+	43, // 78: syncline.applier.v1.ApplierService.ResyncReplication:input_type -> syncline.applier.v1.ResyncReplicationRequest
+	46, // 79: syncline.applier.v1.ApplierService.ListReplicationEvents:input_type -> syncline.applier.v1.ListReplicationEventsRequest
+	48, // 80: syncline.applier.v1.ApplierService.WatchReplicationEvents:input_type -> syncline.applier.v1.WatchReplicationEventsRequest
+	55, // 81: syncline.applier.v1.ApplierService.RepairReplication:input_type -> syncline.applier.v1.RepairReplicationRequest
+	56, // 82: syncline.applier.v1.ApplierService.SyncReplication:input_type -> syncline.applier.v1.SyncReplicationRequest
+	57, // 83: syncline.applier.v1.ApplierService.ListSyncs:input_type -> syncline.applier.v1.ListSyncsRequest
+	58, // 84: syncline.applier.v1.ApplierService.GetSync:input_type -> syncline.applier.v1.GetSyncRequest
+	59, // 85: syncline.applier.v1.ApplierService.WatchSync:input_type -> syncline.applier.v1.WatchSyncRequest
+	60, // 86: syncline.applier.v1.ApplierService.CancelSync:input_type -> syncline.applier.v1.CancelSyncRequest
+	61, // 87: syncline.applier.v1.ApplierService.ListUnsynced:input_type -> syncline.applier.v1.ListUnsyncedRequest
+	62, // 88: syncline.applier.v1.ApplierService.GetUnsynced:input_type -> syncline.applier.v1.GetUnsyncedRequest
+	63, // 89: syncline.applier.v1.ApplierService.RetryUnsynced:input_type -> syncline.applier.v1.RetryUnsyncedRequest
+	64, // 90: syncline.applier.v1.ApplierService.DiscardUnsynced:input_type -> syncline.applier.v1.DiscardUnsyncedRequest
+	18, // 91: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
+	20, // 92: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
+	22, // 93: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
+	24, // 94: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
+	26, // 95: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
+	28, // 96: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
+	30, // 97: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
+	32, // 98: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
+	34, // 99: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
+	42, // 100: syncline.applier.v1.ApplierService.UpdateReplication:output_type -> syncline.applier.v1.UpdateReplicationResponse
+	44, // 101: syncline.applier.v1.ApplierService.ResyncReplication:output_type -> syncline.applier.v1.ResyncReplicationResponse
+	47, // 102: syncline.applier.v1.ApplierService.ListReplicationEvents:output_type -> syncline.applier.v1.ListReplicationEventsResponse
+	49, // 103: syncline.applier.v1.ApplierService.WatchReplicationEvents:output_type -> syncline.applier.v1.WatchReplicationEventsResponse
+	65, // 104: syncline.applier.v1.ApplierService.RepairReplication:output_type -> syncline.applier.v1.RepairReplicationResponse
+	66, // 105: syncline.applier.v1.ApplierService.SyncReplication:output_type -> syncline.applier.v1.SyncReplicationResponse
+	67, // 106: syncline.applier.v1.ApplierService.ListSyncs:output_type -> syncline.applier.v1.ListSyncsResponse
+	68, // 107: syncline.applier.v1.ApplierService.GetSync:output_type -> syncline.applier.v1.GetSyncResponse
+	69, // 108: syncline.applier.v1.ApplierService.WatchSync:output_type -> syncline.applier.v1.WatchSyncResponse
+	70, // 109: syncline.applier.v1.ApplierService.CancelSync:output_type -> syncline.applier.v1.CancelSyncResponse
+	71, // 110: syncline.applier.v1.ApplierService.ListUnsynced:output_type -> syncline.applier.v1.ListUnsyncedResponse
+	72, // 111: syncline.applier.v1.ApplierService.GetUnsynced:output_type -> syncline.applier.v1.GetUnsyncedResponse
+	73, // 112: syncline.applier.v1.ApplierService.RetryUnsynced:output_type -> syncline.applier.v1.RetryUnsyncedResponse
+	74, // 113: syncline.applier.v1.ApplierService.DiscardUnsynced:output_type -> syncline.applier.v1.DiscardUnsyncedResponse
+	91, // [91:114] is the sub-list for method output_type
+	68, // [68:91] is the sub-list for method input_type
+	68, // [68:68] is the sub-list for extension type_name
+	68, // [68:68] is the sub-list for extension extendee
+	0,  // [0:68] is the sub-list for field type_name
 }
 
 func init() { file_syncline_applier_v1_applier_proto_init() }
@@ -4479,6 +4633,7 @@ func file_syncline_applier_v1_applier_proto_init() {
 	if File_syncline_applier_v1_applier_proto != nil {
 		return
 	}
+	file_syncline_applier_v1_quarantine_proto_init()
 	file_syncline_applier_v1_repair_proto_init()
 	file_syncline_applier_v1_sync_proto_init()
 	file_syncline_applier_v1_applier_proto_msgTypes[2].OneofWrappers = []any{}
@@ -4493,7 +4648,7 @@ func file_syncline_applier_v1_applier_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_applier_v1_applier_proto_rawDesc), len(file_syncline_applier_v1_applier_proto_rawDesc)),
-			NumEnums:      9,
+			NumEnums:      10,
 			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
