@@ -442,6 +442,15 @@ func walkApplier(t *testing.T, replica *web, source string) {
 		t.Errorf("stopped: %v", stopped)
 	}
 	replica.bad("POST", "/v1/replications/shop:wait", `{"timeout":"60s"}`, http.StatusBadRequest, "REPLICATION_NOT_RUNNING")
+	replica.good(call{id: "ApplierService_ListUnsynced", path: shop, query: url.Values{"table": {"public.none"}}})
+	replica.bad("GET", "/v1/replications/shop/unsynced?table=none", "", http.StatusBadRequest, "INVALID_FIELD")
+	replica.bad("GET", "/v1/replications/shop/unsynced/7", "", http.StatusNotFound, "NOT_IN_QUARANTINE")
+	if retried := replica.good(call{id: "ApplierService_RetryUnsynced", path: shop, body: `{"all":true}`})[0]; retried["applied"] != "0" {
+		t.Errorf("retried: %v", retried)
+	}
+	replica.bad("POST", "/v1/replications/shop/unsynced:retry", `{"ids":["7"]}`, http.StatusNotFound, "NOT_IN_QUARANTINE")
+	replica.good(call{id: "ApplierService_DiscardUnsynced", path: shop, body: `{"all":true}`})
+	replica.bad("POST", "/v1/replications/shop/unsynced:discard", `{}`, http.StatusBadRequest, "INVALID_FIELD")
 	replica.good(call{id: "ApplierService_StartReplication", path: shop, body: `{}`})
 	replica.node.waitState("shop", time.Minute, applierv1.State_STATE_RUNNING)
 
