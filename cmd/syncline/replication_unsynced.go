@@ -241,7 +241,7 @@ func newDiscardCommand() *cobra.Command {
 		Use:   "discard NAME [ID...]",
 		Short: "Give changes up that are in quarantine",
 		Long: `Takes changes out of the quarantine without applying them. What waits behind them is tried next, or given up too with --with-waiting. Their rows
-differ from the source's then; ` + "`syncline sync NAME --mode repair`" + ` mends them.`,
+differ from the source's then; ` + "`syncline sync NAME --mode incremental`" + ` mends them.`,
 		Example: `  syncline replication discard shop 17
   syncline replication discard shop --table public.orders --with-waiting`,
 		Args: wrongUse(cobra.MinimumNArgs(1)),

@@ -57,6 +57,12 @@ func (s *status) showUnsynced(out *applierv1.Replication) {
 	}
 }
 
+func (s *status) unsyncedNow() apply.Unsynced {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unsynced
+}
+
 // maxSettling is about how long applying stands still for a retry at a time.
 const maxSettling = 2 * time.Second
 

@@ -2,7 +2,10 @@ package e2e
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -94,6 +97,27 @@ func TestQuarantine(t *testing.T) {
 	c.byHand(write, &poison)
 }
 
+var waits = regexp.MustCompile(`(?m)^syncline_applier_unsynced\{.*reason="waiting",replication="shop"\} 2$`)
+
+// metrics are what the replica tells Prometheus.
+func (c *controlled) metrics() string {
+	c.t.Helper()
+	request, err := http.NewRequestWithContext(c.t.Context(), http.MethodGet, "http://"+c.replica.http+"/metrics", nil)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return string(text)
+}
+
 // byHand looks at the quarantine as people do.
 func (c *controlled) byHand(write func(), poison *int) {
 	c.t.Helper()
@@ -125,6 +149,9 @@ func (c *controlled) byHand(write func(), poison *int) {
 	id := fmt.Sprint(first.GetId())
 	said([]string{"3 refused, 2 waiting", "23514", "waits behind #" + id, "no_poison"}, "replication", "unsynced", "shop")
 	said([]string{"5 changes are in quarantine"}, "status")
+	if text := c.metrics(); !waits.MatchString(text) {
+		c.t.Errorf("the metrics lack what waits:\n%s", text)
+	}
 	said([]string{"poison", "bigint", "insert"}, "replication", "unsynced", "shop", "--show", id)
 	said([]string{"0 changes were applied, 5 are left", "no_poison"}, "replication", "retry", "shop", "--table", "public.a")
 	wontRun(c.t, []string{"no column", "colour"}, append([]string{"replication", "retry", "shop", id, "--set", "colour=red"}, addr...)...)
