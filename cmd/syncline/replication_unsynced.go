@@ -66,7 +66,9 @@ func listUnsynced(ctx context.Context, f *clientFlags, out io.Writer, client app
 			answer.NextPageToken = ""
 		}
 		request.PageToken = answer.GetNextPageToken()
-		if err := show(f, out, answer, func(out io.Writer, answer *applierv1.ListUnsyncedResponse) { renderUnsynced(out, answer, request.GetName(), first) }); err != nil {
+		if err := show(f, out, answer, func(out io.Writer, answer *applierv1.ListUnsyncedResponse) {
+			renderUnsynced(out, answer, request.GetName(), first)
+		}); err != nil {
 			return err
 		}
 	}

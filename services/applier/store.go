@@ -56,7 +56,7 @@ type stored struct {
 	standing       []string // warnings that stand until all is copied anew
 	applied        totals   // up to position
 	unsynced       apply.Unsynced
-	copied         copied   // by chunks that are forgotten
+	copied         copied // by chunks that are forgotten
 	position       change.Position
 	hasPosition    bool
 	// setVersion is the version of the set that the target holds; 0 without a set, and before the plan of the first copy is carried out.

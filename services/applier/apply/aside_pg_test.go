@@ -480,4 +480,3 @@ func (g *testTarget) requireFreeRows(source map[int][2]string) {
 		g.t.Fatalf("twice in quarantine: %v", twice)
 	}
 }
-
