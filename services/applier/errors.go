@@ -58,6 +58,9 @@ const (
 	reasonTransient      = "TRANSIENT"
 	reasonInterrupted    = "INTERRUPTED"
 	reasonSharedTarget   = "SHARED_TARGET"
+	reasonQuarantineFull = "QUARANTINE_FULL"
+	reasonNotUnsynced    = "NOT_IN_QUARANTINE"
+	reasonEditRefused    = "EDIT_REFUSED"
 	// From the logger and the inventory.
 	reasonSnapshotGone   = "SNAPSHOT_GONE"
 	reasonTableRewritten = "TABLE_REWRITTEN"
@@ -116,6 +119,7 @@ func classify(err error) failure {
 	var own *rpc.Error
 	var change *apply.ChangeError
 	var rows *apply.RowCountError
+	var full *apply.QuarantineFullError
 	var noPlan *apply.MismatchError
 	var mismatch *schema.MismatchError
 	var missing *schema.MissingObjectsError
@@ -135,6 +139,8 @@ func classify(err error) failure {
 		return failure{reasonInUse, true}
 	case errors.Is(err, errSilent), errors.Is(err, block.ErrChecksum), errors.Is(err, block.ErrMalformed), errors.Is(err, block.ErrChain), errors.Is(err, apply.ErrStreamOrder), errors.Is(err, errOtherLog):
 		return failure{reasonStream, true}
+	case errors.As(err, &full):
+		return failure{reasonQuarantineFull, false}
 	case errors.As(err, &change):
 		return classifyChange(err, errors.As(err, &rows))
 	}

@@ -100,6 +100,9 @@ func (s *Service) RunReplication(in *applierv1.RunReplicationRequest, stream grp
 	if in.GetSpec().GetMode() == applierv1.Mode_MODE_CONTINUOUS {
 		return rpc.Invalid("spec.mode", "a run has an end; create a replication for one that goes on")
 	}
+	if in.GetSpec().GetOnError() == applierv1.OnError_ON_ERROR_QUARANTINE {
+		return rpc.Invalid("spec.on_error", "a run leaves nothing behind, so nobody could look after what it sets aside; create a replication with --mode once for that")
+	}
 	spec := &applierv1.ReplicationSpec{}
 	if in.GetSpec() != nil {
 		spec = proto.CloneOf(in.GetSpec())
@@ -129,7 +132,7 @@ func streamRun(ctx context.Context, r *runner, interval time.Duration, ended <-c
 		changed := r.status.watch()
 		now := r.status.proto(r.snapshot(), false)
 		switch now.GetState() {
-		case applierv1.State_STATE_COMPLETED, applierv1.State_STATE_FAILED, applierv1.State_STATE_STOPPED: // that is told when it is stored
+		case applierv1.State_STATE_COMPLETED, applierv1.State_STATE_COMPLETED_WITH_QUARANTINE, applierv1.State_STATE_FAILED, applierv1.State_STATE_STOPPED: // that is told when it is stored
 		default:
 			if err := stream.Send(&applierv1.RunReplicationResponse{Replication: now}); err != nil {
 				return err

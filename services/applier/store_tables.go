@@ -8,6 +8,7 @@ import (
 
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/schema"
+	"github.com/seed0419d559/syncline/services/applier/apply"
 )
 
 func listTables(ctx context.Context, q querier, replication string) ([]*storedTable, error) {
@@ -81,6 +82,9 @@ func beginTable(ctx context.Context, q querier, replication string, name schema.
 		replication, name.Schema, name.Name, snapshot.id, snapshot.position.LogID.String(), snapshot.position.LSN.String())
 	if err != nil {
 		return fmt.Errorf("store begin of the copy of table %s: %w", name, err)
+	}
+	if _, err := apply.ForgetQuarantine(ctx, q, replication, &name); err != nil { // it is in the copy
+		return err
 	}
 	return forgetChunks(ctx, q, replication, name)
 }

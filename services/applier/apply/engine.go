@@ -69,6 +69,8 @@ type txn struct {
 	resolved bool // its origin is known
 	begin    block.Begin
 	origin   origin
+	number   int64      // of the latest change
+	source   *sourceTxn // for its changes; nil before the first
 }
 
 // origin tells where a transaction first happened.
@@ -87,7 +89,7 @@ func NewEngine(config Config) *Engine {
 		gather: gather.Gather{Most: 100 * time.Millisecond, Each: 4 * time.Microsecond}, later: time.NewTimer(time.Hour),
 	}
 	e.executor = &executor{
-		config: &e.config, writer: writer{pipe: pipe{conn: config.Session.conn}}, storedAt: time.Now(), idle: make(chan struct{}, 1),
+		config: &e.config, writer: newWriter(&config), storedAt: time.Now(), idle: make(chan struct{}, 1),
 		progress: Progress{Position: config.Position, Stored: config.Position.LSN},
 	}
 	return e
@@ -252,6 +254,7 @@ func (e *Engine) record(ctx context.Context, b *block.Block, rec *block.Record) 
 	}
 	switch rec.Kind {
 	case block.KindChange:
+		e.txn.number++
 		return e.change(ctx, b, &rec.Change)
 	case block.KindTruncate:
 		return e.truncate(ctx, b, &rec.Truncate)
@@ -337,7 +340,10 @@ func (e *Engine) change(ctx context.Context, b *block.Block, c *block.Change) er
 	if skip, err := e.skips(r); skip {
 		return err
 	}
-	o := op{plan: r.plan, hasOld: c.HasOld, old: c.Old, new: c.New}
+	if e.txn.source == nil {
+		e.txn.source = &sourceTxn{e.txn.begin.CommitLSN, e.txn.begin.CommitTime, e.txn.begin.XID, e.txn.origin}
+	}
+	o := op{plan: r.plan, hasOld: c.HasOld, old: c.Old, new: c.New, from: e.txn.source, number: e.txn.number}
 	switch c.Operation {
 	case block.Insert:
 		o.operation = Insert

@@ -169,11 +169,8 @@ func (e *Engine) pass(ctx context.Context, position change.LSN) error {
 	if err := e.commit(ctx); err != nil {
 		return err
 	}
-	if position > e.taken {
-		e.taken = position
-		if err := e.hand(ctx, task{commit: &commitPoint{position: position}}); err != nil {
-			return err
-		}
+	if err := e.takeThrough(ctx, position); err != nil {
+		return err
 	}
 	return e.settle(ctx)
 }
