@@ -485,6 +485,7 @@ func walkApplier(t *testing.T, replica *web, source, targetURL string) {
 	replica.bad("GET", "/v1/events?replication=sop", "", http.StatusNotFound, "REPLICATION_NOT_FOUND")
 	replica.bad("GET", "/v1/events?pageSize=5000", "", http.StatusBadRequest, "INVALID_FIELD")
 	walkEvents(t, replica)
+	walkJobs(t, replica)
 
 	// A watch tells each change, and at last why it ends.
 	replica.called["ApplierService_WatchReplication"] = true
@@ -520,6 +521,7 @@ func walkApplier(t *testing.T, replica *web, source, targetURL string) {
 	} {
 		replica.bad(one.method, "/v1/replications/shop"+one.path, "", http.StatusNotFound, "REPLICATION_NOT_FOUND")
 	}
+	walkRun(t, replica, source)
 	for _, id := range slices.Sorted(maps.Keys(replica.called)) {
 		replica.refuses(call{id: id, path: shop})
 	}
