@@ -71,7 +71,9 @@ func (s *Service) Follow(request *loggerv1.FollowRequest, stream grpc.ServerStre
 		known: make(map[change.RelationHash]struct{}),
 	}
 	if one != nil {
-		p.selecting = newSelecting(s.lookup(), one, request.GetParameters(), from)
+		p.selecting = newSetStream(s.lookup(), one, request.GetParameters(), from)
+		p.selecting.group = s.sharing.join(shareKey(one, request.GetParameters()))
+		defer p.selecting.group.leave()
 	}
 	err = p.run(ctx)
 	switch {
@@ -159,7 +161,7 @@ type pursuit struct {
 	known     map[change.RelationHash]struct{}
 	inside    bool // the last block sent ends inside a transaction
 	bounds    bounds
-	selecting *selecting // nil when everything is served
+	selecting *setStream // nil when everything is served
 }
 
 // run sends blocks and heartbeats until a bound is reached or something fails.
@@ -215,7 +217,7 @@ func (p *pursuit) sendMark(ctx context.Context) error {
 	if !p.selecting.marked() {
 		return nil
 	}
-	through := p.selecting.through()
+	through := p.selecting.read
 	last := p.bounds.reached(through) || p.bounds.announced() && p.service.changes.Head().Position.LSN <= through
 	if time.Since(p.marked) < markWantedInterval && !last {
 		return nil

@@ -27,6 +27,15 @@ type selecting struct {
 	waiting     bool // the builder holds records
 }
 
+// restart goes on after a position, outside of transactions, with blocks that follow the state's: what lies between was given out by
+// another.
+func (s *selecting) restart(from change.Position, state block.State) error {
+	s.assembler = block.NewAssembler(from)
+	s.builder.Restart(state)
+	s.open, s.waiting = false, false
+	return s.builder.Mark(from.LSN) //nolint:wrapcheck // it cannot happen
+}
+
 func newSelecting(find lookup, one *set, parameters map[string]string, from change.Position) *selecting {
 	return &selecting{
 		setTables: newSetTables(find, one, parameters), assembler: block.NewAssembler(from),
@@ -65,20 +74,6 @@ func (s *selecting) take(ctx context.Context, b *block.Block, emit func(*block.B
 	}
 	return nil
 }
-
-// mark gives emit what says how far the log has been read, if that is news.
-func (s *selecting) mark(emit func(*block.Block) error) error {
-	if !s.marked() {
-		return nil
-	}
-	return s.cut(emit)
-}
-
-// marked tells whether the log has been read further than what was given out says.
-func (s *selecting) marked() bool { return !s.open && s.builder.Ready() }
-
-// through is how far the log has been read.
-func (s *selecting) through() change.LSN { return s.builder.Through() }
 
 func (s *selecting) cutFull(emit func(*block.Block) error) error {
 	for s.builder.Full() {

@@ -26,6 +26,32 @@ func (b *Builder) Copy(m *Change, relation change.RelationHash) error {
 	return nil
 }
 
+// Restart makes the builder what NewBuilder returns for the state, and keeps its memory.
+func (b *Builder) Restart(s State) {
+	buf, list := b.buf[:0], b.relations
+	list.reset()
+	*b = *NewBuilder(s)
+	b.buf, b.relations = buf, list
+}
+
+// Rechain returns the block as one of another chain: with a number, after a block through previous, and with firstBlock as the number of
+// the block in which its large transaction begins, if it is a part of one. The block itself is returned where it is that already.
+func (b *Block) Rechain(number uint64, previous change.LSN, firstBlock uint64) *Block {
+	if b.Number == number && b.Previous == previous && (b.Part == nil || b.Part.FirstBlock == firstBlock) {
+		return b
+	}
+	h := b.Header
+	h.Number, h.Previous = number, previous
+	if h.Part != nil {
+		part := *h.Part
+		part.FirstBlock = firstBlock
+		h.Part = &part
+	}
+	data := encode(&h, b.records)
+	end := len(data) - crcField
+	return &Block{Header: h, data: data, records: data[end-len(b.records) : end : end]}
+}
+
 func (m *Change) size(relation uint32) int {
 	n := 1 + 1 + varintFieldSize(uint64(relation)) + boolFieldSize(m.OldIsKey)
 	if m.HasOld {
