@@ -63,8 +63,9 @@ func (k *Keys) String() string {
 		lines[i] = list(key, quoteJSON)
 	}
 	slices.Sort(lines)
-	sum := sha256.Sum256([]byte(strings.Join(slices.Compact(lines), "\n")))
-	text, _ := json.Marshal(map[string]any{"$keys": k.columns, "count": len(slices.Compact(lines)), "sha256": hex.EncodeToString(sum[:])}) // texts and a number
+	lines = slices.Compact(lines)
+	sum := sha256.Sum256([]byte(strings.Join(lines, "\n")))
+	text, _ := json.Marshal(map[string]any{"$keys": k.columns, "count": len(lines), "sha256": hex.EncodeToString(sum[:])}) // texts and a number
 	return string(text)
 }
 

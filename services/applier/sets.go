@@ -103,7 +103,8 @@ func (r *runner) adoptSet(ctx context.Context, session *apply.Session, src *sour
 		}
 	}
 	for _, t := range tables {
-		if _, in := database.Table(t.name); in && (src.set.rows[t.name] != t.selector || emptied[t.target]) {
+		described, in := database.Table(t.name)
+		if in && (src.set.rows[t.name] != t.selector || emptied[t.target] || t.lacks(ordinary(described))) {
 			again.Tables = append(again.Tables, t.name)
 		}
 	}
@@ -114,6 +115,26 @@ func (r *runner) adoptSet(ctx context.Context, session *apply.Session, src *sour
 	}
 	p.left = left
 	return r.carryOut(ctx, session, p.copyingInserts(src))
+}
+
+// lacks tells whether there are columns whose values the target does not have.
+func (t *storedTable) lacks(columns []string) bool {
+	return t.columns != nil && slices.ContainsFunc(columns, func(c string) bool { return !slices.Contains(t.columns, c) })
+}
+
+// keepColumns stores which columns the set has the target take from now on.
+func (p *plan) keepColumns(ctx context.Context, tx pgx.Tx, replication string) error {
+	if p.set.name == "" {
+		return nil
+	}
+	for _, t := range p.source.Tables {
+		_, err := tx.Exec(ctx, "UPDATE syncline.tables SET columns = $4 WHERE replication = $1 AND schema_name = $2 AND table_name = $3",
+			replication, t.Schema, t.Name, ordinary(t))
+		if err != nil {
+			return fmt.Errorf("store the columns of table %s: %w", t.FullName(), err)
+		}
+	}
+	return nil
 }
 
 // copyingInserts has tables copied anew of which only inserts come: rows that the source has updated or deleted stay when they are mended.

@@ -72,7 +72,7 @@ func (s *Service) Follow(request *loggerv1.FollowRequest, stream grpc.ServerStre
 	}
 	if one != nil {
 		p.selecting = newSetStream(s.lookup(), one, request.GetParameters(), from)
-		p.selecting.group = s.sharing.join(shareKey(one, request.GetParameters()))
+		p.selecting.enter(s.sharing.join(shareKey(one, request.GetParameters())))
 		defer p.selecting.group.leave()
 	}
 	err = p.run(ctx)
@@ -316,9 +316,9 @@ func (p *pursuit) sendRelation(ctx context.Context, hash change.RelationHash) er
 	if _, known := p.known[hash]; known {
 		return nil
 	}
-	relation, err := p.service.changes.Relation(hash)
+	relation, err := p.relation(hash)
 	if err != nil {
-		return err //nolint:wrapcheck // it says what failed
+		return err
 	}
 	answer := &loggerv1.FollowResponse{Event: &loggerv1.FollowResponse_Relation{Relation: relationProto(hash, relation)}}
 	if err := p.stream.Send(answer); err != nil {
@@ -326,6 +326,16 @@ func (p *pursuit) sendRelation(ctx context.Context, hash change.RelationHash) er
 	}
 	p.known[hash] = struct{}{}
 	return nil
+}
+
+// relation is a relation version of the log, or one that the set has made of it.
+func (p *pursuit) relation(hash change.RelationHash) (*change.Relation, error) {
+	if p.selecting != nil {
+		if made := p.selecting.selecting.shapes.find(hash); made != nil {
+			return made, nil
+		}
+	}
+	return p.service.changes.Relation(hash) //nolint:wrapcheck // it says what failed
 }
 
 func relationProto(hash change.RelationHash, r *change.Relation) *changev1.Relation {

@@ -10,6 +10,7 @@ import (
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/changelog/block"
 	"github.com/seed0419d559/syncline/internal/schema"
+	"github.com/seed0419d559/syncline/internal/sets"
 	"github.com/seed0419d559/syncline/services/logger/publish"
 )
 
@@ -131,8 +132,7 @@ func (s *selecting) start() error {
 }
 
 func (s *selecting) change(ctx context.Context, b *block.Block, c *block.Change) error {
-	hash := b.Relations[c.Relation]
-	t, err := s.table(ctx, hash)
+	t, err := s.table(ctx, b.Relations[c.Relation])
 	if err != nil || !t.in {
 		return err
 	}
@@ -146,7 +146,7 @@ func (s *selecting) change(ctx context.Context, b *block.Block, c *block.Change)
 	if err := s.start(); err != nil {
 		return err
 	}
-	return s.builder.Copy(&out, hash) //nolint:wrapcheck // it says what it copied
+	return s.builder.Copy(&out, t.hash) //nolint:wrapcheck // it says what it copied
 }
 
 func (s *selecting) truncate(ctx context.Context, b *block.Block, m *block.Truncate) error {
@@ -156,8 +156,8 @@ func (s *selecting) truncate(ctx context.Context, b *block.Block, m *block.Trunc
 		if err != nil {
 			return err
 		}
-		if t.in {
-			in = append(in, b.Relations[index])
+		if t.in && t.entry.Publishes(sets.Truncate) {
+			in = append(in, t.hash)
 		}
 	}
 	if len(in) == 0 {

@@ -31,6 +31,11 @@ func newSetStream(find lookup, one *set, parameters map[string]string, from chan
 	}
 }
 
+// enter has the stream share what is selected with others.
+func (s *setStream) enter(g *shareGroup) {
+	s.group, s.selecting.shapes = g, &g.shapes
+}
+
 // take reads a block of the log and gives emit what is selected of it.
 func (s *setStream) take(ctx context.Context, b *block.Block, emit func(*block.Block) error) error {
 	give := func(own *block.Block) error { return s.give(own, emit) }

@@ -36,6 +36,7 @@ type shareGroup struct {
 	blocks  map[uint64]*sharedBlock // by the number of the log's block
 	order   []uint64                // those of them that are selected, as they were
 	bytes   int
+	shapes  shapes
 	taken   int // how often a block was selected by another
 }
 

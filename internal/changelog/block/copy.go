@@ -1,6 +1,7 @@
 package block
 
 import (
+	"bytes"
 	"fmt"
 
 	"github.com/seed0419d559/syncline/internal/change"
@@ -104,4 +105,36 @@ func (r Row) Fill(from Row) (Row, bool) {
 		}
 	}
 	return filled, all
+}
+
+// Project returns the row with those of its columns that are to be taken. It uses the memory of a row that Project returned before.
+func (r Row) Project(take []bool, room Row) Row {
+	out := Row{Kinds: room.Kinds[:0], values: room.values[:0]}
+	i := 0
+	for c := r.Columns(); c.More(); i++ {
+		kind, value := c.Next()
+		if i >= len(take) || !take[i] {
+			continue
+		}
+		out.Kinds = append(out.Kinds, kind)
+		if kind == ValueText {
+			out.values = append(appendSized(out.values, tagRowValue, len(value)), value...)
+		}
+	}
+	return out
+}
+
+// Same tells whether a new row has the values of the old one before it; what was not changed is the same.
+func (r Row) Same(old Row) bool {
+	if len(r.Kinds) != len(old.Kinds) {
+		return false
+	}
+	for mine, theirs := r.Columns(), old.Columns(); mine.More(); {
+		kind, value := mine.Next()
+		oldKind, oldValue := theirs.Next()
+		if kind != ValueUnchanged && (kind != oldKind || !bytes.Equal(value, oldValue)) {
+			return false
+		}
+	}
+	return true
 }
