@@ -96,9 +96,10 @@ type storedTable struct {
 	estimatedRows int64
 	bytesExpected int64
 	pages         int64
-	selector      string // by which the set chooses its rows, "" for all
-	rows, bytes   int64  // of the finished chunks
-	incremental   bool   // the copy mends what the target holds, instead of replacing it
+	selector      string   // by which the set chooses its rows, "" for all
+	columns       []string // those that the set has the target take; nil when that is not known
+	rows, bytes   int64    // of the finished chunks
+	incremental   bool     // the copy mends what the target holds, instead of replacing it
 }
 
 // store reads and writes the replications in the target database.

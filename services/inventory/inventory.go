@@ -67,7 +67,7 @@ func (s *Service) GetInventory(ctx context.Context, request *inventoryv1.GetInve
 	addDetails(db, answer)
 	asking, cancel := context.WithTimeout(ctx, positionTimeout)
 	defer cancel()
-	state, err := s.logger.GetState(asking, &loggerv1.GetStateRequest{})
+	state, err := s.logger.GetState(asking, &loggerv1.GetStateRequest{Set: request.GetSet(), Parameters: request.GetParameters()})
 	var position change.Position
 	if err == nil {
 		position, err = positionOf(state, s.config.ServerID)
@@ -94,7 +94,7 @@ func (s *Service) readSchema(ctx context.Context, selection schema.Selection, on
 	}
 	if only != nil {
 		db.NotReplicated = slices.DeleteFunc(db.NotReplicated, func(skipped schema.Skipped) bool { return !selection.Matches(skipped.Relation) })
-		selectors, err = only.selectors(ctx, conn, db)
+		selectors, err = only.selectors(ctx, conn, &db)
 		return db, selectors, err
 	}
 	if err := db.Check(selection); err != nil {
