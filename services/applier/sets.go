@@ -119,7 +119,11 @@ func (p *plan) leave(ctx context.Context, tx pgx.Tx, replication string) error {
 		if _, there := p.target.Table(t.target); !there {
 			continue
 		}
-		if _, err := tx.Exec(ctx, "DELETE FROM "+t.target.SQL()); err != nil {
+		where, err := p.ownRows(t)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, "DELETE FROM "+t.target.SQL()+where); err != nil {
 			return fmt.Errorf("remove the rows of table %s, which has left the set: %w", t.target, err)
 		}
 	}

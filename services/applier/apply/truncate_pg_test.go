@@ -99,7 +99,7 @@ func TestApplyTruncateOfCopiedTable(t *testing.T) {
 	copied, plain := testRelation("copied", byKey, "id*"), testRelation("plain", byKey, "id*")
 	until := l.tx(func() { l.truncate(false, false, copied, plain) })
 	table := func(n schema.Name) (Table, bool) {
-		entry := Table{Apply: true, Target: n}
+		entry := Table{Apply: true, Target: n, Own: true}
 		if n.Name == "copied" {
 			entry.CopyLSN = until
 		}

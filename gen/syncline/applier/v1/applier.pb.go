@@ -644,7 +644,14 @@ type ReplicationSpec struct {
 	// replace or set.
 	FromRestore bool `protobuf:"varint,30,opt,name=from_restore,json=fromRestore,proto3" json:"from_restore,omitempty"`
 	// What the first copy does with a table that holds rows already. Not together with replace.
-	Initial       Initial `protobuf:"varint,40,opt,name=initial,proto3,enum=syncline.applier.v1.Initial" json:"initial,omitempty"`
+	Initial Initial `protobuf:"varint,40,opt,name=initial,proto3,enum=syncline.applier.v1.Initial" json:"initial,omitempty"`
+	// What tables, sequences and types of the source are called here: the first rule whose source matches a name counts, and what none
+	// matches keeps its name. It is decided when the replication is created, and not together with from_restore.
+	Rename []*TableRename `protobuf:"bytes,70,rep,name=rename,proto3" json:"rename,omitempty"`
+	// Whether tables of which the set selects rows may hold rows of other replications too: then only the own rows are ever removed,
+	// compared or mended. The others have to say so as well, and their selectors have to compare a column with other values. It is decided
+	// when the replication is created.
+	Shared        bool `protobuf:"varint,71,opt,name=shared,proto3" json:"shared,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -840,6 +847,75 @@ func (x *ReplicationSpec) GetInitial() Initial {
 	return Initial_INITIAL_UNSPECIFIED
 }
 
+func (x *ReplicationSpec) GetRename() []*TableRename {
+	if x != nil {
+		return x.Rename
+	}
+	return nil
+}
+
+func (x *ReplicationSpec) GetShared() bool {
+	if x != nil {
+		return x.Shared
+	}
+	return false
+}
+
+// TableRename says what things of the source are called on the target.
+type TableRename struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names of the source: schema.table, schema.* or any other pattern of tables.
+	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	// Schema and name on the target; a star stands for the source's own.
+	Target        string `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TableRename) Reset() {
+	*x = TableRename{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TableRename) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TableRename) ProtoMessage() {}
+
+func (x *TableRename) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TableRename.ProtoReflect.Descriptor instead.
+func (*TableRename) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *TableRename) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *TableRename) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
 // SourceTLS has the connections to a source encrypted, and the source verified.
 type SourceTLS struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -857,7 +933,7 @@ type SourceTLS struct {
 
 func (x *SourceTLS) Reset() {
 	*x = SourceTLS{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[1]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -869,7 +945,7 @@ func (x *SourceTLS) String() string {
 func (*SourceTLS) ProtoMessage() {}
 
 func (x *SourceTLS) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[1]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -882,7 +958,7 @@ func (x *SourceTLS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceTLS.ProtoReflect.Descriptor instead.
 func (*SourceTLS) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{1}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *SourceTLS) GetCa() string {
@@ -981,7 +1057,7 @@ type Replication struct {
 
 func (x *Replication) Reset() {
 	*x = Replication{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[2]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -993,7 +1069,7 @@ func (x *Replication) String() string {
 func (*Replication) ProtoMessage() {}
 
 func (x *Replication) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[2]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1006,7 +1082,7 @@ func (x *Replication) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replication.ProtoReflect.Descriptor instead.
 func (*Replication) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{2}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Replication) GetName() string {
@@ -1233,7 +1309,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[3]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1245,7 +1321,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[3]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1258,7 +1334,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{3}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Fault) GetTime() *timestamppb.Timestamp {
@@ -1320,7 +1396,7 @@ type StateChange struct {
 
 func (x *StateChange) Reset() {
 	*x = StateChange{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[4]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1332,7 +1408,7 @@ func (x *StateChange) String() string {
 func (*StateChange) ProtoMessage() {}
 
 func (x *StateChange) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[4]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1345,7 +1421,7 @@ func (x *StateChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateChange.ProtoReflect.Descriptor instead.
 func (*StateChange) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{4}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *StateChange) GetTime() *timestamppb.Timestamp {
@@ -1405,7 +1481,7 @@ type SyncProgress struct {
 
 func (x *SyncProgress) Reset() {
 	*x = SyncProgress{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[5]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1417,7 +1493,7 @@ func (x *SyncProgress) String() string {
 func (*SyncProgress) ProtoMessage() {}
 
 func (x *SyncProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[5]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1430,7 +1506,7 @@ func (x *SyncProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncProgress.ProtoReflect.Descriptor instead.
 func (*SyncProgress) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{5}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SyncProgress) GetTables() int32 {
@@ -1517,14 +1593,18 @@ type TableProgress struct {
 	// Rows copied.
 	Rows int64 `protobuf:"varint,5,opt,name=rows,proto3" json:"rows,omitempty"`
 	// Bytes copied.
-	Bytes         int64 `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Bytes int64 `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Schema on the target.
+	TargetSchema string `protobuf:"bytes,70,opt,name=target_schema,json=targetSchema,proto3" json:"target_schema,omitempty"`
+	// Table on the target.
+	TargetName    string `protobuf:"bytes,71,opt,name=target_name,json=targetName,proto3" json:"target_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TableProgress) Reset() {
 	*x = TableProgress{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[6]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1536,7 +1616,7 @@ func (x *TableProgress) String() string {
 func (*TableProgress) ProtoMessage() {}
 
 func (x *TableProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[6]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1549,7 +1629,7 @@ func (x *TableProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TableProgress.ProtoReflect.Descriptor instead.
 func (*TableProgress) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{6}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *TableProgress) GetSchema() string {
@@ -1594,6 +1674,20 @@ func (x *TableProgress) GetBytes() int64 {
 	return 0
 }
 
+func (x *TableProgress) GetTargetSchema() string {
+	if x != nil {
+		return x.TargetSchema
+	}
+	return ""
+}
+
+func (x *TableProgress) GetTargetName() string {
+	if x != nil {
+		return x.TargetName
+	}
+	return ""
+}
+
 // CreateReplicationRequest creates a replication.
 type CreateReplicationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1609,7 +1703,7 @@ type CreateReplicationRequest struct {
 
 func (x *CreateReplicationRequest) Reset() {
 	*x = CreateReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[7]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1621,7 +1715,7 @@ func (x *CreateReplicationRequest) String() string {
 func (*CreateReplicationRequest) ProtoMessage() {}
 
 func (x *CreateReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[7]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1634,7 +1728,7 @@ func (x *CreateReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateReplicationRequest.ProtoReflect.Descriptor instead.
 func (*CreateReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{7}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CreateReplicationRequest) GetName() string {
@@ -1671,7 +1765,7 @@ type CreateReplicationResponse struct {
 
 func (x *CreateReplicationResponse) Reset() {
 	*x = CreateReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1683,7 +1777,7 @@ func (x *CreateReplicationResponse) String() string {
 func (*CreateReplicationResponse) ProtoMessage() {}
 
 func (x *CreateReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1696,7 +1790,7 @@ func (x *CreateReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateReplicationResponse.ProtoReflect.Descriptor instead.
 func (*CreateReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{8}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CreateReplicationResponse) GetReplication() *Replication {
@@ -1724,7 +1818,7 @@ type GetReplicationRequest struct {
 
 func (x *GetReplicationRequest) Reset() {
 	*x = GetReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1736,7 +1830,7 @@ func (x *GetReplicationRequest) String() string {
 func (*GetReplicationRequest) ProtoMessage() {}
 
 func (x *GetReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1749,7 +1843,7 @@ func (x *GetReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReplicationRequest.ProtoReflect.Descriptor instead.
 func (*GetReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{9}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetReplicationRequest) GetName() string {
@@ -1770,7 +1864,7 @@ type GetReplicationResponse struct {
 
 func (x *GetReplicationResponse) Reset() {
 	*x = GetReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1782,7 +1876,7 @@ func (x *GetReplicationResponse) String() string {
 func (*GetReplicationResponse) ProtoMessage() {}
 
 func (x *GetReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1795,7 +1889,7 @@ func (x *GetReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReplicationResponse.ProtoReflect.Descriptor instead.
 func (*GetReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{10}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetReplicationResponse) GetReplication() *Replication {
@@ -1822,7 +1916,7 @@ type ListReplicationsRequest struct {
 
 func (x *ListReplicationsRequest) Reset() {
 	*x = ListReplicationsRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1834,7 +1928,7 @@ func (x *ListReplicationsRequest) String() string {
 func (*ListReplicationsRequest) ProtoMessage() {}
 
 func (x *ListReplicationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1847,7 +1941,7 @@ func (x *ListReplicationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicationsRequest.ProtoReflect.Descriptor instead.
 func (*ListReplicationsRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{11}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListReplicationsRequest) GetStates() []State {
@@ -1891,7 +1985,7 @@ type ListReplicationsResponse struct {
 
 func (x *ListReplicationsResponse) Reset() {
 	*x = ListReplicationsResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1903,7 +1997,7 @@ func (x *ListReplicationsResponse) String() string {
 func (*ListReplicationsResponse) ProtoMessage() {}
 
 func (x *ListReplicationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1916,7 +2010,7 @@ func (x *ListReplicationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicationsResponse.ProtoReflect.Descriptor instead.
 func (*ListReplicationsResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{12}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListReplicationsResponse) GetReplications() []*Replication {
@@ -1950,7 +2044,7 @@ type StartReplicationRequest struct {
 
 func (x *StartReplicationRequest) Reset() {
 	*x = StartReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1962,7 +2056,7 @@ func (x *StartReplicationRequest) String() string {
 func (*StartReplicationRequest) ProtoMessage() {}
 
 func (x *StartReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1975,7 +2069,7 @@ func (x *StartReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartReplicationRequest.ProtoReflect.Descriptor instead.
 func (*StartReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{13}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StartReplicationRequest) GetName() string {
@@ -2010,7 +2104,7 @@ type StartReplicationResponse struct {
 
 func (x *StartReplicationResponse) Reset() {
 	*x = StartReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2022,7 +2116,7 @@ func (x *StartReplicationResponse) String() string {
 func (*StartReplicationResponse) ProtoMessage() {}
 
 func (x *StartReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2035,7 +2129,7 @@ func (x *StartReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartReplicationResponse.ProtoReflect.Descriptor instead.
 func (*StartReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{14}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StartReplicationResponse) GetReplication() *Replication {
@@ -2056,7 +2150,7 @@ type StopReplicationRequest struct {
 
 func (x *StopReplicationRequest) Reset() {
 	*x = StopReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2068,7 +2162,7 @@ func (x *StopReplicationRequest) String() string {
 func (*StopReplicationRequest) ProtoMessage() {}
 
 func (x *StopReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2081,7 +2175,7 @@ func (x *StopReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopReplicationRequest.ProtoReflect.Descriptor instead.
 func (*StopReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{15}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StopReplicationRequest) GetName() string {
@@ -2102,7 +2196,7 @@ type StopReplicationResponse struct {
 
 func (x *StopReplicationResponse) Reset() {
 	*x = StopReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2114,7 +2208,7 @@ func (x *StopReplicationResponse) String() string {
 func (*StopReplicationResponse) ProtoMessage() {}
 
 func (x *StopReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2127,7 +2221,7 @@ func (x *StopReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopReplicationResponse.ProtoReflect.Descriptor instead.
 func (*StopReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{16}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StopReplicationResponse) GetReplication() *Replication {
@@ -2150,7 +2244,7 @@ type DeleteReplicationRequest struct {
 
 func (x *DeleteReplicationRequest) Reset() {
 	*x = DeleteReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2162,7 +2256,7 @@ func (x *DeleteReplicationRequest) String() string {
 func (*DeleteReplicationRequest) ProtoMessage() {}
 
 func (x *DeleteReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2175,7 +2269,7 @@ func (x *DeleteReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteReplicationRequest.ProtoReflect.Descriptor instead.
 func (*DeleteReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{17}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DeleteReplicationRequest) GetName() string {
@@ -2201,7 +2295,7 @@ type DeleteReplicationResponse struct {
 
 func (x *DeleteReplicationResponse) Reset() {
 	*x = DeleteReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2213,7 +2307,7 @@ func (x *DeleteReplicationResponse) String() string {
 func (*DeleteReplicationResponse) ProtoMessage() {}
 
 func (x *DeleteReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2226,7 +2320,7 @@ func (x *DeleteReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteReplicationResponse.ProtoReflect.Descriptor instead.
 func (*DeleteReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{18}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{19}
 }
 
 // WatchReplicationRequest names a replication.
@@ -2242,7 +2336,7 @@ type WatchReplicationRequest struct {
 
 func (x *WatchReplicationRequest) Reset() {
 	*x = WatchReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2254,7 +2348,7 @@ func (x *WatchReplicationRequest) String() string {
 func (*WatchReplicationRequest) ProtoMessage() {}
 
 func (x *WatchReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2267,7 +2361,7 @@ func (x *WatchReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationRequest.ProtoReflect.Descriptor instead.
 func (*WatchReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{19}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WatchReplicationRequest) GetName() string {
@@ -2295,7 +2389,7 @@ type WatchReplicationResponse struct {
 
 func (x *WatchReplicationResponse) Reset() {
 	*x = WatchReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2307,7 +2401,7 @@ func (x *WatchReplicationResponse) String() string {
 func (*WatchReplicationResponse) ProtoMessage() {}
 
 func (x *WatchReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2320,7 +2414,7 @@ func (x *WatchReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationResponse.ProtoReflect.Descriptor instead.
 func (*WatchReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{20}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WatchReplicationResponse) GetReplication() *Replication {
@@ -2343,7 +2437,7 @@ type WaitReplicationRequest struct {
 
 func (x *WaitReplicationRequest) Reset() {
 	*x = WaitReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2355,7 +2449,7 @@ func (x *WaitReplicationRequest) String() string {
 func (*WaitReplicationRequest) ProtoMessage() {}
 
 func (x *WaitReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2368,7 +2462,7 @@ func (x *WaitReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitReplicationRequest.ProtoReflect.Descriptor instead.
 func (*WaitReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{21}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *WaitReplicationRequest) GetName() string {
@@ -2398,7 +2492,7 @@ type WaitReplicationResponse struct {
 
 func (x *WaitReplicationResponse) Reset() {
 	*x = WaitReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2410,7 +2504,7 @@ func (x *WaitReplicationResponse) String() string {
 func (*WaitReplicationResponse) ProtoMessage() {}
 
 func (x *WaitReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2423,7 +2517,7 @@ func (x *WaitReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitReplicationResponse.ProtoReflect.Descriptor instead.
 func (*WaitReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{22}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WaitReplicationResponse) GetPosition() *v1.Position {
@@ -2460,7 +2554,7 @@ type VerifyReplicationRequest struct {
 
 func (x *VerifyReplicationRequest) Reset() {
 	*x = VerifyReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2472,7 +2566,7 @@ func (x *VerifyReplicationRequest) String() string {
 func (*VerifyReplicationRequest) ProtoMessage() {}
 
 func (x *VerifyReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2485,7 +2579,7 @@ func (x *VerifyReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyReplicationRequest.ProtoReflect.Descriptor instead.
 func (*VerifyReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{23}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *VerifyReplicationRequest) GetName() string {
@@ -2539,7 +2633,7 @@ type VerifyReplicationResponse struct {
 
 func (x *VerifyReplicationResponse) Reset() {
 	*x = VerifyReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2551,7 +2645,7 @@ func (x *VerifyReplicationResponse) String() string {
 func (*VerifyReplicationResponse) ProtoMessage() {}
 
 func (x *VerifyReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2564,7 +2658,7 @@ func (x *VerifyReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyReplicationResponse.ProtoReflect.Descriptor instead.
 func (*VerifyReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{24}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *VerifyReplicationResponse) GetEvent() isVerifyReplicationResponse_Event {
@@ -2663,7 +2757,7 @@ type VerifyProgress struct {
 
 func (x *VerifyProgress) Reset() {
 	*x = VerifyProgress{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2675,7 +2769,7 @@ func (x *VerifyProgress) String() string {
 func (*VerifyProgress) ProtoMessage() {}
 
 func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2688,7 +2782,7 @@ func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyProgress.ProtoReflect.Descriptor instead.
 func (*VerifyProgress) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{25}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *VerifyProgress) GetPhase() string {
@@ -2756,7 +2850,7 @@ type RowDifference struct {
 
 func (x *RowDifference) Reset() {
 	*x = RowDifference{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[26]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2768,7 +2862,7 @@ func (x *RowDifference) String() string {
 func (*RowDifference) ProtoMessage() {}
 
 func (x *RowDifference) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[26]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2781,7 +2875,7 @@ func (x *RowDifference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RowDifference.ProtoReflect.Descriptor instead.
 func (*RowDifference) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{26}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RowDifference) GetSchema() string {
@@ -2866,7 +2960,7 @@ type TableVerification struct {
 
 func (x *TableVerification) Reset() {
 	*x = TableVerification{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[27]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2878,7 +2972,7 @@ func (x *TableVerification) String() string {
 func (*TableVerification) ProtoMessage() {}
 
 func (x *TableVerification) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[27]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2891,7 +2985,7 @@ func (x *TableVerification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TableVerification.ProtoReflect.Descriptor instead.
 func (*TableVerification) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{27}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *TableVerification) GetSchema() string {
@@ -3001,7 +3095,7 @@ type VerifyResult struct {
 
 func (x *VerifyResult) Reset() {
 	*x = VerifyResult{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[28]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3013,7 +3107,7 @@ func (x *VerifyResult) String() string {
 func (*VerifyResult) ProtoMessage() {}
 
 func (x *VerifyResult) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[28]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3026,7 +3120,7 @@ func (x *VerifyResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyResult.ProtoReflect.Descriptor instead.
 func (*VerifyResult) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{28}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *VerifyResult) GetEqual() bool {
@@ -3101,7 +3195,7 @@ type ReplicationPlan struct {
 
 func (x *ReplicationPlan) Reset() {
 	*x = ReplicationPlan{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[29]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3113,7 +3207,7 @@ func (x *ReplicationPlan) String() string {
 func (*ReplicationPlan) ProtoMessage() {}
 
 func (x *ReplicationPlan) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[29]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3126,7 +3220,7 @@ func (x *ReplicationPlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicationPlan.ProtoReflect.Descriptor instead.
 func (*ReplicationPlan) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{29}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ReplicationPlan) GetChangedFields() []string {
@@ -3191,13 +3285,17 @@ type PlannedTable struct {
 	EstimatedRows int64 `protobuf:"varint,4,opt,name=estimated_rows,json=estimatedRows,proto3" json:"estimated_rows,omitempty"`
 	// Bytes to copy, estimated.
 	EstimatedBytes int64 `protobuf:"varint,5,opt,name=estimated_bytes,json=estimatedBytes,proto3" json:"estimated_bytes,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Schema on the target.
+	TargetSchema string `protobuf:"bytes,70,opt,name=target_schema,json=targetSchema,proto3" json:"target_schema,omitempty"`
+	// Table on the target.
+	TargetName    string `protobuf:"bytes,71,opt,name=target_name,json=targetName,proto3" json:"target_name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PlannedTable) Reset() {
 	*x = PlannedTable{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[30]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3209,7 +3307,7 @@ func (x *PlannedTable) String() string {
 func (*PlannedTable) ProtoMessage() {}
 
 func (x *PlannedTable) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[30]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3222,7 +3320,7 @@ func (x *PlannedTable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlannedTable.ProtoReflect.Descriptor instead.
 func (*PlannedTable) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{30}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PlannedTable) GetSchema() string {
@@ -3260,6 +3358,20 @@ func (x *PlannedTable) GetEstimatedBytes() int64 {
 	return 0
 }
 
+func (x *PlannedTable) GetTargetSchema() string {
+	if x != nil {
+		return x.TargetSchema
+	}
+	return ""
+}
+
+func (x *PlannedTable) GetTargetName() string {
+	if x != nil {
+		return x.TargetName
+	}
+	return ""
+}
+
 // UpdateReplicationRequest changes a replication.
 type UpdateReplicationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3284,7 +3396,7 @@ type UpdateReplicationRequest struct {
 
 func (x *UpdateReplicationRequest) Reset() {
 	*x = UpdateReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[31]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3296,7 +3408,7 @@ func (x *UpdateReplicationRequest) String() string {
 func (*UpdateReplicationRequest) ProtoMessage() {}
 
 func (x *UpdateReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[31]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3309,7 +3421,7 @@ func (x *UpdateReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateReplicationRequest.ProtoReflect.Descriptor instead.
 func (*UpdateReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{31}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *UpdateReplicationRequest) GetName() string {
@@ -3367,7 +3479,7 @@ type UpdateReplicationResponse struct {
 
 func (x *UpdateReplicationResponse) Reset() {
 	*x = UpdateReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[32]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3379,7 +3491,7 @@ func (x *UpdateReplicationResponse) String() string {
 func (*UpdateReplicationResponse) ProtoMessage() {}
 
 func (x *UpdateReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[32]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3392,7 +3504,7 @@ func (x *UpdateReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateReplicationResponse.ProtoReflect.Descriptor instead.
 func (*UpdateReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{32}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *UpdateReplicationResponse) GetReplication() *Replication {
@@ -3424,7 +3536,7 @@ type ResyncReplicationRequest struct {
 
 func (x *ResyncReplicationRequest) Reset() {
 	*x = ResyncReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[33]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3436,7 +3548,7 @@ func (x *ResyncReplicationRequest) String() string {
 func (*ResyncReplicationRequest) ProtoMessage() {}
 
 func (x *ResyncReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[33]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3449,7 +3561,7 @@ func (x *ResyncReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResyncReplicationRequest.ProtoReflect.Descriptor instead.
 func (*ResyncReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{33}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ResyncReplicationRequest) GetName() string {
@@ -3484,7 +3596,7 @@ type ResyncReplicationResponse struct {
 
 func (x *ResyncReplicationResponse) Reset() {
 	*x = ResyncReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[34]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3496,7 +3608,7 @@ func (x *ResyncReplicationResponse) String() string {
 func (*ResyncReplicationResponse) ProtoMessage() {}
 
 func (x *ResyncReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[34]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3509,7 +3621,7 @@ func (x *ResyncReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResyncReplicationResponse.ProtoReflect.Descriptor instead.
 func (*ResyncReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{34}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ResyncReplicationResponse) GetReplication() *Replication {
@@ -3552,7 +3664,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[35]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3564,7 +3676,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[35]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3577,7 +3689,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{35}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Event) GetId() int64 {
@@ -3683,7 +3795,7 @@ type ListReplicationEventsRequest struct {
 
 func (x *ListReplicationEventsRequest) Reset() {
 	*x = ListReplicationEventsRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[36]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3695,7 +3807,7 @@ func (x *ListReplicationEventsRequest) String() string {
 func (*ListReplicationEventsRequest) ProtoMessage() {}
 
 func (x *ListReplicationEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[36]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3708,7 +3820,7 @@ func (x *ListReplicationEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicationEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListReplicationEventsRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{36}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListReplicationEventsRequest) GetReplication() string {
@@ -3759,7 +3871,7 @@ type ListReplicationEventsResponse struct {
 
 func (x *ListReplicationEventsResponse) Reset() {
 	*x = ListReplicationEventsResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[37]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3771,7 +3883,7 @@ func (x *ListReplicationEventsResponse) String() string {
 func (*ListReplicationEventsResponse) ProtoMessage() {}
 
 func (x *ListReplicationEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[37]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3784,7 +3896,7 @@ func (x *ListReplicationEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicationEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListReplicationEventsResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{37}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListReplicationEventsResponse) GetEvents() []*Event {
@@ -3816,7 +3928,7 @@ type WatchReplicationEventsRequest struct {
 
 func (x *WatchReplicationEventsRequest) Reset() {
 	*x = WatchReplicationEventsRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[38]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3828,7 +3940,7 @@ func (x *WatchReplicationEventsRequest) String() string {
 func (*WatchReplicationEventsRequest) ProtoMessage() {}
 
 func (x *WatchReplicationEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[38]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3841,7 +3953,7 @@ func (x *WatchReplicationEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchReplicationEventsRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{38}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *WatchReplicationEventsRequest) GetReplication() string {
@@ -3876,7 +3988,7 @@ type WatchReplicationEventsResponse struct {
 
 func (x *WatchReplicationEventsResponse) Reset() {
 	*x = WatchReplicationEventsResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[39]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3888,7 +4000,7 @@ func (x *WatchReplicationEventsResponse) String() string {
 func (*WatchReplicationEventsResponse) ProtoMessage() {}
 
 func (x *WatchReplicationEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[39]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3901,7 +4013,7 @@ func (x *WatchReplicationEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationEventsResponse.ProtoReflect.Descriptor instead.
 func (*WatchReplicationEventsResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{39}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *WatchReplicationEventsResponse) GetEvent() *Event {
@@ -3915,7 +4027,7 @@ var File_syncline_applier_v1_applier_proto protoreflect.FileDescriptor
 
 const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\n" +
-	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a syncline/applier/v1/repair.proto\x1a\x1esyncline/applier/v1/sync.proto\x1a\x1fsyncline/change/v1/change.proto\"\xc0\b\n" +
+	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a syncline/applier/v1/repair.proto\x1a\x1esyncline/applier/v1/sync.proto\x1a\x1fsyncline/change/v1/change.proto\"\x92\t\n" +
 	"\x0fReplicationSpec\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1c\n" +
 	"\tinventory\x18\x02 \x01(\tR\tinventory\x12%\n" +
@@ -3947,10 +4059,15 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x03tls\x18\x15 \x01(\v2\x1e.syncline.applier.v1.SourceTLSR\x03tls\x12\x19\n" +
 	"\x05proxy\x18\x16 \x01(\tB\x03\x80\x01\x01R\x05proxy\x12!\n" +
 	"\ffrom_restore\x18\x1e \x01(\bR\vfromRestore\x126\n" +
-	"\ainitial\x18( \x01(\x0e2\x1c.syncline.applier.v1.InitialR\ainitial\x1a=\n" +
+	"\ainitial\x18( \x01(\x0e2\x1c.syncline.applier.v1.InitialR\ainitial\x128\n" +
+	"\x06rename\x18F \x03(\v2 .syncline.applier.v1.TableRenameR\x06rename\x12\x16\n" +
+	"\x06shared\x18G \x01(\bR\x06shared\x1a=\n" +
 	"\x0fParametersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"u\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"=\n" +
+	"\vTableRename\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12\x16\n" +
+	"\x06target\x18\x02 \x01(\tR\x06target\"u\n" +
 	"\tSourceTLS\x12\x0e\n" +
 	"\x02ca\x18\x01 \x01(\tR\x02ca\x12\x1f\n" +
 	"\vserver_name\x18\x02 \x01(\tR\n" +
@@ -4021,14 +4138,17 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\n" +
 	"start_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
 	"\bend_time\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"\x96\x01\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"\xdc\x01\n" +
 	"\rTableProgress\x12\x16\n" +
 	"\x06schema\x18\x01 \x01(\tR\x06schema\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x19\n" +
 	"\bcopy_lsn\x18\x04 \x01(\x04R\acopyLsn\x12\x12\n" +
 	"\x04rows\x18\x05 \x01(\x03R\x04rows\x12\x14\n" +
-	"\x05bytes\x18\x06 \x01(\x03R\x05bytes\"\x8d\x01\n" +
+	"\x05bytes\x18\x06 \x01(\x03R\x05bytes\x12#\n" +
+	"\rtarget_schema\x18F \x01(\tR\ftargetSchema\x12\x1f\n" +
+	"\vtarget_name\x18G \x01(\tR\n" +
+	"targetName\"\x8d\x01\n" +
 	"\x18CreateReplicationRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationSpecR\x04spec\x12#\n" +
@@ -4144,13 +4264,16 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x06tables\x18\x04 \x03(\v2!.syncline.applier.v1.PlannedTableR\x06tables\x12%\n" +
 	"\x0eestimated_rows\x18\x05 \x01(\x03R\restimatedRows\x12'\n" +
 	"\x0festimated_bytes\x18\x06 \x01(\x03R\x0eestimatedBytes\x12\x1a\n" +
-	"\bwarnings\x18\a \x03(\tR\bwarnings\"\xc4\x01\n" +
+	"\bwarnings\x18\a \x03(\tR\bwarnings\"\x8a\x02\n" +
 	"\fPlannedTable\x12\x16\n" +
 	"\x06schema\x18\x01 \x01(\tR\x06schema\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x128\n" +
 	"\x06action\x18\x03 \x01(\x0e2 .syncline.applier.v1.TableActionR\x06action\x12%\n" +
 	"\x0eestimated_rows\x18\x04 \x01(\x03R\restimatedRows\x12'\n" +
-	"\x0festimated_bytes\x18\x05 \x01(\x03R\x0eestimatedBytes\"\x83\x02\n" +
+	"\x0festimated_bytes\x18\x05 \x01(\x03R\x0eestimatedBytes\x12#\n" +
+	"\rtarget_schema\x18F \x01(\tR\ftargetSchema\x12\x1f\n" +
+	"\vtarget_name\x18G \x01(\tR\n" +
+	"targetName\"\x83\x02\n" +
 	"\x18UpdateReplicationRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationSpecR\x04spec\x12;\n" +
@@ -4292,7 +4415,7 @@ func file_syncline_applier_v1_applier_proto_rawDescGZIP() []byte {
 }
 
 var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_syncline_applier_v1_applier_proto_goTypes = []any{
 	(AutoResync)(0),                        // 0: syncline.applier.v1.AutoResync
 	(Initial)(0),                           // 1: syncline.applier.v1.Initial
@@ -4304,174 +4427,176 @@ var file_syncline_applier_v1_applier_proto_goTypes = []any{
 	(TableAction)(0),                       // 7: syncline.applier.v1.TableAction
 	(EventKind)(0),                         // 8: syncline.applier.v1.EventKind
 	(*ReplicationSpec)(nil),                // 9: syncline.applier.v1.ReplicationSpec
-	(*SourceTLS)(nil),                      // 10: syncline.applier.v1.SourceTLS
-	(*Replication)(nil),                    // 11: syncline.applier.v1.Replication
-	(*Fault)(nil),                          // 12: syncline.applier.v1.Fault
-	(*StateChange)(nil),                    // 13: syncline.applier.v1.StateChange
-	(*SyncProgress)(nil),                   // 14: syncline.applier.v1.SyncProgress
-	(*TableProgress)(nil),                  // 15: syncline.applier.v1.TableProgress
-	(*CreateReplicationRequest)(nil),       // 16: syncline.applier.v1.CreateReplicationRequest
-	(*CreateReplicationResponse)(nil),      // 17: syncline.applier.v1.CreateReplicationResponse
-	(*GetReplicationRequest)(nil),          // 18: syncline.applier.v1.GetReplicationRequest
-	(*GetReplicationResponse)(nil),         // 19: syncline.applier.v1.GetReplicationResponse
-	(*ListReplicationsRequest)(nil),        // 20: syncline.applier.v1.ListReplicationsRequest
-	(*ListReplicationsResponse)(nil),       // 21: syncline.applier.v1.ListReplicationsResponse
-	(*StartReplicationRequest)(nil),        // 22: syncline.applier.v1.StartReplicationRequest
-	(*StartReplicationResponse)(nil),       // 23: syncline.applier.v1.StartReplicationResponse
-	(*StopReplicationRequest)(nil),         // 24: syncline.applier.v1.StopReplicationRequest
-	(*StopReplicationResponse)(nil),        // 25: syncline.applier.v1.StopReplicationResponse
-	(*DeleteReplicationRequest)(nil),       // 26: syncline.applier.v1.DeleteReplicationRequest
-	(*DeleteReplicationResponse)(nil),      // 27: syncline.applier.v1.DeleteReplicationResponse
-	(*WatchReplicationRequest)(nil),        // 28: syncline.applier.v1.WatchReplicationRequest
-	(*WatchReplicationResponse)(nil),       // 29: syncline.applier.v1.WatchReplicationResponse
-	(*WaitReplicationRequest)(nil),         // 30: syncline.applier.v1.WaitReplicationRequest
-	(*WaitReplicationResponse)(nil),        // 31: syncline.applier.v1.WaitReplicationResponse
-	(*VerifyReplicationRequest)(nil),       // 32: syncline.applier.v1.VerifyReplicationRequest
-	(*VerifyReplicationResponse)(nil),      // 33: syncline.applier.v1.VerifyReplicationResponse
-	(*VerifyProgress)(nil),                 // 34: syncline.applier.v1.VerifyProgress
-	(*RowDifference)(nil),                  // 35: syncline.applier.v1.RowDifference
-	(*TableVerification)(nil),              // 36: syncline.applier.v1.TableVerification
-	(*VerifyResult)(nil),                   // 37: syncline.applier.v1.VerifyResult
-	(*ReplicationPlan)(nil),                // 38: syncline.applier.v1.ReplicationPlan
-	(*PlannedTable)(nil),                   // 39: syncline.applier.v1.PlannedTable
-	(*UpdateReplicationRequest)(nil),       // 40: syncline.applier.v1.UpdateReplicationRequest
-	(*UpdateReplicationResponse)(nil),      // 41: syncline.applier.v1.UpdateReplicationResponse
-	(*ResyncReplicationRequest)(nil),       // 42: syncline.applier.v1.ResyncReplicationRequest
-	(*ResyncReplicationResponse)(nil),      // 43: syncline.applier.v1.ResyncReplicationResponse
-	(*Event)(nil),                          // 44: syncline.applier.v1.Event
-	(*ListReplicationEventsRequest)(nil),   // 45: syncline.applier.v1.ListReplicationEventsRequest
-	(*ListReplicationEventsResponse)(nil),  // 46: syncline.applier.v1.ListReplicationEventsResponse
-	(*WatchReplicationEventsRequest)(nil),  // 47: syncline.applier.v1.WatchReplicationEventsRequest
-	(*WatchReplicationEventsResponse)(nil), // 48: syncline.applier.v1.WatchReplicationEventsResponse
-	nil,                                    // 49: syncline.applier.v1.ReplicationSpec.ParametersEntry
-	(*durationpb.Duration)(nil),            // 50: google.protobuf.Duration
-	(*v1.Position)(nil),                    // 51: syncline.change.v1.Position
-	(*timestamppb.Timestamp)(nil),          // 52: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),          // 53: google.protobuf.FieldMask
-	(*RepairReplicationRequest)(nil),       // 54: syncline.applier.v1.RepairReplicationRequest
-	(*SyncReplicationRequest)(nil),         // 55: syncline.applier.v1.SyncReplicationRequest
-	(*ListSyncsRequest)(nil),               // 56: syncline.applier.v1.ListSyncsRequest
-	(*GetSyncRequest)(nil),                 // 57: syncline.applier.v1.GetSyncRequest
-	(*WatchSyncRequest)(nil),               // 58: syncline.applier.v1.WatchSyncRequest
-	(*CancelSyncRequest)(nil),              // 59: syncline.applier.v1.CancelSyncRequest
-	(*RepairReplicationResponse)(nil),      // 60: syncline.applier.v1.RepairReplicationResponse
-	(*SyncReplicationResponse)(nil),        // 61: syncline.applier.v1.SyncReplicationResponse
-	(*ListSyncsResponse)(nil),              // 62: syncline.applier.v1.ListSyncsResponse
-	(*GetSyncResponse)(nil),                // 63: syncline.applier.v1.GetSyncResponse
-	(*WatchSyncResponse)(nil),              // 64: syncline.applier.v1.WatchSyncResponse
-	(*CancelSyncResponse)(nil),             // 65: syncline.applier.v1.CancelSyncResponse
+	(*TableRename)(nil),                    // 10: syncline.applier.v1.TableRename
+	(*SourceTLS)(nil),                      // 11: syncline.applier.v1.SourceTLS
+	(*Replication)(nil),                    // 12: syncline.applier.v1.Replication
+	(*Fault)(nil),                          // 13: syncline.applier.v1.Fault
+	(*StateChange)(nil),                    // 14: syncline.applier.v1.StateChange
+	(*SyncProgress)(nil),                   // 15: syncline.applier.v1.SyncProgress
+	(*TableProgress)(nil),                  // 16: syncline.applier.v1.TableProgress
+	(*CreateReplicationRequest)(nil),       // 17: syncline.applier.v1.CreateReplicationRequest
+	(*CreateReplicationResponse)(nil),      // 18: syncline.applier.v1.CreateReplicationResponse
+	(*GetReplicationRequest)(nil),          // 19: syncline.applier.v1.GetReplicationRequest
+	(*GetReplicationResponse)(nil),         // 20: syncline.applier.v1.GetReplicationResponse
+	(*ListReplicationsRequest)(nil),        // 21: syncline.applier.v1.ListReplicationsRequest
+	(*ListReplicationsResponse)(nil),       // 22: syncline.applier.v1.ListReplicationsResponse
+	(*StartReplicationRequest)(nil),        // 23: syncline.applier.v1.StartReplicationRequest
+	(*StartReplicationResponse)(nil),       // 24: syncline.applier.v1.StartReplicationResponse
+	(*StopReplicationRequest)(nil),         // 25: syncline.applier.v1.StopReplicationRequest
+	(*StopReplicationResponse)(nil),        // 26: syncline.applier.v1.StopReplicationResponse
+	(*DeleteReplicationRequest)(nil),       // 27: syncline.applier.v1.DeleteReplicationRequest
+	(*DeleteReplicationResponse)(nil),      // 28: syncline.applier.v1.DeleteReplicationResponse
+	(*WatchReplicationRequest)(nil),        // 29: syncline.applier.v1.WatchReplicationRequest
+	(*WatchReplicationResponse)(nil),       // 30: syncline.applier.v1.WatchReplicationResponse
+	(*WaitReplicationRequest)(nil),         // 31: syncline.applier.v1.WaitReplicationRequest
+	(*WaitReplicationResponse)(nil),        // 32: syncline.applier.v1.WaitReplicationResponse
+	(*VerifyReplicationRequest)(nil),       // 33: syncline.applier.v1.VerifyReplicationRequest
+	(*VerifyReplicationResponse)(nil),      // 34: syncline.applier.v1.VerifyReplicationResponse
+	(*VerifyProgress)(nil),                 // 35: syncline.applier.v1.VerifyProgress
+	(*RowDifference)(nil),                  // 36: syncline.applier.v1.RowDifference
+	(*TableVerification)(nil),              // 37: syncline.applier.v1.TableVerification
+	(*VerifyResult)(nil),                   // 38: syncline.applier.v1.VerifyResult
+	(*ReplicationPlan)(nil),                // 39: syncline.applier.v1.ReplicationPlan
+	(*PlannedTable)(nil),                   // 40: syncline.applier.v1.PlannedTable
+	(*UpdateReplicationRequest)(nil),       // 41: syncline.applier.v1.UpdateReplicationRequest
+	(*UpdateReplicationResponse)(nil),      // 42: syncline.applier.v1.UpdateReplicationResponse
+	(*ResyncReplicationRequest)(nil),       // 43: syncline.applier.v1.ResyncReplicationRequest
+	(*ResyncReplicationResponse)(nil),      // 44: syncline.applier.v1.ResyncReplicationResponse
+	(*Event)(nil),                          // 45: syncline.applier.v1.Event
+	(*ListReplicationEventsRequest)(nil),   // 46: syncline.applier.v1.ListReplicationEventsRequest
+	(*ListReplicationEventsResponse)(nil),  // 47: syncline.applier.v1.ListReplicationEventsResponse
+	(*WatchReplicationEventsRequest)(nil),  // 48: syncline.applier.v1.WatchReplicationEventsRequest
+	(*WatchReplicationEventsResponse)(nil), // 49: syncline.applier.v1.WatchReplicationEventsResponse
+	nil,                                    // 50: syncline.applier.v1.ReplicationSpec.ParametersEntry
+	(*durationpb.Duration)(nil),            // 51: google.protobuf.Duration
+	(*v1.Position)(nil),                    // 52: syncline.change.v1.Position
+	(*timestamppb.Timestamp)(nil),          // 53: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),          // 54: google.protobuf.FieldMask
+	(*RepairReplicationRequest)(nil),       // 55: syncline.applier.v1.RepairReplicationRequest
+	(*SyncReplicationRequest)(nil),         // 56: syncline.applier.v1.SyncReplicationRequest
+	(*ListSyncsRequest)(nil),               // 57: syncline.applier.v1.ListSyncsRequest
+	(*GetSyncRequest)(nil),                 // 58: syncline.applier.v1.GetSyncRequest
+	(*WatchSyncRequest)(nil),               // 59: syncline.applier.v1.WatchSyncRequest
+	(*CancelSyncRequest)(nil),              // 60: syncline.applier.v1.CancelSyncRequest
+	(*RepairReplicationResponse)(nil),      // 61: syncline.applier.v1.RepairReplicationResponse
+	(*SyncReplicationResponse)(nil),        // 62: syncline.applier.v1.SyncReplicationResponse
+	(*ListSyncsResponse)(nil),              // 63: syncline.applier.v1.ListSyncsResponse
+	(*GetSyncResponse)(nil),                // 64: syncline.applier.v1.GetSyncResponse
+	(*WatchSyncResponse)(nil),              // 65: syncline.applier.v1.WatchSyncResponse
+	(*CancelSyncResponse)(nil),             // 66: syncline.applier.v1.CancelSyncResponse
 }
 var file_syncline_applier_v1_applier_proto_depIdxs = []int32{
 	2,  // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
-	49, // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
-	50, // 2: syncline.applier.v1.ReplicationSpec.retry_base:type_name -> google.protobuf.Duration
-	50, // 3: syncline.applier.v1.ReplicationSpec.retry_cap:type_name -> google.protobuf.Duration
-	50, // 4: syncline.applier.v1.ReplicationSpec.source_timeout:type_name -> google.protobuf.Duration
-	50, // 5: syncline.applier.v1.ReplicationSpec.group_time:type_name -> google.protobuf.Duration
+	50, // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
+	51, // 2: syncline.applier.v1.ReplicationSpec.retry_base:type_name -> google.protobuf.Duration
+	51, // 3: syncline.applier.v1.ReplicationSpec.retry_cap:type_name -> google.protobuf.Duration
+	51, // 4: syncline.applier.v1.ReplicationSpec.source_timeout:type_name -> google.protobuf.Duration
+	51, // 5: syncline.applier.v1.ReplicationSpec.group_time:type_name -> google.protobuf.Duration
 	0,  // 6: syncline.applier.v1.ReplicationSpec.auto_resync:type_name -> syncline.applier.v1.AutoResync
-	10, // 7: syncline.applier.v1.ReplicationSpec.tls:type_name -> syncline.applier.v1.SourceTLS
+	11, // 7: syncline.applier.v1.ReplicationSpec.tls:type_name -> syncline.applier.v1.SourceTLS
 	1,  // 8: syncline.applier.v1.ReplicationSpec.initial:type_name -> syncline.applier.v1.Initial
-	9,  // 9: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	3,  // 10: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
-	51, // 11: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
-	51, // 12: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
-	14, // 13: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
-	52, // 14: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
-	52, // 15: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
-	52, // 16: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
-	52, // 17: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
-	15, // 18: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
-	12, // 19: syncline.applier.v1.Replication.recent_faults:type_name -> syncline.applier.v1.Fault
-	13, // 20: syncline.applier.v1.Replication.history:type_name -> syncline.applier.v1.StateChange
-	52, // 21: syncline.applier.v1.Replication.healthy_since:type_name -> google.protobuf.Timestamp
-	52, // 22: syncline.applier.v1.Fault.time:type_name -> google.protobuf.Timestamp
-	4,  // 23: syncline.applier.v1.Fault.side:type_name -> syncline.applier.v1.FaultSide
-	52, // 24: syncline.applier.v1.StateChange.time:type_name -> google.protobuf.Timestamp
-	3,  // 25: syncline.applier.v1.StateChange.state:type_name -> syncline.applier.v1.State
-	52, // 26: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
-	52, // 27: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
-	9,  // 28: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	11, // 29: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	38, // 30: syncline.applier.v1.CreateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
-	11, // 31: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	3,  // 32: syncline.applier.v1.ListReplicationsRequest.states:type_name -> syncline.applier.v1.State
-	11, // 33: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
-	51, // 34: syncline.applier.v1.StartReplicationRequest.from:type_name -> syncline.change.v1.Position
-	11, // 35: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	11, // 36: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	50, // 37: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
-	11, // 38: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	50, // 39: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
-	51, // 40: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
-	11, // 41: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	50, // 42: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
-	34, // 43: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
-	35, // 44: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
-	36, // 45: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
-	37, // 46: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
-	5,  // 47: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
-	6,  // 48: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
-	51, // 49: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
-	51, // 50: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
-	39, // 51: syncline.applier.v1.ReplicationPlan.tables:type_name -> syncline.applier.v1.PlannedTable
-	7,  // 52: syncline.applier.v1.PlannedTable.action:type_name -> syncline.applier.v1.TableAction
-	9,  // 53: syncline.applier.v1.UpdateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	53, // 54: syncline.applier.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
-	11, // 55: syncline.applier.v1.UpdateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	38, // 56: syncline.applier.v1.UpdateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
-	11, // 57: syncline.applier.v1.ResyncReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	52, // 58: syncline.applier.v1.Event.time:type_name -> google.protobuf.Timestamp
-	8,  // 59: syncline.applier.v1.Event.kind:type_name -> syncline.applier.v1.EventKind
-	3,  // 60: syncline.applier.v1.Event.state:type_name -> syncline.applier.v1.State
-	4,  // 61: syncline.applier.v1.Event.side:type_name -> syncline.applier.v1.FaultSide
-	51, // 62: syncline.applier.v1.Event.position:type_name -> syncline.change.v1.Position
-	52, // 63: syncline.applier.v1.ListReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
-	44, // 64: syncline.applier.v1.ListReplicationEventsResponse.events:type_name -> syncline.applier.v1.Event
-	52, // 65: syncline.applier.v1.WatchReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
-	44, // 66: syncline.applier.v1.WatchReplicationEventsResponse.event:type_name -> syncline.applier.v1.Event
-	16, // 67: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
-	18, // 68: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
-	20, // 69: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
-	22, // 70: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
-	24, // 71: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
-	26, // 72: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
-	28, // 73: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
-	30, // 74: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
-	32, // 75: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
-	40, // 76: syncline.applier.v1.ApplierService.UpdateReplication:input_type -> syncline.applier.v1.UpdateReplicationRequest
-	42, // 77: syncline.applier.v1.ApplierService.ResyncReplication:input_type -> syncline.applier.v1.ResyncReplicationRequest
-	45, // 78: syncline.applier.v1.ApplierService.ListReplicationEvents:input_type -> syncline.applier.v1.ListReplicationEventsRequest
-	47, // 79: syncline.applier.v1.ApplierService.WatchReplicationEvents:input_type -> syncline.applier.v1.WatchReplicationEventsRequest
-	54, // 80: syncline.applier.v1.ApplierService.RepairReplication:input_type -> syncline.applier.v1.RepairReplicationRequest
-	55, // 81: syncline.applier.v1.ApplierService.SyncReplication:input_type -> syncline.applier.v1.SyncReplicationRequest
-	56, // 82: syncline.applier.v1.ApplierService.ListSyncs:input_type -> syncline.applier.v1.ListSyncsRequest
-	57, // 83: syncline.applier.v1.ApplierService.GetSync:input_type -> syncline.applier.v1.GetSyncRequest
-	58, // 84: syncline.applier.v1.ApplierService.WatchSync:input_type -> syncline.applier.v1.WatchSyncRequest
-	59, // 85: syncline.applier.v1.ApplierService.CancelSync:input_type -> syncline.applier.v1.CancelSyncRequest
-	17, // 86: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
-	19, // 87: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
-	21, // 88: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
-	23, // 89: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
-	25, // 90: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
-	27, // 91: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
-	29, // 92: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
-	31, // 93: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
-	33, // 94: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
-	41, // 95: syncline.applier.v1.ApplierService.UpdateReplication:output_type -> syncline.applier.v1.UpdateReplicationResponse
-	43, // 96: syncline.applier.v1.ApplierService.ResyncReplication:output_type -> syncline.applier.v1.ResyncReplicationResponse
-	46, // 97: syncline.applier.v1.ApplierService.ListReplicationEvents:output_type -> syncline.applier.v1.ListReplicationEventsResponse
-	48, // 98: syncline.applier.v1.ApplierService.WatchReplicationEvents:output_type -> syncline.applier.v1.WatchReplicationEventsResponse
-	60, // 99: syncline.applier.v1.ApplierService.RepairReplication:output_type -> syncline.applier.v1.RepairReplicationResponse
-	61, // 100: syncline.applier.v1.ApplierService.SyncReplication:output_type -> syncline.applier.v1.SyncReplicationResponse
-	62, // 101: syncline.applier.v1.ApplierService.ListSyncs:output_type -> syncline.applier.v1.ListSyncsResponse
-	63, // 102: syncline.applier.v1.ApplierService.GetSync:output_type -> syncline.applier.v1.GetSyncResponse
-	64, // 103: syncline.applier.v1.ApplierService.WatchSync:output_type -> syncline.applier.v1.WatchSyncResponse
-	65, // 104: syncline.applier.v1.ApplierService.CancelSync:output_type -> syncline.applier.v1.CancelSyncResponse
-	86, // [86:105] is the sub-list for method output_type
-	67, // [67:86] is the sub-list for method input_type
-	67, // [67:67] is the sub-list for extension type_name
-	67, // [67:67] is the sub-list for extension extendee
-	0,  // [0:67] is the sub-list for field type_name
+	10, // 9: syncline.applier.v1.ReplicationSpec.rename:type_name -> syncline.applier.v1.TableRename
+	9,  // 10: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	3,  // 11: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
+	52, // 12: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
+	52, // 13: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
+	15, // 14: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
+	53, // 15: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
+	53, // 16: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
+	53, // 17: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
+	53, // 18: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
+	16, // 19: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
+	13, // 20: syncline.applier.v1.Replication.recent_faults:type_name -> syncline.applier.v1.Fault
+	14, // 21: syncline.applier.v1.Replication.history:type_name -> syncline.applier.v1.StateChange
+	53, // 22: syncline.applier.v1.Replication.healthy_since:type_name -> google.protobuf.Timestamp
+	53, // 23: syncline.applier.v1.Fault.time:type_name -> google.protobuf.Timestamp
+	4,  // 24: syncline.applier.v1.Fault.side:type_name -> syncline.applier.v1.FaultSide
+	53, // 25: syncline.applier.v1.StateChange.time:type_name -> google.protobuf.Timestamp
+	3,  // 26: syncline.applier.v1.StateChange.state:type_name -> syncline.applier.v1.State
+	53, // 27: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
+	53, // 28: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
+	9,  // 29: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	12, // 30: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	39, // 31: syncline.applier.v1.CreateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
+	12, // 32: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	3,  // 33: syncline.applier.v1.ListReplicationsRequest.states:type_name -> syncline.applier.v1.State
+	12, // 34: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
+	52, // 35: syncline.applier.v1.StartReplicationRequest.from:type_name -> syncline.change.v1.Position
+	12, // 36: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	12, // 37: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	51, // 38: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
+	12, // 39: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	51, // 40: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
+	52, // 41: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
+	12, // 42: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	51, // 43: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
+	35, // 44: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
+	36, // 45: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
+	37, // 46: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
+	38, // 47: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
+	5,  // 48: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
+	6,  // 49: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
+	52, // 50: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
+	52, // 51: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
+	40, // 52: syncline.applier.v1.ReplicationPlan.tables:type_name -> syncline.applier.v1.PlannedTable
+	7,  // 53: syncline.applier.v1.PlannedTable.action:type_name -> syncline.applier.v1.TableAction
+	9,  // 54: syncline.applier.v1.UpdateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	54, // 55: syncline.applier.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	12, // 56: syncline.applier.v1.UpdateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	39, // 57: syncline.applier.v1.UpdateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
+	12, // 58: syncline.applier.v1.ResyncReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	53, // 59: syncline.applier.v1.Event.time:type_name -> google.protobuf.Timestamp
+	8,  // 60: syncline.applier.v1.Event.kind:type_name -> syncline.applier.v1.EventKind
+	3,  // 61: syncline.applier.v1.Event.state:type_name -> syncline.applier.v1.State
+	4,  // 62: syncline.applier.v1.Event.side:type_name -> syncline.applier.v1.FaultSide
+	52, // 63: syncline.applier.v1.Event.position:type_name -> syncline.change.v1.Position
+	53, // 64: syncline.applier.v1.ListReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
+	45, // 65: syncline.applier.v1.ListReplicationEventsResponse.events:type_name -> syncline.applier.v1.Event
+	53, // 66: syncline.applier.v1.WatchReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
+	45, // 67: syncline.applier.v1.WatchReplicationEventsResponse.event:type_name -> syncline.applier.v1.Event
+	17, // 68: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
+	19, // 69: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
+	21, // 70: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
+	23, // 71: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
+	25, // 72: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
+	27, // 73: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
+	29, // 74: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
+	31, // 75: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
+	33, // 76: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
+	41, // 77: syncline.applier.v1.ApplierService.UpdateReplication:input_type -> syncline.applier.v1.UpdateReplicationRequest
+	43, // 78: syncline.applier.v1.ApplierService.ResyncReplication:input_type -> syncline.applier.v1.ResyncReplicationRequest
+	46, // 79: syncline.applier.v1.ApplierService.ListReplicationEvents:input_type -> syncline.applier.v1.ListReplicationEventsRequest
+	48, // 80: syncline.applier.v1.ApplierService.WatchReplicationEvents:input_type -> syncline.applier.v1.WatchReplicationEventsRequest
+	55, // 81: syncline.applier.v1.ApplierService.RepairReplication:input_type -> syncline.applier.v1.RepairReplicationRequest
+	56, // 82: syncline.applier.v1.ApplierService.SyncReplication:input_type -> syncline.applier.v1.SyncReplicationRequest
+	57, // 83: syncline.applier.v1.ApplierService.ListSyncs:input_type -> syncline.applier.v1.ListSyncsRequest
+	58, // 84: syncline.applier.v1.ApplierService.GetSync:input_type -> syncline.applier.v1.GetSyncRequest
+	59, // 85: syncline.applier.v1.ApplierService.WatchSync:input_type -> syncline.applier.v1.WatchSyncRequest
+	60, // 86: syncline.applier.v1.ApplierService.CancelSync:input_type -> syncline.applier.v1.CancelSyncRequest
+	18, // 87: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
+	20, // 88: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
+	22, // 89: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
+	24, // 90: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
+	26, // 91: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
+	28, // 92: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
+	30, // 93: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
+	32, // 94: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
+	34, // 95: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
+	42, // 96: syncline.applier.v1.ApplierService.UpdateReplication:output_type -> syncline.applier.v1.UpdateReplicationResponse
+	44, // 97: syncline.applier.v1.ApplierService.ResyncReplication:output_type -> syncline.applier.v1.ResyncReplicationResponse
+	47, // 98: syncline.applier.v1.ApplierService.ListReplicationEvents:output_type -> syncline.applier.v1.ListReplicationEventsResponse
+	49, // 99: syncline.applier.v1.ApplierService.WatchReplicationEvents:output_type -> syncline.applier.v1.WatchReplicationEventsResponse
+	61, // 100: syncline.applier.v1.ApplierService.RepairReplication:output_type -> syncline.applier.v1.RepairReplicationResponse
+	62, // 101: syncline.applier.v1.ApplierService.SyncReplication:output_type -> syncline.applier.v1.SyncReplicationResponse
+	63, // 102: syncline.applier.v1.ApplierService.ListSyncs:output_type -> syncline.applier.v1.ListSyncsResponse
+	64, // 103: syncline.applier.v1.ApplierService.GetSync:output_type -> syncline.applier.v1.GetSyncResponse
+	65, // 104: syncline.applier.v1.ApplierService.WatchSync:output_type -> syncline.applier.v1.WatchSyncResponse
+	66, // 105: syncline.applier.v1.ApplierService.CancelSync:output_type -> syncline.applier.v1.CancelSyncResponse
+	87, // [87:106] is the sub-list for method output_type
+	68, // [68:87] is the sub-list for method input_type
+	68, // [68:68] is the sub-list for extension type_name
+	68, // [68:68] is the sub-list for extension extendee
+	0,  // [0:68] is the sub-list for field type_name
 }
 
 func init() { file_syncline_applier_v1_applier_proto_init() }
@@ -4481,8 +4606,8 @@ func file_syncline_applier_v1_applier_proto_init() {
 	}
 	file_syncline_applier_v1_repair_proto_init()
 	file_syncline_applier_v1_sync_proto_init()
-	file_syncline_applier_v1_applier_proto_msgTypes[2].OneofWrappers = []any{}
-	file_syncline_applier_v1_applier_proto_msgTypes[24].OneofWrappers = []any{
+	file_syncline_applier_v1_applier_proto_msgTypes[3].OneofWrappers = []any{}
+	file_syncline_applier_v1_applier_proto_msgTypes[25].OneofWrappers = []any{
 		(*VerifyReplicationResponse_Progress)(nil),
 		(*VerifyReplicationResponse_Difference)(nil),
 		(*VerifyReplicationResponse_Table)(nil),
@@ -4494,7 +4619,7 @@ func file_syncline_applier_v1_applier_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_applier_v1_applier_proto_rawDesc), len(file_syncline_applier_v1_applier_proto_rawDesc)),
 			NumEnums:      9,
-			NumMessages:   41,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
