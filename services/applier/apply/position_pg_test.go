@@ -177,7 +177,9 @@ func TestApplySkipsOldShapes(t *testing.T) {
 	})
 	end := l.tx(func() { l.insert(after, 2) })
 	tables := func(r *testRun) {
-		r.Table = func(n schema.Name) (Table, bool) { return Table{Apply: true, Target: n, Own: true, CopyLSN: copied}, true }
+		r.Table = func(n schema.Name) (Table, bool) {
+			return Table{Apply: true, Target: n, Own: true, CopyLSN: copied}, true
+		}
 	}
 	g.apply(l, tables)
 	g.requireTable("items", "(2)")
