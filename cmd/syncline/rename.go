@@ -59,3 +59,20 @@ func (l renameList) String() string {
 
 // Type implements pflag.Value: the word that stands for the value in a help text.
 func (l renameList) Type() string { return "source=target" }
+
+// routed is a table of the source and where its rows go.
+type routed interface {
+	GetSchema() string
+	GetName() string
+	GetTargetSchema() string
+	GetTargetName() string
+}
+
+// bothNames names a table on either side, where it is called otherwise here.
+func bothNames(t routed) string {
+	name := tableText(t.GetSchema(), t.GetName())
+	if t.GetTargetName() == "" || t.GetTargetSchema() == t.GetSchema() && t.GetTargetName() == t.GetName() {
+		return name
+	}
+	return name + " → " + tableText(t.GetTargetSchema(), t.GetTargetName())
+}

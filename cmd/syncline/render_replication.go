@@ -137,11 +137,7 @@ func renderReplication(out io.Writer, r *applierv1.Replication) {
 	fmt.Fprintln(out)
 	tables := [][]string{{"TABLE", "STATE", "ROWS COPIED", "BYTES", "COPY AS OF"}}
 	for _, t := range r.GetTables() {
-		name := tableText(t.GetSchema(), t.GetName())
-		if t.GetTargetName() != "" && (t.GetTargetSchema() != t.GetSchema() || t.GetTargetName() != t.GetName()) {
-			name += " → " + tableText(t.GetTargetSchema(), t.GetTargetName())
-		}
-		tables = append(tables, []string{name, t.GetState(), count(t.GetRows()), size(t.GetBytes()), lsn(t.GetCopyLsn())})
+		tables = append(tables, []string{bothNames(t), t.GetState(), count(t.GetRows()), size(t.GetBytes()), lsn(t.GetCopyLsn())})
 	}
 	table(out, tables)
 }
