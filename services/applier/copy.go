@@ -266,7 +266,7 @@ func (c *copier) beginUnit(ctx context.Context, u *unit, snapshot copySnapshot) 
 			return err
 		}
 		if condition != "" {
-			return emptyShared(ctx, tx, u.target, condition, mayRemove)
+			return emptyShared(ctx, tx, c.targets[u.target], u.target, condition, mayRemove)
 		}
 		return empty(ctx, tx, c.targets[u.target], u.target, mayRemove)
 	})

@@ -118,6 +118,9 @@ func apartByKeys(t schema.Table, pinned []string) (columns []string, inTheWay st
 // removeNarrowed removes the rows that a replication selected of shared tables before its set changed.
 func (p *plan) removeNarrowed(ctx context.Context, tx pgx.Tx) error {
 	for _, t := range p.narrowed {
+		if _, exists := p.target.Table(t.target); !exists {
+			continue
+		}
 		where, err := p.ownRows(t)
 		if err != nil {
 			return err
@@ -145,26 +148,44 @@ func (c *copier) own(u *unit, target *apply.Target) (string, error) {
 	if !u.shared() || target == nil {
 		return "", nil
 	}
-	return ownCondition(u.tables[0].selector, targetColumns(target), c.parameters, u.target)
+	var conditions []string
+	for _, t := range u.tables {
+		condition, err := ownCondition(t.selector, targetColumns(target), c.parameters, u.target)
+		if err != nil {
+			return "", err
+		}
+		conditions = append(conditions, condition)
+	}
+	return anyOf(conditions), nil
 }
 
-// shared tells whether others have rows in the unit's target. All its tables have one selector then: that of the partitioned table.
+// anyOf is fulfilled by what one of the conditions is: partitions that go into one table may have selectors of their own.
+func anyOf(conditions []string) string {
+	slices.Sort(conditions)
+	return "(" + strings.Join(slices.Compact(conditions), " OR ") + ")"
+}
+
+// shared tells whether others have rows in the unit's target.
 func (u *unit) shared() bool {
 	return slices.ContainsFunc(u.tables, func(t *storedTable) bool { return t.shared })
 }
 
 // emptyShared removes a replication's own rows.
-func emptyShared(ctx context.Context, tx pgx.Tx, name schema.Name, condition string, mayRemove bool) error {
+func emptyShared(ctx context.Context, tx pgx.Tx, target *apply.Target, name schema.Name, condition string, mayRemove bool) error {
+	from := " FROM ONLY " + name.SQL() + " WHERE " + condition
+	if target.Partitioned {
+		from = " FROM " + name.SQL() + " WHERE " + condition
+	}
 	if !mayRemove {
 		var rows bool
-		if err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+name.SQL()+" WHERE "+condition+")").Scan(&rows); err != nil {
+		if err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT"+from+")").Scan(&rows); err != nil {
 			return fmt.Errorf("look into table %s of the replica: %w", name, err)
 		}
 		if rows {
 			return failed(reasonNotEmpty, "table %s of the replica holds rows of what the set selects that did not come from the source; remove them, then start the replication again", name)
 		}
 	}
-	_, err := tx.Exec(ctx, "DELETE FROM "+name.SQL()+" WHERE "+condition)
+	_, err := tx.Exec(ctx, "DELETE"+from)
 	return err
 }
 
@@ -183,6 +204,9 @@ func ownRowsOnly(units []*verifyUnit, tables []*storedTable, target schema.Datab
 		condition, err := ownCondition(t.selector, sets.FilterColumns(table), parameters, name)
 		if err != nil {
 			units[at].not(applierv1.TableOutcome_TABLE_OUTCOME_NOT_COMPARED, "%s", rpc.Message(err))
+		}
+		if before := units[at].where; before != "" && condition != "" {
+			condition = anyOf([]string{before, condition})
 		}
 		units[at].where = condition
 	}
