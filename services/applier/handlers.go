@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
@@ -143,6 +144,7 @@ func (c *Config) checkSpec(p *problems, spec *applierv1.ReplicationSpec) {
 		}
 	}
 	p.include(validateSet(spec))
+	validateNames(p, spec)
 	if spec.GetReplace() && mends(spec) {
 		p.add("spec.initial", "rows cannot be replaced and mended at once: choose one")
 	}
@@ -181,7 +183,7 @@ func (s *Service) notTwice(self string, spec *applierv1.ReplicationSpec, sourceI
 
 func sameTables(a, b *applierv1.ReplicationSpec) bool {
 	sorted := func(list []string) []string { return slices.Sorted(slices.Values(list)) }
-	return a.GetSet() == b.GetSet() && maps.Equal(a.GetParameters(), b.GetParameters()) &&
+	return a.GetSet() == b.GetSet() && slices.EqualFunc(a.GetRename(), b.GetRename(), func(x, y *applierv1.TableRename) bool { return proto.Equal(x, y) }) && maps.Equal(a.GetParameters(), b.GetParameters()) &&
 		slices.Equal(sorted(a.GetIncludeTables()), sorted(b.GetIncludeTables())) && slices.Equal(sorted(a.GetExcludeTables()), sorted(b.GetExcludeTables()))
 }
 
@@ -193,6 +195,10 @@ func (s *Service) check(ctx context.Context, in *applierv1.CreateReplicationRequ
 	}
 	defer session.Close()
 	o := planOptions{replication: in.GetName(), selection: selection, replace: in.GetSpec().GetReplace(), incremental: mends(in.GetSpec()), unguarded: session.Unguarded}
+	if o.renaming, err = renamingOf(in.GetSpec()); err != nil {
+		return nil, err
+	}
+	o.shared = in.GetSpec().GetShared()
 	if o.restored, err = findRestored(ctx, session.Conn(), src, in.GetSpec()); err != nil {
 		return nil, err
 	}

@@ -95,7 +95,7 @@ func (s *Service) readSchema(ctx context.Context, selection schema.Selection, on
 	if only != nil {
 		db.NotReplicated = slices.DeleteFunc(db.NotReplicated, func(skipped schema.Skipped) bool { return !selection.Matches(skipped.Relation) })
 		selectors, err = only.selectors(ctx, conn, &db)
-		return db, selectors, err
+		return onlyOwn(db), selectors, err
 	}
 	if err := db.Check(selection); err != nil {
 		var unknown *schema.UnknownTablesError

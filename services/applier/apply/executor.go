@@ -33,6 +33,7 @@ type write struct {
 type truncation struct {
 	origin          []byte
 	targets         []*Target
+	selected        []selection
 	restartIdentity bool
 }
 
@@ -223,6 +224,9 @@ func (x *executor) storeIdle(ctx context.Context) error {
 // refers to, even while foreign keys are not enforced: then the rows are deleted instead.
 func (x *executor) truncate(ctx context.Context, t *truncation) error {
 	if err := x.begin(ctx, t.origin); err != nil {
+		return err
+	}
+	if err := x.deleteSelected(ctx, t.selected); err != nil || len(t.targets) == 0 {
 		return err
 	}
 	if _, err := x.writer.exec(ctx, "SAVEPOINT syncline_truncate"); err != nil {
