@@ -32,7 +32,7 @@ func (r *runner) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	src, err := dialSource(ctx, fresh.spec, r.config.Dial)
+	src, err := r.config.dialSource(ctx, r.name, fresh.spec)
 	if err != nil {
 		return err
 	}

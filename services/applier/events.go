@@ -29,6 +29,8 @@ const (
 	kindPositionForced eventKind = "position_forced"
 	kindSourceAccepted eventKind = "source_accepted"
 	kindLost           eventKind = "lost"
+	kindPushAttached   eventKind = "push_attached"
+	kindPushDetached   eventKind = "push_detached"
 )
 
 var eventKinds = map[eventKind]applierv1.EventKind{
@@ -38,7 +40,8 @@ var eventKinds = map[eventKind]applierv1.EventKind{
 	kindRetried: applierv1.EventKind_EVENT_KIND_RETRIED, kindFailed: applierv1.EventKind_EVENT_KIND_FAILED,
 	kindCopied: applierv1.EventKind_EVENT_KIND_COPIED, kindResync: applierv1.EventKind_EVENT_KIND_RESYNC,
 	kindPositionForced: applierv1.EventKind_EVENT_KIND_POSITION_FORCED, kindSourceAccepted: applierv1.EventKind_EVENT_KIND_SOURCE_ACCEPTED,
-	kindLost: applierv1.EventKind_EVENT_KIND_LOST,
+	kindLost: applierv1.EventKind_EVENT_KIND_LOST, kindPushAttached: applierv1.EventKind_EVENT_KIND_PUSH_ATTACHED,
+	kindPushDetached: applierv1.EventKind_EVENT_KIND_PUSH_DETACHED,
 }
 
 // The sides on which a fault can have its cause, as stored.

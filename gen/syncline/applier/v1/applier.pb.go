@@ -525,6 +525,10 @@ const (
 	EventKind_EVENT_KIND_SOURCE_ACCEPTED EventKind = 12
 	// Events are missing here, because they could not be written in time.
 	EventKind_EVENT_KIND_LOST EventKind = 13
+	// A push was attached to a replication that waits for it.
+	EventKind_EVENT_KIND_PUSH_ATTACHED EventKind = 24
+	// A push is not attached any more.
+	EventKind_EVENT_KIND_PUSH_DETACHED EventKind = 25
 )
 
 // Enum value maps for EventKind.
@@ -544,6 +548,8 @@ var (
 		11: "EVENT_KIND_POSITION_FORCED",
 		12: "EVENT_KIND_SOURCE_ACCEPTED",
 		13: "EVENT_KIND_LOST",
+		24: "EVENT_KIND_PUSH_ATTACHED",
+		25: "EVENT_KIND_PUSH_DETACHED",
 	}
 	EventKind_value = map[string]int32{
 		"EVENT_KIND_UNSPECIFIED":     0,
@@ -560,6 +566,8 @@ var (
 		"EVENT_KIND_POSITION_FORCED": 11,
 		"EVENT_KIND_SOURCE_ACCEPTED": 12,
 		"EVENT_KIND_LOST":            13,
+		"EVENT_KIND_PUSH_ATTACHED":   24,
+		"EVENT_KIND_PUSH_DETACHED":   25,
 	}
 )
 
@@ -593,7 +601,7 @@ func (EventKind) EnumDescriptor() ([]byte, []int) {
 // ReplicationSpec is what a user decides about a replication.
 type ReplicationSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Address (HOST:PORT) of any service of the primary.
+	// Address (HOST:PORT) of any service of the primary; push:NAME where the primary comes by itself, as its push of that name.
 	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
 	// Address of the primary's inventory service; asked of the source when empty.
 	Inventory string `protobuf:"bytes,2,opt,name=inventory,proto3" json:"inventory,omitempty"`
@@ -4240,7 +4248,7 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x18TABLE_ACTION_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11TABLE_ACTION_COPY\x10\x01\x12\x17\n" +
 	"\x13TABLE_ACTION_CREATE\x10\x02\x12\x17\n" +
-	"\x13TABLE_ACTION_REMOVE\x10\x03*\xe7\x02\n" +
+	"\x13TABLE_ACTION_REMOVE\x10\x03*\xa3\x03\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12EVENT_KIND_CREATED\x10\x01\x12\x16\n" +
@@ -4256,7 +4264,9 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x12\x1e\n" +
 	"\x1aEVENT_KIND_POSITION_FORCED\x10\v\x12\x1e\n" +
 	"\x1aEVENT_KIND_SOURCE_ACCEPTED\x10\f\x12\x13\n" +
-	"\x0fEVENT_KIND_LOST\x10\r2\xcb\x10\n" +
+	"\x0fEVENT_KIND_LOST\x10\r\x12\x1c\n" +
+	"\x18EVENT_KIND_PUSH_ATTACHED\x10\x18\x12\x1c\n" +
+	"\x18EVENT_KIND_PUSH_DETACHED\x10\x192\xcb\x10\n" +
 	"\x0eApplierService\x12r\n" +
 	"\x11CreateReplication\x12-.syncline.applier.v1.CreateReplicationRequest\x1a..syncline.applier.v1.CreateReplicationResponse\x12i\n" +
 	"\x0eGetReplication\x12*.syncline.applier.v1.GetReplicationRequest\x1a+.syncline.applier.v1.GetReplicationResponse\x12o\n" +
