@@ -82,7 +82,8 @@ func TestEveryCommandHasExitCodes(t *testing.T) {
 	nobody := listener.Addr().String()
 	listener.Close()
 	needed := map[string][]string{"replication create": {"--source", nobody}, "dump": {"--table", "a.b"}, "set create": {"--table", "a.b"}, "set update": {"--table", "a.b"},
-		"updated": {"--since", "earliest"}, "principal create": {"--role", "reader"}, "replication update": {"--copy-workers", "2"}}
+		"updated": {"--since", "earliest"}, "principal create": {"--role", "reader"}, "replication update": {"--copy-workers", "2"},
+		"push create": {"--target", nobody}, "push update": {"--description", "x"}}
 	for path, cmd := range leaves(t) {
 		words := append(strings.Fields(path), arguments(cmd)...)
 		for name, args := range map[string][]string{
