@@ -73,6 +73,6 @@ func classify(err error, target string) failure {
 		}
 		return failure{reasonNoTarget, "no connection to the target at " + target + ": " + text + rpc.EncryptionHint(err), true, false}
 	default:
-		return failure{reason, text, rpc.IsTransient(err), reason == reasonGone || reason == reasonOtherOne || code == codes.InvalidArgument}
+		return failure{reason, text, rpc.IsTransient(err), reason == reasonGone || reason == reasonOtherOne || reason == reasonNoTarget || code == codes.InvalidArgument}
 	}
 }

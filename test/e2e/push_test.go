@@ -76,9 +76,9 @@ func (n *node) waitPush(name string, state pushv1.PushState, reason string) (las
 }
 
 // waitThere waits until the replica has the replication, and it runs. Failures that pass may come before.
-func (p *pushing) waitThere(name string) *applierv1.Replication {
+func (p *pushing) waitThere(name string) {
 	p.t.Helper()
-	return p.replica.waitState(name, time.Minute, applierv1.State_STATE_RUNNING)
+	p.replica.waitThere(name)
 }
 
 // waitWaiting waits until the replication says that it waits for its push.
