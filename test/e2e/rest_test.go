@@ -203,6 +203,7 @@ func TestREST(t *testing.T) {
 	}
 	walkInventory(t, primary)
 	walkLogger(t, primary, conn)
+	walkPushes(t, primary)
 	walkApplier(t, replica, primaryNode.grpc)
 
 	for _, w := range []*web{primary, replica} {
