@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
 	pushv1 "github.com/seed0419d559/syncline/gen/syncline/push/v1"
 	"github.com/seed0419d559/syncline/internal/pgtest"
 	"github.com/seed0419d559/syncline/services/applier"
@@ -63,12 +65,17 @@ func TestPushKills(t *testing.T) {
 			p.replica.start()
 		case 2:
 			p.proxy.CutAfter(pgtest.ToServer, 20_000)
-		case 3: // half open: neither side is told, and a new connection has to take the place of the old one
+		case 3: // half open: the replica is not told, and a new connection has to take the place of the old one
 			p.proxy.Stall()
 			p.primary.kill9()
-			p.proxy.Cut()
-			p.proxy.Resume()
 			p.primary.start()
+			p.primary.waitHealthy(time.Minute)
+			_, err := p.primary.pusher().UpdatePush(t.Context(), &pushv1.UpdatePushRequest{
+				Name: "berlin", Spec: &pushv1.PushSpec{Target: p.replica.grpc}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"target"}},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
 		}
 		p.primary.waitHealthy(time.Minute)
 		p.replica.waitHealthy(time.Minute)

@@ -33,7 +33,7 @@ func openPushing(t *testing.T, primaryFlags ...string) *pushing {
 	t.Helper()
 	p := &pushing{t: t, source: newSource(t, pgtest.WithFsync(false)).Database(t), target: newTarget(t, pgtest.WithFsync(false)).Database(t)}
 	p.conn = pgtest.Connect(t, p.source)
-	pgtest.Exec(t, p.conn, "CREATE TABLE orders (id bigint PRIMARY KEY, org int NOT NULL, note text); ALTER TABLE orders REPLICA IDENTITY FULL; INSERT INTO orders SELECT n, n % 10, 'order ' || n FROM generate_series(1, 2000) n")
+	pgtest.Exec(t, p.conn, "CREATE TABLE orders (id bigint PRIMARY KEY, org int NOT NULL, note text); ALTER TABLE orders REPLICA IDENTITY FULL; CREATE TABLE big (id int PRIMARY KEY, note text); INSERT INTO orders SELECT n, n % 10, 'order ' || n FROM generate_series(1, 2000) n")
 	p.primary = startPrimary(t, p.source, primaryFlags...)
 	p.replica = startReplica(t, p.target, "--retry-max", "500ms")
 	p.proxy = pgtest.NewProxy(t, p.replica.grpc)
@@ -133,12 +133,15 @@ func TestPush(t *testing.T) {
 	if out, errOut, code := run(t, "repair", "shop", "--addr", p.replica.grpc); code != 0 {
 		t.Errorf("repair: exit code %d, %s%s", code, out, errOut)
 	}
+	p.oddPushers(t, "shop")
+	p.slowTarget(t, "berlin", "shop")
 	p.equal("shop")
 
 	if out, errOut, code := run(t, "push", "stop", "berlin", "--addr", p.primary.grpc); code != 0 {
 		t.Fatalf("stop: %s%s", out, errOut)
 	}
 	p.waitWaiting("shop")
+	p.otherPushers(t, "shop")
 	p.write("DELETE FROM orders WHERE id % 3 = 0")
 	p.primary.kill9()
 	p.primary.start()
