@@ -55,12 +55,13 @@ type failure struct {
 // classify names what an attempt ended with.
 func classify(err error, target string) failure {
 	text := rpc.Message(err)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return failure{reasonNoTarget, "the target at " + target + " does not answer in time", true, false}
+	}
 	if postgres.Code(err) != "" || rpc.Code(err) == codes.Unknown && postgres.IsTransient(err) {
 		return failure{reasonPrimary, text, true, true}
 	}
 	switch code, reason := rpc.Code(err), rpc.Reason(err); {
-	case errors.Is(err, context.DeadlineExceeded) && reason == "":
-		return failure{reasonNoTarget, "the target at " + target + " does not answer: " + text, true, false}
 	case code == codes.Unauthenticated: // it may be renewed on either side first
 		return failure{reasonCredential, "the target refuses this push: " + text, true, true}
 	case code == codes.PermissionDenied && access.IsRefusal(reason):
