@@ -38,7 +38,7 @@ type Stream struct {
 //
 // One of its two goroutines may outlive it, until the stream's end: the caller ends that.
 func Carry(ctx context.Context, stream Stream, pipe net.Conn, sent *atomic.Int64) error {
-	defer pipe.Close()
+	defer func() { _ = pipe.Close() }()
 	ended := make(chan error, 2)
 	go func() { ended <- receive(stream, pipe) }()
 	go func() { ended <- send(stream, pipe, sent) }()

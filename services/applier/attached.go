@@ -94,7 +94,7 @@ func (s *Service) Carry(stream grpc.BidiStreamingServer[tunnelv1.CarryRequest, t
 		return err
 	}
 	defer a.conn.Close()
-	defer pipe.Close() // first, so that calls end because the push is gone
+	defer func() { _ = pipe.Close() }() // first, so that calls end because the push is gone
 	if err := s.config.pushes.add(a); err != nil {
 		return err
 	}
