@@ -31,8 +31,8 @@ type source struct {
 	dialled   []*grpc.ClientConn // those that are closed with it
 }
 
-// dialSource asks the service at spec.source who it is and where the primary's other services are, and connects to them.
-func dialSource(ctx context.Context, spec *applierv1.ReplicationSpec, options []rpc.DialOption) (_ *source, err error) {
+// dialPrimary asks the service at spec.source who it is and where the primary's other services are, and connects to them.
+func dialPrimary(ctx context.Context, spec *applierv1.ReplicationSpec, options []rpc.DialOption) (_ *source, err error) {
 	own, err := connectionOptions(spec)
 	if err != nil {
 		return nil, err

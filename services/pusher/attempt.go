@@ -103,7 +103,7 @@ func (p *push) open(ctx context.Context, end context.CancelCauseFunc, conn *grpc
 	if err != nil {
 		return nil, nil, because(ctx, err)
 	}
-	if first.GetOpened() == nil {
+	if id := first.GetOpened().GetServerId(); id == "" || len(id) > maxNameBytes {
 		return nil, nil, failed(reasonNotTarget, "what answers at %s is no Syncline server that takes pushes", r.spec.GetTarget())
 	}
 	return stream, first.GetOpened(), nil
@@ -182,12 +182,8 @@ func (p *push) ensure(ctx context.Context, client applierv1.ApplierServiceClient
 	if r.made {
 		return nil
 	}
-	fresh, err := p.service.store.setMade(ctx, r.name, opened.GetServerId())
-	if err != nil {
-		return err
-	}
-	p.adopt(fresh)
-	return nil
+	_, err := p.write(func() (*stored, error) { return p.service.store.setMade(ctx, r.name, opened.GetServerId()) })
+	return err
 }
 
 func gone(replication string, r *stored) error {

@@ -120,11 +120,10 @@ func (s *Service) UpdatePush(ctx context.Context, in *pushv1.UpdatePushRequest) 
 		if err := validate(before.name, spec); err != nil {
 			return err
 		}
-		fresh, err := s.store.update(ctx, before.name, spec)
+		fresh, err := p.write(func() (*stored, error) { return s.store.update(ctx, before.name, spec) })
 		if err != nil {
 			return err
 		}
-		p.adopt(fresh)
 		if fresh.wanted == wantedRunning {
 			p.stop()
 			s.start(p)
@@ -198,11 +197,9 @@ func (s *Service) StartPush(ctx context.Context, in *pushv1.StartPushRequest) (*
 		p.mu.Lock()
 		again := p.state == pushv1.PushState_PUSH_STATE_FAILED && p.failure.reason == reasonGone
 		p.mu.Unlock()
-		fresh, err := s.store.setWanted(ctx, p.name, wantedRunning, again)
-		if err != nil {
+		if _, err := p.write(func() (*stored, error) { return s.store.setWanted(ctx, p.name, wantedRunning, again) }); err != nil {
 			return err
 		}
-		p.adopt(fresh)
 		s.start(p)
 		return nil
 	})
@@ -215,11 +212,9 @@ func (s *Service) StartPush(ctx context.Context, in *pushv1.StartPushRequest) (*
 // StopPush is idempotent; the wish is durable before the push ends.
 func (s *Service) StopPush(ctx context.Context, in *pushv1.StopPushRequest) (*pushv1.StopPushResponse, error) {
 	p, err := s.decide(ctx, in.GetName(), func(p *push) error {
-		fresh, err := s.store.setWanted(ctx, p.name, wantedStopped, false)
-		if err != nil {
+		if _, err := p.write(func() (*stored, error) { return s.store.setWanted(ctx, p.name, wantedStopped, false) }); err != nil {
 			return err
 		}
-		p.adopt(fresh)
 		p.stop()
 		return nil
 	})

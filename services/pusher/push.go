@@ -21,6 +21,7 @@ type push struct {
 	log     *slog.Logger
 	sent    atomic.Int64
 	wake    chan struct{} // holds one when the next attempt shall not wait
+	storing sync.Mutex    // held while what is stored changes, here and there
 
 	mu     sync.Mutex // of what stands below
 	stored *stored
@@ -50,10 +51,18 @@ func (p *push) snapshot() *stored {
 	return p.stored
 }
 
-func (p *push) adopt(fresh *stored) {
+// write changes what is stored, and then what is known of it here; one after the other.
+func (p *push) write(change func() (*stored, error)) (*stored, error) {
+	p.storing.Lock()
+	defer p.storing.Unlock()
+	fresh, err := change()
+	if err != nil {
+		return nil, err
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.stored = fresh
+	return fresh, nil
 }
 
 // start runs it in a goroutine that ends with stop or with ctx. One that runs is left alone, but it tries again at once if it waits.
@@ -169,6 +178,7 @@ func (p *push) heardOf(r *applierv1.Replication) {
 	defer p.mu.Unlock()
 	p.heard, p.lastHeard = r, time.Now()
 	if p.state != pushv1.PushState_PUSH_STATE_ATTACHED {
+		p.log.Info("push is attached", "target", p.stored.spec.GetTarget(), "server", p.targetSeen)
 		p.enter(pushv1.PushState_PUSH_STATE_ATTACHED)
 		p.failure, p.nextRetry, p.errors = failure{}, time.Time{}, 0
 	}
