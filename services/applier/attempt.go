@@ -35,7 +35,7 @@ func (r *runner) attempt(ctx context.Context, goesOn bool) error {
 	if fresh.wanted == wantedCompleted {
 		return errCompleted // the last attempt has stored that, and was not told so
 	}
-	src, err := dialSource(ctx, fresh.spec, r.config.Dial)
+	src, err := r.config.dialSource(ctx, r.name, fresh.spec)
 	if err != nil {
 		return err
 	}

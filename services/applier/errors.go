@@ -99,7 +99,7 @@ func (f failure) isGap() bool {
 // side tells whose fault it is.
 func (f failure) side() string {
 	switch f.code {
-	case reasonNoSource, reasonNotSyncline, reasonSourceChanged, reasonSnapshotGone, reasonTableRewritten, reasonTableLocked, reasonNoTable,
+	case reasonNotAttached, reasonNoSource, reasonNotSyncline, reasonSourceChanged, reasonSnapshotGone, reasonTableRewritten, reasonTableLocked, reasonNoTable,
 		reasonNotReady, reasonFollows, reasonStream, reasonUnknownTable, reasonPositionTooOld, reasonPositionAhead, reasonLogIDMismatch, rpc.ReasonStopping:
 		return sideRemote
 	}

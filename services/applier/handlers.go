@@ -50,7 +50,7 @@ func (s *Service) create(ctx context.Context, in *applierv1.CreateReplicationReq
 	if err := s.unused(in.GetName()); err != nil {
 		return nil, err
 	}
-	src, err := dialSource(ctx, in.GetSpec(), s.config.Dial)
+	src, err := s.config.dialSource(ctx, in.GetName(), in.GetSpec())
 	if err != nil {
 		return nil, err
 	}
@@ -125,6 +125,8 @@ func (c *Config) validate(name string, spec *applierv1.ReplicationSpec) error {
 func (c *Config) checkSpec(p *problems, spec *applierv1.ReplicationSpec) {
 	if spec.GetSource() == "" {
 		p.add("spec.source", "the address (HOST:PORT) of a primary is needed")
+	} else if _, pushed := pushOf(spec); pushed {
+		checkPushed(p, spec)
 	} else if _, err := rpc.CheckAddress(spec.GetSource()); err != nil {
 		p.add("spec.source", "%v", err)
 	}
@@ -227,7 +229,7 @@ func (s *Service) GetReplication(ctx context.Context, in *applierv1.GetReplicati
 func (r *runner) farewell(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	src, err := dialSource(ctx, r.snapshot().spec, r.config.Dial)
+	src, err := r.config.dialSource(ctx, r.name, r.snapshot().spec)
 	if err == nil {
 		defer src.close()
 		err = src.forget(ctx, r.followerName())
@@ -292,7 +294,7 @@ func (s *Service) WaitReplication(ctx context.Context, in *applierv1.WaitReplica
 	if r.snapshot().spec.GetMode() == applierv1.Mode_MODE_ONCE {
 		return r.waitCompleted(ctx, waiting, timeout)
 	}
-	src, err := dialSource(waiting, r.snapshot().spec, s.config.Dial)
+	src, err := s.config.dialSource(waiting, r.name, r.snapshot().spec)
 	if err != nil {
 		return nil, err
 	}

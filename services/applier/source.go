@@ -25,13 +25,14 @@ const handshakeTimeout = 10 * time.Second
 // source is the primary of a replication, reached through its services' clients.
 type source struct {
 	server    *serverv1.Server
-	logger    *grpc.ClientConn
-	inventory *grpc.ClientConn
+	logger    grpc.ClientConnInterface
+	inventory grpc.ClientConnInterface
 	set       usedSet
+	dialled   []*grpc.ClientConn // those that are closed with it
 }
 
-// dialSource asks the service at spec.source who it is and where the primary's other services are, and connects to them.
-func dialSource(ctx context.Context, spec *applierv1.ReplicationSpec, options []rpc.DialOption) (_ *source, err error) {
+// dialPrimary asks the service at spec.source who it is and where the primary's other services are, and connects to them.
+func dialPrimary(ctx context.Context, spec *applierv1.ReplicationSpec, options []rpc.DialOption) (_ *source, err error) {
 	own, err := connectionOptions(spec)
 	if err != nil {
 		return nil, err
@@ -62,13 +63,23 @@ func dialSource(ctx context.Context, spec *applierv1.ReplicationSpec, options []
 	if spec.GetCompression() == applierv1.Compression_COMPRESSION_ZSTD {
 		options = append(options, rpc.WithCompression())
 	}
-	if s.logger, err = rpc.Dial(reachable(server.GetLoggerAddress(), spec.GetSource()), options...); err != nil {
+	if s.logger, err = s.dial(reachable(server.GetLoggerAddress(), spec.GetSource()), options); err != nil {
 		return nil, failed(reasonNoSource, "logger of the source: %w", err)
 	}
-	if s.inventory, err = rpc.Dial(reachable(inventory, spec.GetSource()), options...); err != nil {
+	if s.inventory, err = s.dial(reachable(inventory, spec.GetSource()), options); err != nil {
 		return nil, failed(reasonNoSource, "inventory of the source: %w", err)
 	}
 	return s, nil
+}
+
+// dial makes a connection that ends with the source.
+func (s *source) dial(address string, options []rpc.DialOption) (grpc.ClientConnInterface, error) {
+	conn, err := rpc.Dial(address, options...)
+	if err != nil {
+		return nil, err
+	}
+	s.dialled = append(s.dialled, conn)
+	return conn, nil
 }
 
 // reachable replaces a host that means "every address" or "this machine" by the one that the source was reached at.
@@ -105,10 +116,8 @@ func whoIs(ctx context.Context, conn *grpc.ClientConn, address string) (*serverv
 }
 
 func (s *source) close() {
-	for _, conn := range []*grpc.ClientConn{s.logger, s.inventory} {
-		if conn != nil {
-			_ = conn.Close()
-		}
+	for _, conn := range s.dialled {
+		_ = conn.Close()
 	}
 }
 

@@ -112,7 +112,7 @@ func (s *Service) planUpdate(ctx context.Context, fresh *stored, in *applierv1.U
 	if !tables && !in.GetAcceptSource() && !slices.Contains(u.changed, "source") && !slices.Contains(u.changed, "inventory") {
 		return u, nil
 	}
-	src, err := dialSource(ctx, u.spec, s.config.Dial)
+	src, err := s.config.dialSource(ctx, fresh.name, u.spec)
 	if err != nil {
 		return nil, err
 	}

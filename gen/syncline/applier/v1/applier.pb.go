@@ -655,6 +655,10 @@ const (
 	EventKind_EVENT_KIND_UNSYNCED_RETRIED EventKind = 27
 	// A user discarded changes in quarantine.
 	EventKind_EVENT_KIND_UNSYNCED_DISCARDED EventKind = 28
+	// A push was attached to a replication that waits for it.
+	EventKind_EVENT_KIND_PUSH_ATTACHED EventKind = 24
+	// A push is not attached any more.
+	EventKind_EVENT_KIND_PUSH_DETACHED EventKind = 25
 )
 
 // Enum value maps for EventKind.
@@ -679,6 +683,8 @@ var (
 		26: "EVENT_KIND_QUARANTINED",
 		27: "EVENT_KIND_UNSYNCED_RETRIED",
 		28: "EVENT_KIND_UNSYNCED_DISCARDED",
+		24: "EVENT_KIND_PUSH_ATTACHED",
+		25: "EVENT_KIND_PUSH_DETACHED",
 	}
 	EventKind_value = map[string]int32{
 		"EVENT_KIND_UNSPECIFIED":        0,
@@ -700,6 +706,8 @@ var (
 		"EVENT_KIND_QUARANTINED":        26,
 		"EVENT_KIND_UNSYNCED_RETRIED":   27,
 		"EVENT_KIND_UNSYNCED_DISCARDED": 28,
+		"EVENT_KIND_PUSH_ATTACHED":      24,
+		"EVENT_KIND_PUSH_DETACHED":      25,
 	}
 )
 
@@ -733,7 +741,7 @@ func (EventKind) EnumDescriptor() ([]byte, []int) {
 // ReplicationSpec is what a user decides about a replication.
 type ReplicationSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Address (HOST:PORT) of any service of the primary.
+	// Address (HOST:PORT) of any service of the primary; push:NAME where the primary comes by itself, as its push of that name.
 	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
 	// Address of the primary's inventory service; asked of the source when empty.
 	Inventory string `protobuf:"bytes,2,opt,name=inventory,proto3" json:"inventory,omitempty"`
@@ -4888,7 +4896,7 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x18TABLE_ACTION_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11TABLE_ACTION_COPY\x10\x01\x12\x17\n" +
 	"\x13TABLE_ACTION_CREATE\x10\x02\x12\x17\n" +
-	"\x13TABLE_ACTION_REMOVE\x10\x03*\xfd\x03\n" +
+	"\x13TABLE_ACTION_REMOVE\x10\x03*\xb9\x04\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12EVENT_KIND_CREATED\x10\x01\x12\x16\n" +
@@ -4909,7 +4917,9 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x16EVENT_KIND_INTERRUPTED\x10\x15\x12\x1a\n" +
 	"\x16EVENT_KIND_QUARANTINED\x10\x1a\x12\x1f\n" +
 	"\x1bEVENT_KIND_UNSYNCED_RETRIED\x10\x1b\x12!\n" +
-	"\x1dEVENT_KIND_UNSYNCED_DISCARDED\x10\x1c2\xcb\x15\n" +
+	"\x1dEVENT_KIND_UNSYNCED_DISCARDED\x10\x1c\x12\x1c\n" +
+	"\x18EVENT_KIND_PUSH_ATTACHED\x10\x18\x12\x1c\n" +
+	"\x18EVENT_KIND_PUSH_DETACHED\x10\x192\xcb\x15\n" +
 	"\x0eApplierService\x12r\n" +
 	"\x11CreateReplication\x12-.syncline.applier.v1.CreateReplicationRequest\x1a..syncline.applier.v1.CreateReplicationResponse\x12i\n" +
 	"\x0eGetReplication\x12*.syncline.applier.v1.GetReplicationRequest\x1a+.syncline.applier.v1.GetReplicationResponse\x12o\n" +
