@@ -16,6 +16,13 @@ const replicaIdentityFull = "f"
 // what mends it. A name without a star that is no table is refused: a misspelt name must not quietly mean nothing. Of tables in
 // insertOnly no updates and deletes come, so they need no replica identity.
 func (d *Definition) Check(db schema.Database, insertOnly []schema.Name) error {
+	return d.check(db, insertOnly, false)
+}
+
+// CheckTables is Check for tables whose replica identities are still to be mended.
+func (d *Definition) CheckTables(db schema.Database) error { return d.check(db, nil, true) }
+
+func (d *Definition) check(db schema.Database, insertOnly []schema.Name, identityComes bool) error {
 	for i, e := range d.entries {
 		name, exact := e.pattern.Exact()
 		if !exact {
@@ -42,11 +49,24 @@ func (d *Definition) Check(db schema.Database, insertOnly []schema.Name) error {
 		if !t.HasRows() || slices.Contains(insertOnly, t.FullName()) {
 			continue
 		}
-		if err := Decidable(t.FullName(), t.ReplicaIdentity == replicaIdentityFull, t.IdentityColumns, entry.Columns()); err != nil {
+		if err := undecidable(t, entry); err != nil && !identityComes {
 			return &FieldError{field, err}
 		}
 	}
 	return nil
+}
+
+func undecidable(t schema.Table, entry *Entry) error {
+	return Decidable(t.FullName(), t.ReplicaIdentity == replicaIdentityFull, t.IdentityColumns, entry.Columns())
+}
+
+// Undecidable returns why a table's changes do not tell which of its rows are in the set, nil when they do, and the columns that decide.
+func (d *Definition) Undecidable(db schema.Database, t schema.Table) (columns []string, err error) {
+	entry, in := d.Entry(t.FullName(), Above(db, t))
+	if !in || entry.selector == nil {
+		return nil, nil
+	}
+	return entry.Columns(), undecidable(t, entry)
 }
 
 // Decidable tells whether an old row says what a selector of these columns needs to know: whoever is not told which rows leave a set
