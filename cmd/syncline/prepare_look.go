@@ -282,24 +282,27 @@ func identityProblems(s logger.Setup, db schema.Database, definition *sets.Defin
 		if !t.HasRows() || slices.Contains(s.InsertOnly, name) || !slices.Contains(s.Tables, name) {
 			continue
 		}
-		var texts, columns []string
+		var reason, mend string
+		var columns []string
 		if definition != nil {
 			needed, err := definition.Undecidable(db, t)
 			if columns = needed; err != nil {
-				texts = append(texts, err.Error())
+				reason, mend = "the set selects its rows by "+strings.Join(columns, ", ")+", which its replica identity does not hold", err.Error()
 			}
 		}
 		for _, r := range s.Identity {
 			if r.Table == name {
-				texts = []string{fmt.Sprintf("table %s: %s; %s", name, r.Reason, r.Mend)}
+				reason, mend = r.Reason, r.Mend
 			}
 		}
-		if texts == nil {
+		if reason == "" {
 			continue
 		}
-		p := setup.Problem{Code: logger.CodeTableRefused, Text: texts[0], Manner: setup.Alone}
+		p := setup.Problem{Code: logger.CodeTableRefused, Text: fmt.Sprintf("table %s: %s", name, reason), Manner: setup.Alone}
 		if sql := schema.IdentityStatement(t, columns, db.ServerVersion); sql != "" {
 			p.SQL = []string{sql}
+		} else {
+			p.Text += "; " + mend
 		}
 		problems = append(problems, p)
 	}

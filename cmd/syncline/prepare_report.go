@@ -71,6 +71,8 @@ func (r *report) compare(now []finding, tried map[string]string) {
 				f.Error = text
 			case f.manner == setup.Outside: // the session may not see what the server's files say
 				f.State = findingRestart
+			default: // a GRANT of what one may not grant is no error in PostgreSQL
+				f.Error = fmt.Sprintf("role %s may not grant that: run it as a superuser", r.by)
 			}
 		}
 	}

@@ -38,7 +38,7 @@ type Problem struct {
 
 // Reason is the text without the way out.
 func (p Problem) Reason() string {
-	for _, word := range []string{": run ", "; as a superuser run "} {
+	for _, word := range []string{": run ", "; as a superuser run ", ": GRANT "} {
 		if reason, _, found := strings.Cut(p.Text, word); found && p.SQL != nil {
 			return reason
 		}

@@ -41,15 +41,16 @@ const shopSet = `{"tables": [
 	{"pattern": "shop.visits", "rows": "{\"org\": {\"$param\": \"org\"}}"},
 	{"pattern": "shop.*"}]}`
 
-// prepared is everything that preparing could change on a server.
+// prepared is everything that preparing could change on a server. A GRANT that grants nothing writes default privileges down, which are
+// the same.
 func prepared(t testing.TB, url string) []string {
 	t.Helper()
 	return strings.Split(pgtest.QueryRow[string](t, pgtest.Connect(t, url), `SELECT concat_ws(E'\n',
 		(SELECT json_agg(r ORDER BY rolname) FROM (SELECT rolname, rolsuper, rolinherit, rolcanlogin, rolreplication, rolbypassrls FROM pg_roles) r),
 		(SELECT json_agg(m ORDER BY roleid, member) FROM (SELECT roleid, member, admin_option FROM pg_auth_members) m),
-		(SELECT json_agg(d ORDER BY datname) FROM (SELECT datname, datacl::text FROM pg_database) d),
-		(SELECT json_agg(n ORDER BY nspname) FROM (SELECT nspname, nspowner, nspacl::text FROM pg_namespace WHERE nspname !~ '^pg_t') n),
-		(SELECT json_agg(c ORDER BY oid) FROM (SELECT oid, relname, relowner, relreplident, relacl::text FROM pg_class WHERE relnamespace <> 'pg_toast'::regnamespace) c),
+		(SELECT json_agg(d ORDER BY datname) FROM (SELECT datname, coalesce(datacl, acldefault('d', datdba))::text FROM pg_database) d),
+		(SELECT json_agg(n ORDER BY nspname) FROM (SELECT nspname, nspowner, coalesce(nspacl, acldefault('n', nspowner))::text FROM pg_namespace WHERE nspname !~ '^pg_t') n),
+		(SELECT json_agg(c ORDER BY oid) FROM (SELECT oid, relname, relowner, relreplident, coalesce(relacl, acldefault('r', relowner))::text FROM pg_class WHERE relnamespace <> 'pg_toast'::regnamespace) c),
 		(SELECT json_agg(i ORDER BY indexrelid) FROM (SELECT indexrelid, indisreplident FROM pg_index) i),
 		(SELECT json_agg(p ORDER BY parname) FROM (SELECT parname, paracl::text FROM pg_parameter_acl) p),
 		(SELECT json_agg(f ORDER BY proname) FROM (SELECT proname, proacl::text FROM pg_proc WHERE proname = 'pg_logical_emit_message') f),
@@ -104,8 +105,10 @@ func TestPrepare(t *testing.T) {
 		}},
 	} {
 		t.Run(way.name, func(t *testing.T) {
-			database := strings.ReplaceAll(way.name, " ", "_")
-			pgtest.Exec(t, pgtest.Connect(t, source.URL("postgres")), "ALTER SYSTEM RESET wal_level")
+			database := strings.ToLower(strings.ReplaceAll(way.name, " ", "_"))
+			admin := pgtest.Connect(t, source.URL("postgres"))
+			pgtest.Exec(t, admin, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots") // of the way before
+			pgtest.Exec(t, admin, "ALTER SYSTEM RESET wal_level")
 			source.Restart(t)
 			for _, server := range []*pgtest.Server{source, target} {
 				pgtest.Exec(t, pgtest.Connect(t, server.URL("postgres")), "CREATE DATABASE "+database)
