@@ -74,17 +74,17 @@ type Querier interface {
 // MessageGrant returns the statement that lets a role emit logical messages of text, to be run by a superuser; it is empty when the role
 // may. Everybody may, unless the right was taken away from PUBLIC.
 func MessageGrant(ctx context.Context, q Querier, role string) (string, error) {
-	var function string
+	var grant string
 	err := q.QueryRow(ctx, `
-		SELECT p.oid::regprocedure::text
+		SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I', p.oid::regprocedure, $1::text)
 		FROM pg_catalog.pg_proc p
 		WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname = 'pg_logical_emit_message' AND p.proargtypes[2] = 'text'::regtype
-		  AND NOT has_function_privilege(`+Grantee+`, p.oid, 'EXECUTE')`, role).Scan(&function)
+		  AND NOT has_function_privilege(`+Grantee+`, p.oid, 'EXECUTE')`, role).Scan(&grant)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return "", nil
 	}
 	if err != nil {
 		return "", fmt.Errorf("look whether logical messages may be emitted: %w", err)
 	}
-	return "GRANT EXECUTE ON FUNCTION " + function + " TO " + postgres.Ident(role), nil
+	return grant, nil
 }
