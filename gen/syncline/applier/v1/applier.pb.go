@@ -268,7 +268,8 @@ const (
 	State_STATE_STOPPED State = 7
 	// The run of a replication of mode ONCE has ended: everything up to completed_position is applied. It is over until it is started again.
 	State_STATE_COMPLETED State = 8
-	// As many run as may: its turn comes when one of those gives up its place. See waiting_place.
+	// As many run as may: its turn comes when one of those gives up its place (see waiting_place). Or, with reason_code SCHEDULED, its first run
+	// is due at next_run_time. Or, with reason_code IN_USE, another applier with the same database runs it, and this one takes over when that one ends.
 	State_STATE_WAITING State = 10
 )
 
@@ -591,6 +592,14 @@ const (
 	EventKind_EVENT_KIND_COMPLETED EventKind = 20
 	// A transient run is gone, because the applier ended while it ran.
 	EventKind_EVENT_KIND_INTERRUPTED EventKind = 21
+	// The schedule has begun a run.
+	EventKind_EVENT_KIND_SCHEDULED EventKind = 30
+	// Runs were due and have not begun, because no applier ran.
+	EventKind_EVENT_KIND_MISSED EventKind = 31
+	// A run was due and was skipped, because the one before it was still going.
+	EventKind_EVENT_KIND_SKIPPED EventKind = 32
+	// Another applier than before runs the replication.
+	EventKind_EVENT_KIND_TAKEN_OVER EventKind = 33
 )
 
 // Enum value maps for EventKind.
@@ -612,6 +621,10 @@ var (
 		13: "EVENT_KIND_LOST",
 		20: "EVENT_KIND_COMPLETED",
 		21: "EVENT_KIND_INTERRUPTED",
+		30: "EVENT_KIND_SCHEDULED",
+		31: "EVENT_KIND_MISSED",
+		32: "EVENT_KIND_SKIPPED",
+		33: "EVENT_KIND_TAKEN_OVER",
 	}
 	EventKind_value = map[string]int32{
 		"EVENT_KIND_UNSPECIFIED":     0,
@@ -630,6 +643,10 @@ var (
 		"EVENT_KIND_LOST":            13,
 		"EVENT_KIND_COMPLETED":       20,
 		"EVENT_KIND_INTERRUPTED":     21,
+		"EVENT_KIND_SCHEDULED":       30,
+		"EVENT_KIND_MISSED":          31,
+		"EVENT_KIND_SKIPPED":         32,
+		"EVENT_KIND_TAKEN_OVER":      33,
 	}
 )
 
@@ -658,6 +675,129 @@ func (x EventKind) Number() protoreflect.EnumNumber {
 // Deprecated: Use EventKind.Descriptor instead.
 func (EventKind) EnumDescriptor() ([]byte, []int) {
 	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{9}
+}
+
+// RunTrigger is what a run was begun by.
+type RunTrigger int32
+
+const (
+	// Never sent.
+	RunTrigger_RUN_TRIGGER_UNSPECIFIED RunTrigger = 0
+	// A user: the replication was created, started, or run.
+	RunTrigger_RUN_TRIGGER_USER RunTrigger = 1
+	// Its schedule.
+	RunTrigger_RUN_TRIGGER_SCHEDULE RunTrigger = 2
+	// Its schedule, for runs that were missed.
+	RunTrigger_RUN_TRIGGER_CATCH_UP RunTrigger = 3
+	// An applier that was started, and found that the replication is to run.
+	RunTrigger_RUN_TRIGGER_APPLIER RunTrigger = 4
+)
+
+// Enum value maps for RunTrigger.
+var (
+	RunTrigger_name = map[int32]string{
+		0: "RUN_TRIGGER_UNSPECIFIED",
+		1: "RUN_TRIGGER_USER",
+		2: "RUN_TRIGGER_SCHEDULE",
+		3: "RUN_TRIGGER_CATCH_UP",
+		4: "RUN_TRIGGER_APPLIER",
+	}
+	RunTrigger_value = map[string]int32{
+		"RUN_TRIGGER_UNSPECIFIED": 0,
+		"RUN_TRIGGER_USER":        1,
+		"RUN_TRIGGER_SCHEDULE":    2,
+		"RUN_TRIGGER_CATCH_UP":    3,
+		"RUN_TRIGGER_APPLIER":     4,
+	}
+)
+
+func (x RunTrigger) Enum() *RunTrigger {
+	p := new(RunTrigger)
+	*p = x
+	return p
+}
+
+func (x RunTrigger) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RunTrigger) Descriptor() protoreflect.EnumDescriptor {
+	return file_syncline_applier_v1_applier_proto_enumTypes[10].Descriptor()
+}
+
+func (RunTrigger) Type() protoreflect.EnumType {
+	return &file_syncline_applier_v1_applier_proto_enumTypes[10]
+}
+
+func (x RunTrigger) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RunTrigger.Descriptor instead.
+func (RunTrigger) EnumDescriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{10}
+}
+
+// RunResult is how a run ended.
+type RunResult int32
+
+const (
+	// It has not ended.
+	RunResult_RUN_RESULT_UNSPECIFIED RunResult = 0
+	// It has done what it was to do, without a fault.
+	RunResult_RUN_RESULT_SUCCESS RunResult = 1
+	// It has done what it was to do, and met faults on the way that passed; or a user ended it before that.
+	RunResult_RUN_RESULT_WARNING RunResult = 2
+	// It ended with a fault that may pass, because it had been tried again as often as retry_limit says, or because the applier of a transient
+	// run ended.
+	RunResult_RUN_RESULT_ERROR RunResult = 3
+	// It ended with something that does not pass by itself: somebody has to mend what the text names.
+	RunResult_RUN_RESULT_FATAL RunResult = 4
+)
+
+// Enum value maps for RunResult.
+var (
+	RunResult_name = map[int32]string{
+		0: "RUN_RESULT_UNSPECIFIED",
+		1: "RUN_RESULT_SUCCESS",
+		2: "RUN_RESULT_WARNING",
+		3: "RUN_RESULT_ERROR",
+		4: "RUN_RESULT_FATAL",
+	}
+	RunResult_value = map[string]int32{
+		"RUN_RESULT_UNSPECIFIED": 0,
+		"RUN_RESULT_SUCCESS":     1,
+		"RUN_RESULT_WARNING":     2,
+		"RUN_RESULT_ERROR":       3,
+		"RUN_RESULT_FATAL":       4,
+	}
+)
+
+func (x RunResult) Enum() *RunResult {
+	p := new(RunResult)
+	*p = x
+	return p
+}
+
+func (x RunResult) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RunResult) Descriptor() protoreflect.EnumDescriptor {
+	return file_syncline_applier_v1_applier_proto_enumTypes[11].Descriptor()
+}
+
+func (RunResult) Type() protoreflect.EnumType {
+	return &file_syncline_applier_v1_applier_proto_enumTypes[11]
+}
+
+func (x RunResult) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RunResult.Descriptor instead.
+func (RunResult) EnumDescriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{11}
 }
 
 // ReplicationSpec is what a user decides about a replication.
@@ -719,7 +859,10 @@ type ReplicationSpec struct {
 	Mode Mode `protobuf:"varint,50,opt,name=mode,proto3,enum=syncline.applier.v1.Mode" json:"mode,omitempty"`
 	// How long a replication has to do its work without a fault before those that it had in a row are forgotten, by retries and by
 	// auto_resync_limit; 120 s when not set; from 1 s to 24 h.
-	HealthyAfter  *durationpb.Duration `protobuf:"bytes,51,opt,name=healthy_after,json=healthyAfter,proto3" json:"healthy_after,omitempty"`
+	HealthyAfter *durationpb.Duration `protobuf:"bytes,51,opt,name=healthy_after,json=healthyAfter,proto3" json:"healthy_after,omitempty"`
+	// When a replication of mode ONCE runs by itself. Without it that is left to users. StartReplication runs it at once; StopReplication stops the
+	// schedule too, until it is started.
+	Schedule      *Schedule `protobuf:"bytes,55,opt,name=schedule,proto3" json:"schedule,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -929,6 +1072,13 @@ func (x *ReplicationSpec) GetHealthyAfter() *durationpb.Duration {
 	return nil
 }
 
+func (x *ReplicationSpec) GetSchedule() *Schedule {
+	if x != nil {
+		return x.Schedule
+	}
+	return nil
+}
+
 // SourceTLS has the connections to a source encrypted, and the source verified.
 type SourceTLS struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1073,7 +1223,15 @@ type Replication struct {
 	// When that was.
 	CompleteTime *timestamppb.Timestamp `protobuf:"bytes,53,opt,name=complete_time,json=completeTime,proto3" json:"complete_time,omitempty"`
 	// It is the run of RunReplication: it can be read for a day after its end, and is gone when the applier ends.
-	Transient     bool `protobuf:"varint,54,opt,name=transient,proto3" json:"transient,omitempty"`
+	Transient bool `protobuf:"varint,54,opt,name=transient,proto3" json:"transient,omitempty"`
+	// When the next run begins by the schedule, in the time of the replica's database; not set without one, while it is stopped, and after its last run.
+	NextRunTime *timestamppb.Timestamp `protobuf:"bytes,56,opt,name=next_run_time,json=nextRunTime,proto3" json:"next_run_time,omitempty"`
+	// Runs that the schedule has begun since it was set.
+	ScheduledRuns int32 `protobuf:"varint,57,opt,name=scheduled_runs,json=scheduledRuns,proto3" json:"scheduled_runs,omitempty"`
+	// The last run, as of its begin or its end; ListRuns has those before it.
+	LastRun *Run `protobuf:"bytes,58,opt,name=last_run,json=lastRun,proto3" json:"last_run,omitempty"`
+	// The applier that runs it, or did last: of several with one database each replication is run by one.
+	Applier       string `protobuf:"bytes,59,opt,name=applier,proto3" json:"applier,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1344,6 +1502,34 @@ func (x *Replication) GetTransient() bool {
 		return x.Transient
 	}
 	return false
+}
+
+func (x *Replication) GetNextRunTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextRunTime
+	}
+	return nil
+}
+
+func (x *Replication) GetScheduledRuns() int32 {
+	if x != nil {
+		return x.ScheduledRuns
+	}
+	return 0
+}
+
+func (x *Replication) GetLastRun() *Run {
+	if x != nil {
+		return x.LastRun
+	}
+	return nil
+}
+
+func (x *Replication) GetApplier() string {
+	if x != nil {
+		return x.Applier
+	}
+	return ""
 }
 
 // Fault is what an attempt ended with.
@@ -4274,11 +4460,348 @@ func (x *WatchReplicationsResponse) GetComplete() bool {
 	return false
 }
 
+// Run is one run of a replication of mode ONCE, or the time from start to stop of a continuous one. One that a killed applier leaves is gone on with
+// by the next one: it is the same run.
+type Run struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Grows in the order in which runs begin; some numbers are left out.
+	Id int64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Name of the replication.
+	Replication string `protobuf:"bytes,2,opt,name=replication,proto3" json:"replication,omitempty"`
+	// What it was begun by.
+	Trigger RunTrigger `protobuf:"varint,3,opt,name=trigger,proto3,enum=syncline.applier.v1.RunTrigger" json:"trigger,omitempty"`
+	// When it was due by the schedule; not set for others.
+	DueTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=due_time,json=dueTime,proto3" json:"due_time,omitempty"`
+	// When it began.
+	BeginTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=begin_time,json=beginTime,proto3" json:"begin_time,omitempty"`
+	// When it ended; not set while it goes on.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// How it ended.
+	Result RunResult `protobuf:"varint,7,opt,name=result,proto3,enum=syncline.applier.v1.RunResult" json:"result,omitempty"`
+	// Stable code of what it ended with, or of the last fault on the way.
+	Code string `protobuf:"bytes,8,opt,name=code,proto3" json:"code,omitempty"`
+	// The same in words.
+	Text string `protobuf:"bytes,9,opt,name=text,proto3" json:"text,omitempty"`
+	// Whose fault that is.
+	Side FaultSide `protobuf:"varint,10,opt,name=side,proto3,enum=syncline.applier.v1.FaultSide" json:"side,omitempty"`
+	// Faults on the way.
+	Faults int32 `protobuf:"varint,11,opt,name=faults,proto3" json:"faults,omitempty"`
+	// Source transactions applied. Counts move while it goes on.
+	Transactions int64 `protobuf:"varint,12,opt,name=transactions,proto3" json:"transactions,omitempty"`
+	// Row changes applied.
+	Changes int64 `protobuf:"varint,13,opt,name=changes,proto3" json:"changes,omitempty"`
+	// Rows copied.
+	RowsCopied int64 `protobuf:"varint,14,opt,name=rows_copied,json=rowsCopied,proto3" json:"rows_copied,omitempty"`
+	// The position at its begin; not set when nothing was copied before.
+	From *v1.Position `protobuf:"bytes,15,opt,name=from,proto3" json:"from,omitempty"`
+	// The position at its end, or now.
+	To *v1.Position `protobuf:"bytes,16,opt,name=to,proto3" json:"to,omitempty"`
+	// The applier that runs it, or did last.
+	Applier string `protobuf:"bytes,17,opt,name=applier,proto3" json:"applier,omitempty"`
+	// How many times another applier, or one that was started anew, has taken it over.
+	Takeovers int32 `protobuf:"varint,18,opt,name=takeovers,proto3" json:"takeovers,omitempty"`
+	// Runs that were due while no applier ran, or was let, and that this one stands for; at most 10,000 are counted.
+	Missed int32 `protobuf:"varint,19,opt,name=missed,proto3" json:"missed,omitempty"`
+	// Runs that were due while this one was going, and were skipped.
+	Skipped       int32 `protobuf:"varint,20,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Run) Reset() {
+	*x = Run{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Run) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Run) ProtoMessage() {}
+
+func (x *Run) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Run.ProtoReflect.Descriptor instead.
+func (*Run) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *Run) GetId() int64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Run) GetReplication() string {
+	if x != nil {
+		return x.Replication
+	}
+	return ""
+}
+
+func (x *Run) GetTrigger() RunTrigger {
+	if x != nil {
+		return x.Trigger
+	}
+	return RunTrigger_RUN_TRIGGER_UNSPECIFIED
+}
+
+func (x *Run) GetDueTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DueTime
+	}
+	return nil
+}
+
+func (x *Run) GetBeginTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.BeginTime
+	}
+	return nil
+}
+
+func (x *Run) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *Run) GetResult() RunResult {
+	if x != nil {
+		return x.Result
+	}
+	return RunResult_RUN_RESULT_UNSPECIFIED
+}
+
+func (x *Run) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *Run) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Run) GetSide() FaultSide {
+	if x != nil {
+		return x.Side
+	}
+	return FaultSide_FAULT_SIDE_UNSPECIFIED
+}
+
+func (x *Run) GetFaults() int32 {
+	if x != nil {
+		return x.Faults
+	}
+	return 0
+}
+
+func (x *Run) GetTransactions() int64 {
+	if x != nil {
+		return x.Transactions
+	}
+	return 0
+}
+
+func (x *Run) GetChanges() int64 {
+	if x != nil {
+		return x.Changes
+	}
+	return 0
+}
+
+func (x *Run) GetRowsCopied() int64 {
+	if x != nil {
+		return x.RowsCopied
+	}
+	return 0
+}
+
+func (x *Run) GetFrom() *v1.Position {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *Run) GetTo() *v1.Position {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *Run) GetApplier() string {
+	if x != nil {
+		return x.Applier
+	}
+	return ""
+}
+
+func (x *Run) GetTakeovers() int32 {
+	if x != nil {
+		return x.Takeovers
+	}
+	return 0
+}
+
+func (x *Run) GetMissed() int32 {
+	if x != nil {
+		return x.Missed
+	}
+	return 0
+}
+
+func (x *Run) GetSkipped() int32 {
+	if x != nil {
+		return x.Skipped
+	}
+	return 0
+}
+
+// ListRunsRequest narrows the runs.
+type ListRunsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only those of this replication, which may be deleted by now; of all when empty.
+	Replication string `protobuf:"bytes,1,opt,name=replication,proto3" json:"replication,omitempty"`
+	// How many to answer at most; 100 when 0, at most 1,000.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the answer before.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRunsRequest) Reset() {
+	*x = ListRunsRequest{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRunsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRunsRequest) ProtoMessage() {}
+
+func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRunsRequest.ProtoReflect.Descriptor instead.
+func (*ListRunsRequest) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *ListRunsRequest) GetReplication() string {
+	if x != nil {
+		return x.Replication
+	}
+	return ""
+}
+
+func (x *ListRunsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListRunsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListRunsResponse is a page of runs.
+type ListRunsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The runs, the newest first.
+	Runs []*Run `protobuf:"bytes,1,rep,name=runs,proto3" json:"runs,omitempty"`
+	// Asks for the next page; empty when there is none.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRunsResponse) Reset() {
+	*x = ListRunsResponse{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRunsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRunsResponse) ProtoMessage() {}
+
+func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRunsResponse.ProtoReflect.Descriptor instead.
+func (*ListRunsResponse) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *ListRunsResponse) GetRuns() []*Run {
+	if x != nil {
+		return x.Runs
+	}
+	return nil
+}
+
+func (x *ListRunsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 var File_syncline_applier_v1_applier_proto protoreflect.FileDescriptor
 
 const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\n" +
-	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a syncline/applier/v1/repair.proto\x1a\x1esyncline/applier/v1/sync.proto\x1a\x1fsyncline/change/v1/change.proto\"\xaf\t\n" +
+	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a syncline/applier/v1/repair.proto\x1a\"syncline/applier/v1/schedule.proto\x1a\x1esyncline/applier/v1/sync.proto\x1a\x1fsyncline/change/v1/change.proto\"\xea\t\n" +
 	"\x0fReplicationSpec\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1c\n" +
 	"\tinventory\x18\x02 \x01(\tR\tinventory\x12%\n" +
@@ -4312,7 +4835,8 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\ffrom_restore\x18\x1e \x01(\bR\vfromRestore\x126\n" +
 	"\ainitial\x18( \x01(\x0e2\x1c.syncline.applier.v1.InitialR\ainitial\x12-\n" +
 	"\x04mode\x182 \x01(\x0e2\x19.syncline.applier.v1.ModeR\x04mode\x12>\n" +
-	"\rhealthy_after\x183 \x01(\v2\x19.google.protobuf.DurationR\fhealthyAfter\x1a=\n" +
+	"\rhealthy_after\x183 \x01(\v2\x19.google.protobuf.DurationR\fhealthyAfter\x129\n" +
+	"\bschedule\x187 \x01(\v2\x1d.syncline.applier.v1.ScheduleR\bschedule\x1a=\n" +
 	"\x0fParametersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"u\n" +
@@ -4321,7 +4845,7 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\vserver_name\x18\x02 \x01(\tR\n" +
 	"serverName\x12 \n" +
 	"\vcertificate\x18\x03 \x01(\tR\vcertificate\x12\x15\n" +
-	"\x03key\x18\x04 \x01(\tB\x03\x80\x01\x01R\x03key\"\xd4\f\n" +
+	"\x03key\x18\x04 \x01(\tB\x03\x80\x01\x01R\x03key\"\x8a\x0e\n" +
 	"\vReplication\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationSpecR\x04spec\x120\n" +
@@ -4362,7 +4886,11 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\rwaiting_place\x183 \x01(\x05R\fwaitingPlace\x12K\n" +
 	"\x12completed_position\x184 \x01(\v2\x1c.syncline.change.v1.PositionR\x11completedPosition\x12?\n" +
 	"\rcomplete_time\x185 \x01(\v2\x1a.google.protobuf.TimestampR\fcompleteTime\x12\x1c\n" +
-	"\ttransient\x186 \x01(\bR\ttransientB\x0e\n" +
+	"\ttransient\x186 \x01(\bR\ttransient\x12>\n" +
+	"\rnext_run_time\x188 \x01(\v2\x1a.google.protobuf.TimestampR\vnextRunTime\x12%\n" +
+	"\x0escheduled_runs\x189 \x01(\x05R\rscheduledRuns\x123\n" +
+	"\blast_run\x18: \x01(\v2\x18.syncline.applier.v1.RunR\alastRun\x12\x18\n" +
+	"\aapplier\x18; \x01(\tR\aapplierB\x0e\n" +
 	"\f_lag_seconds\"\xc3\x01\n" +
 	"\x05Fault\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
@@ -4580,7 +5108,39 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x19WatchReplicationsResponse\x12D\n" +
 	"\freplications\x18\x01 \x03(\v2 .syncline.applier.v1.ReplicationR\freplications\x12\x18\n" +
 	"\adeleted\x18\x02 \x03(\tR\adeleted\x12\x1a\n" +
-	"\bcomplete\x18\x03 \x01(\bR\bcomplete*@\n" +
+	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"\xf0\x05\n" +
+	"\x03Run\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id\x12 \n" +
+	"\vreplication\x18\x02 \x01(\tR\vreplication\x129\n" +
+	"\atrigger\x18\x03 \x01(\x0e2\x1f.syncline.applier.v1.RunTriggerR\atrigger\x125\n" +
+	"\bdue_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\adueTime\x129\n" +
+	"\n" +
+	"begin_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tbeginTime\x125\n" +
+	"\bend_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x126\n" +
+	"\x06result\x18\a \x01(\x0e2\x1e.syncline.applier.v1.RunResultR\x06result\x12\x12\n" +
+	"\x04code\x18\b \x01(\tR\x04code\x12\x12\n" +
+	"\x04text\x18\t \x01(\tR\x04text\x122\n" +
+	"\x04side\x18\n" +
+	" \x01(\x0e2\x1e.syncline.applier.v1.FaultSideR\x04side\x12\x16\n" +
+	"\x06faults\x18\v \x01(\x05R\x06faults\x12\"\n" +
+	"\ftransactions\x18\f \x01(\x03R\ftransactions\x12\x18\n" +
+	"\achanges\x18\r \x01(\x03R\achanges\x12\x1f\n" +
+	"\vrows_copied\x18\x0e \x01(\x03R\n" +
+	"rowsCopied\x120\n" +
+	"\x04from\x18\x0f \x01(\v2\x1c.syncline.change.v1.PositionR\x04from\x12,\n" +
+	"\x02to\x18\x10 \x01(\v2\x1c.syncline.change.v1.PositionR\x02to\x12\x18\n" +
+	"\aapplier\x18\x11 \x01(\tR\aapplier\x12\x1c\n" +
+	"\ttakeovers\x18\x12 \x01(\x05R\ttakeovers\x12\x16\n" +
+	"\x06missed\x18\x13 \x01(\x05R\x06missed\x12\x18\n" +
+	"\askipped\x18\x14 \x01(\x05R\askipped\"o\n" +
+	"\x0fListRunsRequest\x12 \n" +
+	"\vreplication\x18\x01 \x01(\tR\vreplication\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"h\n" +
+	"\x10ListRunsResponse\x12,\n" +
+	"\x04runs\x18\x01 \x03(\v2\x18.syncline.applier.v1.RunR\x04runs\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*@\n" +
 	"\x04Mode\x12\x14\n" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fMODE_CONTINUOUS\x10\x01\x12\r\n" +
@@ -4630,7 +5190,7 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x18TABLE_ACTION_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11TABLE_ACTION_COPY\x10\x01\x12\x17\n" +
 	"\x13TABLE_ACTION_CREATE\x10\x02\x12\x17\n" +
-	"\x13TABLE_ACTION_REMOVE\x10\x03*\x9d\x03\n" +
+	"\x13TABLE_ACTION_REMOVE\x10\x03*\x81\x04\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12EVENT_KIND_CREATED\x10\x01\x12\x16\n" +
@@ -4648,7 +5208,24 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x1aEVENT_KIND_SOURCE_ACCEPTED\x10\f\x12\x13\n" +
 	"\x0fEVENT_KIND_LOST\x10\r\x12\x18\n" +
 	"\x14EVENT_KIND_COMPLETED\x10\x14\x12\x1a\n" +
-	"\x16EVENT_KIND_INTERRUPTED\x10\x152\xae\x12\n" +
+	"\x16EVENT_KIND_INTERRUPTED\x10\x15\x12\x18\n" +
+	"\x14EVENT_KIND_SCHEDULED\x10\x1e\x12\x15\n" +
+	"\x11EVENT_KIND_MISSED\x10\x1f\x12\x16\n" +
+	"\x12EVENT_KIND_SKIPPED\x10 \x12\x19\n" +
+	"\x15EVENT_KIND_TAKEN_OVER\x10!*\x8c\x01\n" +
+	"\n" +
+	"RunTrigger\x12\x1b\n" +
+	"\x17RUN_TRIGGER_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10RUN_TRIGGER_USER\x10\x01\x12\x18\n" +
+	"\x14RUN_TRIGGER_SCHEDULE\x10\x02\x12\x18\n" +
+	"\x14RUN_TRIGGER_CATCH_UP\x10\x03\x12\x17\n" +
+	"\x13RUN_TRIGGER_APPLIER\x10\x04*\x83\x01\n" +
+	"\tRunResult\x12\x1a\n" +
+	"\x16RUN_RESULT_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12RUN_RESULT_SUCCESS\x10\x01\x12\x16\n" +
+	"\x12RUN_RESULT_WARNING\x10\x02\x12\x14\n" +
+	"\x10RUN_RESULT_ERROR\x10\x03\x12\x14\n" +
+	"\x10RUN_RESULT_FATAL\x10\x042\x87\x13\n" +
 	"\x0eApplierService\x12r\n" +
 	"\x11CreateReplication\x12-.syncline.applier.v1.CreateReplicationRequest\x1a..syncline.applier.v1.CreateReplicationResponse\x12i\n" +
 	"\x0eGetReplication\x12*.syncline.applier.v1.GetReplicationRequest\x1a+.syncline.applier.v1.GetReplicationResponse\x12o\n" +
@@ -4671,7 +5248,8 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\n" +
 	"CancelSync\x12&.syncline.applier.v1.CancelSyncRequest\x1a'.syncline.applier.v1.CancelSyncResponse\x12k\n" +
 	"\x0eRunReplication\x12*.syncline.applier.v1.RunReplicationRequest\x1a+.syncline.applier.v1.RunReplicationResponse0\x01\x12t\n" +
-	"\x11WatchReplications\x12-.syncline.applier.v1.WatchReplicationsRequest\x1a..syncline.applier.v1.WatchReplicationsResponse0\x01BDZBgithub.com/seed0419d559/syncline/gen/syncline/applier/v1;applierv1b\x06proto3"
+	"\x11WatchReplications\x12-.syncline.applier.v1.WatchReplicationsRequest\x1a..syncline.applier.v1.WatchReplicationsResponse0\x01\x12W\n" +
+	"\bListRuns\x12$.syncline.applier.v1.ListRunsRequest\x1a%.syncline.applier.v1.ListRunsResponseBDZBgithub.com/seed0419d559/syncline/gen/syncline/applier/v1;applierv1b\x06proto3"
 
 var (
 	file_syncline_applier_v1_applier_proto_rawDescOnce sync.Once
@@ -4685,8 +5263,8 @@ func file_syncline_applier_v1_applier_proto_rawDescGZIP() []byte {
 	return file_syncline_applier_v1_applier_proto_rawDescData
 }
 
-var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
-var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 12)
+var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_syncline_applier_v1_applier_proto_goTypes = []any{
 	(Mode)(0),                              // 0: syncline.applier.v1.Mode
 	(AutoResync)(0),                        // 1: syncline.applier.v1.AutoResync
@@ -4698,193 +5276,213 @@ var file_syncline_applier_v1_applier_proto_goTypes = []any{
 	(TableOutcome)(0),                      // 7: syncline.applier.v1.TableOutcome
 	(TableAction)(0),                       // 8: syncline.applier.v1.TableAction
 	(EventKind)(0),                         // 9: syncline.applier.v1.EventKind
-	(*ReplicationSpec)(nil),                // 10: syncline.applier.v1.ReplicationSpec
-	(*SourceTLS)(nil),                      // 11: syncline.applier.v1.SourceTLS
-	(*Replication)(nil),                    // 12: syncline.applier.v1.Replication
-	(*Fault)(nil),                          // 13: syncline.applier.v1.Fault
-	(*StateChange)(nil),                    // 14: syncline.applier.v1.StateChange
-	(*SyncProgress)(nil),                   // 15: syncline.applier.v1.SyncProgress
-	(*TableProgress)(nil),                  // 16: syncline.applier.v1.TableProgress
-	(*CreateReplicationRequest)(nil),       // 17: syncline.applier.v1.CreateReplicationRequest
-	(*CreateReplicationResponse)(nil),      // 18: syncline.applier.v1.CreateReplicationResponse
-	(*GetReplicationRequest)(nil),          // 19: syncline.applier.v1.GetReplicationRequest
-	(*GetReplicationResponse)(nil),         // 20: syncline.applier.v1.GetReplicationResponse
-	(*ListReplicationsRequest)(nil),        // 21: syncline.applier.v1.ListReplicationsRequest
-	(*ListReplicationsResponse)(nil),       // 22: syncline.applier.v1.ListReplicationsResponse
-	(*StartReplicationRequest)(nil),        // 23: syncline.applier.v1.StartReplicationRequest
-	(*StartReplicationResponse)(nil),       // 24: syncline.applier.v1.StartReplicationResponse
-	(*StopReplicationRequest)(nil),         // 25: syncline.applier.v1.StopReplicationRequest
-	(*StopReplicationResponse)(nil),        // 26: syncline.applier.v1.StopReplicationResponse
-	(*DeleteReplicationRequest)(nil),       // 27: syncline.applier.v1.DeleteReplicationRequest
-	(*DeleteReplicationResponse)(nil),      // 28: syncline.applier.v1.DeleteReplicationResponse
-	(*WatchReplicationRequest)(nil),        // 29: syncline.applier.v1.WatchReplicationRequest
-	(*WatchReplicationResponse)(nil),       // 30: syncline.applier.v1.WatchReplicationResponse
-	(*WaitReplicationRequest)(nil),         // 31: syncline.applier.v1.WaitReplicationRequest
-	(*WaitReplicationResponse)(nil),        // 32: syncline.applier.v1.WaitReplicationResponse
-	(*VerifyReplicationRequest)(nil),       // 33: syncline.applier.v1.VerifyReplicationRequest
-	(*VerifyReplicationResponse)(nil),      // 34: syncline.applier.v1.VerifyReplicationResponse
-	(*VerifyProgress)(nil),                 // 35: syncline.applier.v1.VerifyProgress
-	(*RowDifference)(nil),                  // 36: syncline.applier.v1.RowDifference
-	(*TableVerification)(nil),              // 37: syncline.applier.v1.TableVerification
-	(*VerifyResult)(nil),                   // 38: syncline.applier.v1.VerifyResult
-	(*ReplicationPlan)(nil),                // 39: syncline.applier.v1.ReplicationPlan
-	(*PlannedTable)(nil),                   // 40: syncline.applier.v1.PlannedTable
-	(*UpdateReplicationRequest)(nil),       // 41: syncline.applier.v1.UpdateReplicationRequest
-	(*UpdateReplicationResponse)(nil),      // 42: syncline.applier.v1.UpdateReplicationResponse
-	(*ResyncReplicationRequest)(nil),       // 43: syncline.applier.v1.ResyncReplicationRequest
-	(*ResyncReplicationResponse)(nil),      // 44: syncline.applier.v1.ResyncReplicationResponse
-	(*Event)(nil),                          // 45: syncline.applier.v1.Event
-	(*ListReplicationEventsRequest)(nil),   // 46: syncline.applier.v1.ListReplicationEventsRequest
-	(*ListReplicationEventsResponse)(nil),  // 47: syncline.applier.v1.ListReplicationEventsResponse
-	(*WatchReplicationEventsRequest)(nil),  // 48: syncline.applier.v1.WatchReplicationEventsRequest
-	(*WatchReplicationEventsResponse)(nil), // 49: syncline.applier.v1.WatchReplicationEventsResponse
-	(*RunReplicationRequest)(nil),          // 50: syncline.applier.v1.RunReplicationRequest
-	(*RunReplicationResponse)(nil),         // 51: syncline.applier.v1.RunReplicationResponse
-	(*WatchReplicationsRequest)(nil),       // 52: syncline.applier.v1.WatchReplicationsRequest
-	(*WatchReplicationsResponse)(nil),      // 53: syncline.applier.v1.WatchReplicationsResponse
-	nil,                                    // 54: syncline.applier.v1.ReplicationSpec.ParametersEntry
-	(*durationpb.Duration)(nil),            // 55: google.protobuf.Duration
-	(*v1.Position)(nil),                    // 56: syncline.change.v1.Position
-	(*timestamppb.Timestamp)(nil),          // 57: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),          // 58: google.protobuf.FieldMask
-	(*RepairReplicationRequest)(nil),       // 59: syncline.applier.v1.RepairReplicationRequest
-	(*SyncReplicationRequest)(nil),         // 60: syncline.applier.v1.SyncReplicationRequest
-	(*ListSyncsRequest)(nil),               // 61: syncline.applier.v1.ListSyncsRequest
-	(*GetSyncRequest)(nil),                 // 62: syncline.applier.v1.GetSyncRequest
-	(*WatchSyncRequest)(nil),               // 63: syncline.applier.v1.WatchSyncRequest
-	(*CancelSyncRequest)(nil),              // 64: syncline.applier.v1.CancelSyncRequest
-	(*RepairReplicationResponse)(nil),      // 65: syncline.applier.v1.RepairReplicationResponse
-	(*SyncReplicationResponse)(nil),        // 66: syncline.applier.v1.SyncReplicationResponse
-	(*ListSyncsResponse)(nil),              // 67: syncline.applier.v1.ListSyncsResponse
-	(*GetSyncResponse)(nil),                // 68: syncline.applier.v1.GetSyncResponse
-	(*WatchSyncResponse)(nil),              // 69: syncline.applier.v1.WatchSyncResponse
-	(*CancelSyncResponse)(nil),             // 70: syncline.applier.v1.CancelSyncResponse
+	(RunTrigger)(0),                        // 10: syncline.applier.v1.RunTrigger
+	(RunResult)(0),                         // 11: syncline.applier.v1.RunResult
+	(*ReplicationSpec)(nil),                // 12: syncline.applier.v1.ReplicationSpec
+	(*SourceTLS)(nil),                      // 13: syncline.applier.v1.SourceTLS
+	(*Replication)(nil),                    // 14: syncline.applier.v1.Replication
+	(*Fault)(nil),                          // 15: syncline.applier.v1.Fault
+	(*StateChange)(nil),                    // 16: syncline.applier.v1.StateChange
+	(*SyncProgress)(nil),                   // 17: syncline.applier.v1.SyncProgress
+	(*TableProgress)(nil),                  // 18: syncline.applier.v1.TableProgress
+	(*CreateReplicationRequest)(nil),       // 19: syncline.applier.v1.CreateReplicationRequest
+	(*CreateReplicationResponse)(nil),      // 20: syncline.applier.v1.CreateReplicationResponse
+	(*GetReplicationRequest)(nil),          // 21: syncline.applier.v1.GetReplicationRequest
+	(*GetReplicationResponse)(nil),         // 22: syncline.applier.v1.GetReplicationResponse
+	(*ListReplicationsRequest)(nil),        // 23: syncline.applier.v1.ListReplicationsRequest
+	(*ListReplicationsResponse)(nil),       // 24: syncline.applier.v1.ListReplicationsResponse
+	(*StartReplicationRequest)(nil),        // 25: syncline.applier.v1.StartReplicationRequest
+	(*StartReplicationResponse)(nil),       // 26: syncline.applier.v1.StartReplicationResponse
+	(*StopReplicationRequest)(nil),         // 27: syncline.applier.v1.StopReplicationRequest
+	(*StopReplicationResponse)(nil),        // 28: syncline.applier.v1.StopReplicationResponse
+	(*DeleteReplicationRequest)(nil),       // 29: syncline.applier.v1.DeleteReplicationRequest
+	(*DeleteReplicationResponse)(nil),      // 30: syncline.applier.v1.DeleteReplicationResponse
+	(*WatchReplicationRequest)(nil),        // 31: syncline.applier.v1.WatchReplicationRequest
+	(*WatchReplicationResponse)(nil),       // 32: syncline.applier.v1.WatchReplicationResponse
+	(*WaitReplicationRequest)(nil),         // 33: syncline.applier.v1.WaitReplicationRequest
+	(*WaitReplicationResponse)(nil),        // 34: syncline.applier.v1.WaitReplicationResponse
+	(*VerifyReplicationRequest)(nil),       // 35: syncline.applier.v1.VerifyReplicationRequest
+	(*VerifyReplicationResponse)(nil),      // 36: syncline.applier.v1.VerifyReplicationResponse
+	(*VerifyProgress)(nil),                 // 37: syncline.applier.v1.VerifyProgress
+	(*RowDifference)(nil),                  // 38: syncline.applier.v1.RowDifference
+	(*TableVerification)(nil),              // 39: syncline.applier.v1.TableVerification
+	(*VerifyResult)(nil),                   // 40: syncline.applier.v1.VerifyResult
+	(*ReplicationPlan)(nil),                // 41: syncline.applier.v1.ReplicationPlan
+	(*PlannedTable)(nil),                   // 42: syncline.applier.v1.PlannedTable
+	(*UpdateReplicationRequest)(nil),       // 43: syncline.applier.v1.UpdateReplicationRequest
+	(*UpdateReplicationResponse)(nil),      // 44: syncline.applier.v1.UpdateReplicationResponse
+	(*ResyncReplicationRequest)(nil),       // 45: syncline.applier.v1.ResyncReplicationRequest
+	(*ResyncReplicationResponse)(nil),      // 46: syncline.applier.v1.ResyncReplicationResponse
+	(*Event)(nil),                          // 47: syncline.applier.v1.Event
+	(*ListReplicationEventsRequest)(nil),   // 48: syncline.applier.v1.ListReplicationEventsRequest
+	(*ListReplicationEventsResponse)(nil),  // 49: syncline.applier.v1.ListReplicationEventsResponse
+	(*WatchReplicationEventsRequest)(nil),  // 50: syncline.applier.v1.WatchReplicationEventsRequest
+	(*WatchReplicationEventsResponse)(nil), // 51: syncline.applier.v1.WatchReplicationEventsResponse
+	(*RunReplicationRequest)(nil),          // 52: syncline.applier.v1.RunReplicationRequest
+	(*RunReplicationResponse)(nil),         // 53: syncline.applier.v1.RunReplicationResponse
+	(*WatchReplicationsRequest)(nil),       // 54: syncline.applier.v1.WatchReplicationsRequest
+	(*WatchReplicationsResponse)(nil),      // 55: syncline.applier.v1.WatchReplicationsResponse
+	(*Run)(nil),                            // 56: syncline.applier.v1.Run
+	(*ListRunsRequest)(nil),                // 57: syncline.applier.v1.ListRunsRequest
+	(*ListRunsResponse)(nil),               // 58: syncline.applier.v1.ListRunsResponse
+	nil,                                    // 59: syncline.applier.v1.ReplicationSpec.ParametersEntry
+	(*durationpb.Duration)(nil),            // 60: google.protobuf.Duration
+	(*Schedule)(nil),                       // 61: syncline.applier.v1.Schedule
+	(*v1.Position)(nil),                    // 62: syncline.change.v1.Position
+	(*timestamppb.Timestamp)(nil),          // 63: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),          // 64: google.protobuf.FieldMask
+	(*RepairReplicationRequest)(nil),       // 65: syncline.applier.v1.RepairReplicationRequest
+	(*SyncReplicationRequest)(nil),         // 66: syncline.applier.v1.SyncReplicationRequest
+	(*ListSyncsRequest)(nil),               // 67: syncline.applier.v1.ListSyncsRequest
+	(*GetSyncRequest)(nil),                 // 68: syncline.applier.v1.GetSyncRequest
+	(*WatchSyncRequest)(nil),               // 69: syncline.applier.v1.WatchSyncRequest
+	(*CancelSyncRequest)(nil),              // 70: syncline.applier.v1.CancelSyncRequest
+	(*RepairReplicationResponse)(nil),      // 71: syncline.applier.v1.RepairReplicationResponse
+	(*SyncReplicationResponse)(nil),        // 72: syncline.applier.v1.SyncReplicationResponse
+	(*ListSyncsResponse)(nil),              // 73: syncline.applier.v1.ListSyncsResponse
+	(*GetSyncResponse)(nil),                // 74: syncline.applier.v1.GetSyncResponse
+	(*WatchSyncResponse)(nil),              // 75: syncline.applier.v1.WatchSyncResponse
+	(*CancelSyncResponse)(nil),             // 76: syncline.applier.v1.CancelSyncResponse
 }
 var file_syncline_applier_v1_applier_proto_depIdxs = []int32{
-	3,  // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
-	54, // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
-	55, // 2: syncline.applier.v1.ReplicationSpec.retry_base:type_name -> google.protobuf.Duration
-	55, // 3: syncline.applier.v1.ReplicationSpec.retry_cap:type_name -> google.protobuf.Duration
-	55, // 4: syncline.applier.v1.ReplicationSpec.source_timeout:type_name -> google.protobuf.Duration
-	55, // 5: syncline.applier.v1.ReplicationSpec.group_time:type_name -> google.protobuf.Duration
-	1,  // 6: syncline.applier.v1.ReplicationSpec.auto_resync:type_name -> syncline.applier.v1.AutoResync
-	11, // 7: syncline.applier.v1.ReplicationSpec.tls:type_name -> syncline.applier.v1.SourceTLS
-	2,  // 8: syncline.applier.v1.ReplicationSpec.initial:type_name -> syncline.applier.v1.Initial
-	0,  // 9: syncline.applier.v1.ReplicationSpec.mode:type_name -> syncline.applier.v1.Mode
-	55, // 10: syncline.applier.v1.ReplicationSpec.healthy_after:type_name -> google.protobuf.Duration
-	10, // 11: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	4,  // 12: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
-	56, // 13: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
-	56, // 14: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
-	15, // 15: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
-	57, // 16: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
-	57, // 17: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
-	57, // 18: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
-	57, // 19: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
-	16, // 20: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
-	13, // 21: syncline.applier.v1.Replication.recent_faults:type_name -> syncline.applier.v1.Fault
-	14, // 22: syncline.applier.v1.Replication.history:type_name -> syncline.applier.v1.StateChange
-	57, // 23: syncline.applier.v1.Replication.healthy_since:type_name -> google.protobuf.Timestamp
-	57, // 24: syncline.applier.v1.Replication.waiting_since:type_name -> google.protobuf.Timestamp
-	56, // 25: syncline.applier.v1.Replication.completed_position:type_name -> syncline.change.v1.Position
-	57, // 26: syncline.applier.v1.Replication.complete_time:type_name -> google.protobuf.Timestamp
-	57, // 27: syncline.applier.v1.Fault.time:type_name -> google.protobuf.Timestamp
-	5,  // 28: syncline.applier.v1.Fault.side:type_name -> syncline.applier.v1.FaultSide
-	57, // 29: syncline.applier.v1.StateChange.time:type_name -> google.protobuf.Timestamp
-	4,  // 30: syncline.applier.v1.StateChange.state:type_name -> syncline.applier.v1.State
-	57, // 31: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
-	57, // 32: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
-	10, // 33: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	12, // 34: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	39, // 35: syncline.applier.v1.CreateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
-	12, // 36: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	4,  // 37: syncline.applier.v1.ListReplicationsRequest.states:type_name -> syncline.applier.v1.State
-	12, // 38: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
-	56, // 39: syncline.applier.v1.StartReplicationRequest.from:type_name -> syncline.change.v1.Position
-	12, // 40: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	12, // 41: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	55, // 42: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
-	12, // 43: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	55, // 44: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
-	56, // 45: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
-	12, // 46: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	55, // 47: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
-	35, // 48: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
-	36, // 49: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
-	37, // 50: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
-	38, // 51: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
-	6,  // 52: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
-	7,  // 53: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
-	56, // 54: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
-	56, // 55: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
-	40, // 56: syncline.applier.v1.ReplicationPlan.tables:type_name -> syncline.applier.v1.PlannedTable
-	8,  // 57: syncline.applier.v1.PlannedTable.action:type_name -> syncline.applier.v1.TableAction
-	10, // 58: syncline.applier.v1.UpdateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	58, // 59: syncline.applier.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
-	12, // 60: syncline.applier.v1.UpdateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	39, // 61: syncline.applier.v1.UpdateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
-	12, // 62: syncline.applier.v1.ResyncReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	57, // 63: syncline.applier.v1.Event.time:type_name -> google.protobuf.Timestamp
-	9,  // 64: syncline.applier.v1.Event.kind:type_name -> syncline.applier.v1.EventKind
-	4,  // 65: syncline.applier.v1.Event.state:type_name -> syncline.applier.v1.State
-	5,  // 66: syncline.applier.v1.Event.side:type_name -> syncline.applier.v1.FaultSide
-	56, // 67: syncline.applier.v1.Event.position:type_name -> syncline.change.v1.Position
-	57, // 68: syncline.applier.v1.ListReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
-	45, // 69: syncline.applier.v1.ListReplicationEventsResponse.events:type_name -> syncline.applier.v1.Event
-	57, // 70: syncline.applier.v1.WatchReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
-	45, // 71: syncline.applier.v1.WatchReplicationEventsResponse.event:type_name -> syncline.applier.v1.Event
-	10, // 72: syncline.applier.v1.RunReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	55, // 73: syncline.applier.v1.RunReplicationRequest.interval:type_name -> google.protobuf.Duration
-	12, // 74: syncline.applier.v1.RunReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	55, // 75: syncline.applier.v1.WatchReplicationsRequest.interval:type_name -> google.protobuf.Duration
-	12, // 76: syncline.applier.v1.WatchReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
-	17, // 77: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
-	19, // 78: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
-	21, // 79: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
-	23, // 80: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
-	25, // 81: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
-	27, // 82: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
-	29, // 83: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
-	31, // 84: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
-	33, // 85: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
-	41, // 86: syncline.applier.v1.ApplierService.UpdateReplication:input_type -> syncline.applier.v1.UpdateReplicationRequest
-	43, // 87: syncline.applier.v1.ApplierService.ResyncReplication:input_type -> syncline.applier.v1.ResyncReplicationRequest
-	46, // 88: syncline.applier.v1.ApplierService.ListReplicationEvents:input_type -> syncline.applier.v1.ListReplicationEventsRequest
-	48, // 89: syncline.applier.v1.ApplierService.WatchReplicationEvents:input_type -> syncline.applier.v1.WatchReplicationEventsRequest
-	59, // 90: syncline.applier.v1.ApplierService.RepairReplication:input_type -> syncline.applier.v1.RepairReplicationRequest
-	60, // 91: syncline.applier.v1.ApplierService.SyncReplication:input_type -> syncline.applier.v1.SyncReplicationRequest
-	61, // 92: syncline.applier.v1.ApplierService.ListSyncs:input_type -> syncline.applier.v1.ListSyncsRequest
-	62, // 93: syncline.applier.v1.ApplierService.GetSync:input_type -> syncline.applier.v1.GetSyncRequest
-	63, // 94: syncline.applier.v1.ApplierService.WatchSync:input_type -> syncline.applier.v1.WatchSyncRequest
-	64, // 95: syncline.applier.v1.ApplierService.CancelSync:input_type -> syncline.applier.v1.CancelSyncRequest
-	50, // 96: syncline.applier.v1.ApplierService.RunReplication:input_type -> syncline.applier.v1.RunReplicationRequest
-	52, // 97: syncline.applier.v1.ApplierService.WatchReplications:input_type -> syncline.applier.v1.WatchReplicationsRequest
-	18, // 98: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
-	20, // 99: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
-	22, // 100: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
-	24, // 101: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
-	26, // 102: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
-	28, // 103: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
-	30, // 104: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
-	32, // 105: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
-	34, // 106: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
-	42, // 107: syncline.applier.v1.ApplierService.UpdateReplication:output_type -> syncline.applier.v1.UpdateReplicationResponse
-	44, // 108: syncline.applier.v1.ApplierService.ResyncReplication:output_type -> syncline.applier.v1.ResyncReplicationResponse
-	47, // 109: syncline.applier.v1.ApplierService.ListReplicationEvents:output_type -> syncline.applier.v1.ListReplicationEventsResponse
-	49, // 110: syncline.applier.v1.ApplierService.WatchReplicationEvents:output_type -> syncline.applier.v1.WatchReplicationEventsResponse
-	65, // 111: syncline.applier.v1.ApplierService.RepairReplication:output_type -> syncline.applier.v1.RepairReplicationResponse
-	66, // 112: syncline.applier.v1.ApplierService.SyncReplication:output_type -> syncline.applier.v1.SyncReplicationResponse
-	67, // 113: syncline.applier.v1.ApplierService.ListSyncs:output_type -> syncline.applier.v1.ListSyncsResponse
-	68, // 114: syncline.applier.v1.ApplierService.GetSync:output_type -> syncline.applier.v1.GetSyncResponse
-	69, // 115: syncline.applier.v1.ApplierService.WatchSync:output_type -> syncline.applier.v1.WatchSyncResponse
-	70, // 116: syncline.applier.v1.ApplierService.CancelSync:output_type -> syncline.applier.v1.CancelSyncResponse
-	51, // 117: syncline.applier.v1.ApplierService.RunReplication:output_type -> syncline.applier.v1.RunReplicationResponse
-	53, // 118: syncline.applier.v1.ApplierService.WatchReplications:output_type -> syncline.applier.v1.WatchReplicationsResponse
-	98, // [98:119] is the sub-list for method output_type
-	77, // [77:98] is the sub-list for method input_type
-	77, // [77:77] is the sub-list for extension type_name
-	77, // [77:77] is the sub-list for extension extendee
-	0,  // [0:77] is the sub-list for field type_name
+	3,   // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
+	59,  // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
+	60,  // 2: syncline.applier.v1.ReplicationSpec.retry_base:type_name -> google.protobuf.Duration
+	60,  // 3: syncline.applier.v1.ReplicationSpec.retry_cap:type_name -> google.protobuf.Duration
+	60,  // 4: syncline.applier.v1.ReplicationSpec.source_timeout:type_name -> google.protobuf.Duration
+	60,  // 5: syncline.applier.v1.ReplicationSpec.group_time:type_name -> google.protobuf.Duration
+	1,   // 6: syncline.applier.v1.ReplicationSpec.auto_resync:type_name -> syncline.applier.v1.AutoResync
+	13,  // 7: syncline.applier.v1.ReplicationSpec.tls:type_name -> syncline.applier.v1.SourceTLS
+	2,   // 8: syncline.applier.v1.ReplicationSpec.initial:type_name -> syncline.applier.v1.Initial
+	0,   // 9: syncline.applier.v1.ReplicationSpec.mode:type_name -> syncline.applier.v1.Mode
+	60,  // 10: syncline.applier.v1.ReplicationSpec.healthy_after:type_name -> google.protobuf.Duration
+	61,  // 11: syncline.applier.v1.ReplicationSpec.schedule:type_name -> syncline.applier.v1.Schedule
+	12,  // 12: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	4,   // 13: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
+	62,  // 14: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
+	62,  // 15: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
+	17,  // 16: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
+	63,  // 17: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
+	63,  // 18: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
+	63,  // 19: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
+	63,  // 20: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
+	18,  // 21: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
+	15,  // 22: syncline.applier.v1.Replication.recent_faults:type_name -> syncline.applier.v1.Fault
+	16,  // 23: syncline.applier.v1.Replication.history:type_name -> syncline.applier.v1.StateChange
+	63,  // 24: syncline.applier.v1.Replication.healthy_since:type_name -> google.protobuf.Timestamp
+	63,  // 25: syncline.applier.v1.Replication.waiting_since:type_name -> google.protobuf.Timestamp
+	62,  // 26: syncline.applier.v1.Replication.completed_position:type_name -> syncline.change.v1.Position
+	63,  // 27: syncline.applier.v1.Replication.complete_time:type_name -> google.protobuf.Timestamp
+	63,  // 28: syncline.applier.v1.Replication.next_run_time:type_name -> google.protobuf.Timestamp
+	56,  // 29: syncline.applier.v1.Replication.last_run:type_name -> syncline.applier.v1.Run
+	63,  // 30: syncline.applier.v1.Fault.time:type_name -> google.protobuf.Timestamp
+	5,   // 31: syncline.applier.v1.Fault.side:type_name -> syncline.applier.v1.FaultSide
+	63,  // 32: syncline.applier.v1.StateChange.time:type_name -> google.protobuf.Timestamp
+	4,   // 33: syncline.applier.v1.StateChange.state:type_name -> syncline.applier.v1.State
+	63,  // 34: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
+	63,  // 35: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
+	12,  // 36: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	14,  // 37: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	41,  // 38: syncline.applier.v1.CreateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
+	14,  // 39: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	4,   // 40: syncline.applier.v1.ListReplicationsRequest.states:type_name -> syncline.applier.v1.State
+	14,  // 41: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
+	62,  // 42: syncline.applier.v1.StartReplicationRequest.from:type_name -> syncline.change.v1.Position
+	14,  // 43: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	14,  // 44: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	60,  // 45: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
+	14,  // 46: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	60,  // 47: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
+	62,  // 48: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
+	14,  // 49: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	60,  // 50: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
+	37,  // 51: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
+	38,  // 52: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
+	39,  // 53: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
+	40,  // 54: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
+	6,   // 55: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
+	7,   // 56: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
+	62,  // 57: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
+	62,  // 58: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
+	42,  // 59: syncline.applier.v1.ReplicationPlan.tables:type_name -> syncline.applier.v1.PlannedTable
+	8,   // 60: syncline.applier.v1.PlannedTable.action:type_name -> syncline.applier.v1.TableAction
+	12,  // 61: syncline.applier.v1.UpdateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	64,  // 62: syncline.applier.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	14,  // 63: syncline.applier.v1.UpdateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	41,  // 64: syncline.applier.v1.UpdateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
+	14,  // 65: syncline.applier.v1.ResyncReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	63,  // 66: syncline.applier.v1.Event.time:type_name -> google.protobuf.Timestamp
+	9,   // 67: syncline.applier.v1.Event.kind:type_name -> syncline.applier.v1.EventKind
+	4,   // 68: syncline.applier.v1.Event.state:type_name -> syncline.applier.v1.State
+	5,   // 69: syncline.applier.v1.Event.side:type_name -> syncline.applier.v1.FaultSide
+	62,  // 70: syncline.applier.v1.Event.position:type_name -> syncline.change.v1.Position
+	63,  // 71: syncline.applier.v1.ListReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
+	47,  // 72: syncline.applier.v1.ListReplicationEventsResponse.events:type_name -> syncline.applier.v1.Event
+	63,  // 73: syncline.applier.v1.WatchReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
+	47,  // 74: syncline.applier.v1.WatchReplicationEventsResponse.event:type_name -> syncline.applier.v1.Event
+	12,  // 75: syncline.applier.v1.RunReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	60,  // 76: syncline.applier.v1.RunReplicationRequest.interval:type_name -> google.protobuf.Duration
+	14,  // 77: syncline.applier.v1.RunReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	60,  // 78: syncline.applier.v1.WatchReplicationsRequest.interval:type_name -> google.protobuf.Duration
+	14,  // 79: syncline.applier.v1.WatchReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
+	10,  // 80: syncline.applier.v1.Run.trigger:type_name -> syncline.applier.v1.RunTrigger
+	63,  // 81: syncline.applier.v1.Run.due_time:type_name -> google.protobuf.Timestamp
+	63,  // 82: syncline.applier.v1.Run.begin_time:type_name -> google.protobuf.Timestamp
+	63,  // 83: syncline.applier.v1.Run.end_time:type_name -> google.protobuf.Timestamp
+	11,  // 84: syncline.applier.v1.Run.result:type_name -> syncline.applier.v1.RunResult
+	5,   // 85: syncline.applier.v1.Run.side:type_name -> syncline.applier.v1.FaultSide
+	62,  // 86: syncline.applier.v1.Run.from:type_name -> syncline.change.v1.Position
+	62,  // 87: syncline.applier.v1.Run.to:type_name -> syncline.change.v1.Position
+	56,  // 88: syncline.applier.v1.ListRunsResponse.runs:type_name -> syncline.applier.v1.Run
+	19,  // 89: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
+	21,  // 90: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
+	23,  // 91: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
+	25,  // 92: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
+	27,  // 93: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
+	29,  // 94: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
+	31,  // 95: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
+	33,  // 96: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
+	35,  // 97: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
+	43,  // 98: syncline.applier.v1.ApplierService.UpdateReplication:input_type -> syncline.applier.v1.UpdateReplicationRequest
+	45,  // 99: syncline.applier.v1.ApplierService.ResyncReplication:input_type -> syncline.applier.v1.ResyncReplicationRequest
+	48,  // 100: syncline.applier.v1.ApplierService.ListReplicationEvents:input_type -> syncline.applier.v1.ListReplicationEventsRequest
+	50,  // 101: syncline.applier.v1.ApplierService.WatchReplicationEvents:input_type -> syncline.applier.v1.WatchReplicationEventsRequest
+	65,  // 102: syncline.applier.v1.ApplierService.RepairReplication:input_type -> syncline.applier.v1.RepairReplicationRequest
+	66,  // 103: syncline.applier.v1.ApplierService.SyncReplication:input_type -> syncline.applier.v1.SyncReplicationRequest
+	67,  // 104: syncline.applier.v1.ApplierService.ListSyncs:input_type -> syncline.applier.v1.ListSyncsRequest
+	68,  // 105: syncline.applier.v1.ApplierService.GetSync:input_type -> syncline.applier.v1.GetSyncRequest
+	69,  // 106: syncline.applier.v1.ApplierService.WatchSync:input_type -> syncline.applier.v1.WatchSyncRequest
+	70,  // 107: syncline.applier.v1.ApplierService.CancelSync:input_type -> syncline.applier.v1.CancelSyncRequest
+	52,  // 108: syncline.applier.v1.ApplierService.RunReplication:input_type -> syncline.applier.v1.RunReplicationRequest
+	54,  // 109: syncline.applier.v1.ApplierService.WatchReplications:input_type -> syncline.applier.v1.WatchReplicationsRequest
+	57,  // 110: syncline.applier.v1.ApplierService.ListRuns:input_type -> syncline.applier.v1.ListRunsRequest
+	20,  // 111: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
+	22,  // 112: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
+	24,  // 113: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
+	26,  // 114: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
+	28,  // 115: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
+	30,  // 116: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
+	32,  // 117: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
+	34,  // 118: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
+	36,  // 119: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
+	44,  // 120: syncline.applier.v1.ApplierService.UpdateReplication:output_type -> syncline.applier.v1.UpdateReplicationResponse
+	46,  // 121: syncline.applier.v1.ApplierService.ResyncReplication:output_type -> syncline.applier.v1.ResyncReplicationResponse
+	49,  // 122: syncline.applier.v1.ApplierService.ListReplicationEvents:output_type -> syncline.applier.v1.ListReplicationEventsResponse
+	51,  // 123: syncline.applier.v1.ApplierService.WatchReplicationEvents:output_type -> syncline.applier.v1.WatchReplicationEventsResponse
+	71,  // 124: syncline.applier.v1.ApplierService.RepairReplication:output_type -> syncline.applier.v1.RepairReplicationResponse
+	72,  // 125: syncline.applier.v1.ApplierService.SyncReplication:output_type -> syncline.applier.v1.SyncReplicationResponse
+	73,  // 126: syncline.applier.v1.ApplierService.ListSyncs:output_type -> syncline.applier.v1.ListSyncsResponse
+	74,  // 127: syncline.applier.v1.ApplierService.GetSync:output_type -> syncline.applier.v1.GetSyncResponse
+	75,  // 128: syncline.applier.v1.ApplierService.WatchSync:output_type -> syncline.applier.v1.WatchSyncResponse
+	76,  // 129: syncline.applier.v1.ApplierService.CancelSync:output_type -> syncline.applier.v1.CancelSyncResponse
+	53,  // 130: syncline.applier.v1.ApplierService.RunReplication:output_type -> syncline.applier.v1.RunReplicationResponse
+	55,  // 131: syncline.applier.v1.ApplierService.WatchReplications:output_type -> syncline.applier.v1.WatchReplicationsResponse
+	58,  // 132: syncline.applier.v1.ApplierService.ListRuns:output_type -> syncline.applier.v1.ListRunsResponse
+	111, // [111:133] is the sub-list for method output_type
+	89,  // [89:111] is the sub-list for method input_type
+	89,  // [89:89] is the sub-list for extension type_name
+	89,  // [89:89] is the sub-list for extension extendee
+	0,   // [0:89] is the sub-list for field type_name
 }
 
 func init() { file_syncline_applier_v1_applier_proto_init() }
@@ -4893,6 +5491,7 @@ func file_syncline_applier_v1_applier_proto_init() {
 		return
 	}
 	file_syncline_applier_v1_repair_proto_init()
+	file_syncline_applier_v1_schedule_proto_init()
 	file_syncline_applier_v1_sync_proto_init()
 	file_syncline_applier_v1_applier_proto_msgTypes[2].OneofWrappers = []any{}
 	file_syncline_applier_v1_applier_proto_msgTypes[24].OneofWrappers = []any{
@@ -4906,8 +5505,8 @@ func file_syncline_applier_v1_applier_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_applier_v1_applier_proto_rawDesc), len(file_syncline_applier_v1_applier_proto_rawDesc)),
-			NumEnums:      10,
-			NumMessages:   45,
+			NumEnums:      12,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
