@@ -228,6 +228,7 @@ func (s *Service) forget(ctx context.Context, r *runner) (*applierv1.Replication
 	if r.result != nil {
 		return r.result, nil
 	}
+	r.farewell(ctx) // before nothing here knows any more that there is something to forget there
 	result := r.status.proto(r.snapshot(), true)
 	if err := s.store.endRun(ctx, result, nil); err != nil {
 		return nil, err
@@ -239,21 +240,34 @@ func (s *Service) forget(ctx context.Context, r *runner) (*applierv1.Replication
 	s.mu.Unlock()
 	r.result = result
 	close(r.forgotten)
-	r.farewell(ctx)
 	return result, nil
 }
 
 // endInterrupted ends the transient runs of a former process, and returns the replications that are left.
 func (s *Service) endInterrupted(ctx context.Context, list []*stored) ([]*stored, error) {
 	var left []*stored
+	var told sync.WaitGroup // the sources
+	interrupted := map[*stored]*runner{}
 	for _, one := range list {
 		if !one.transient {
 			left = append(left, one)
 			continue
 		}
 		r := newRunner(&s.config, s.store, one)
+		interrupted[one] = r
+		told.Go(func() { r.farewell(ctx) })
+	}
+	told.Wait()
+	for one, r := range interrupted {
 		const text = "the applier ended while the run went on; what it copied stays: run it again, with --initial incremental to ship only what is missing"
 		r.status.note = func(*event) {}
+		if one.wanted == wantedCompleted {
+			r.status.setState(applierv1.State_STATE_COMPLETED)
+			if err := s.store.endRun(ctx, r.status.proto(one, false), nil); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		r.status.update(func(st *status) {
 			st.state, st.reason, st.reasonCode = applierv1.State_STATE_FAILED, text, reasonInterrupted
 		})
@@ -262,7 +276,6 @@ func (s *Service) endInterrupted(ctx context.Context, list []*stored) ([]*stored
 			return nil, err
 		}
 		s.config.Log.Warn("a transient run was interrupted", "replication", one.name)
-		s.runs.Go(func() { r.farewell(ctx) })
 	}
 	return left, nil
 }
