@@ -57,6 +57,7 @@ const (
 	reasonOtherLog       = "OTHER_LOG"
 	reasonTransient      = "TRANSIENT"
 	reasonInterrupted    = "INTERRUPTED"
+	reasonScheduled      = "SCHEDULED"
 	reasonSharedTarget   = "SHARED_TARGET"
 	// From the logger and the inventory.
 	reasonSnapshotGone   = "SNAPSHOT_GONE"

@@ -31,6 +31,10 @@ const (
 	kindLost           eventKind = "lost"
 	kindCompleted      eventKind = "completed"
 	kindInterrupted    eventKind = "interrupted"
+	kindScheduled      eventKind = "scheduled"
+	kindMissed         eventKind = "missed"
+	kindSkipped        eventKind = "skipped"
+	kindTakenOver      eventKind = "taken_over"
 )
 
 var eventKinds = map[eventKind]applierv1.EventKind{
@@ -42,6 +46,8 @@ var eventKinds = map[eventKind]applierv1.EventKind{
 	kindPositionForced: applierv1.EventKind_EVENT_KIND_POSITION_FORCED, kindSourceAccepted: applierv1.EventKind_EVENT_KIND_SOURCE_ACCEPTED,
 	kindLost: applierv1.EventKind_EVENT_KIND_LOST, kindCompleted: applierv1.EventKind_EVENT_KIND_COMPLETED,
 	kindInterrupted: applierv1.EventKind_EVENT_KIND_INTERRUPTED,
+	kindScheduled:   applierv1.EventKind_EVENT_KIND_SCHEDULED, kindMissed: applierv1.EventKind_EVENT_KIND_MISSED,
+	kindSkipped: applierv1.EventKind_EVENT_KIND_SKIPPED, kindTakenOver: applierv1.EventKind_EVENT_KIND_TAKEN_OVER,
 }
 
 // The sides on which a fault can have its cause, as stored.

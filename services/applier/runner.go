@@ -28,6 +28,8 @@ type runner struct {
 
 	mu     sync.Mutex
 	stored *stored
+	// adopted is when it was last read while no engine ran.
+	adopted time.Time
 	cancel context.CancelFunc // nil while it does not run
 	done   chan struct{}
 	wake   chan struct{} // holds one when the next attempt shall not wait
@@ -41,6 +43,10 @@ type runner struct {
 	forgotten  chan struct{}          // closed when the result of a transient run is stored and the rest is forgotten
 	result     *applierv1.Replication // of a transient run, once forgotten is closed
 	last       outcome                // how the last run ended, once done is closed
+
+	seen      atomic.Pointer[glimpse] // what the last look has shown; nil before
+	glanced   chan struct{}           // holds one after a look
+	attempted time.Time               // the end of the last attempt; of the running goroutine
 
 	control   chan struct{}           // holds one while a user's decision is carried out
 	endStream context.CancelCauseFunc // ends the engine that runs
@@ -56,7 +62,7 @@ type runner struct {
 func newRunner(config *Config, st *store, r *stored) *runner {
 	return &runner{
 		name: r.name, config: config, store: st, stored: r, status: newStatus(r, st.runLog.note), ignored: map[schema.Name]change.LSN{}, wake: make(chan struct{}, 1),
-		control: make(chan struct{}, 1), forgotten: make(chan struct{}),
+		control: make(chan struct{}, 1), forgotten: make(chan struct{}), glanced: make(chan struct{}, 1),
 		log: config.Log.With("replication", r.name),
 	}
 }
@@ -177,11 +183,20 @@ func (r *runner) run(ctx context.Context) outcome {
 		default:
 		}
 		err := r.inTurn(ctx, goesOn)
+		r.attempted = time.Now()
 		r.status.engineEnded()
+		if errors.Is(err, apply.ErrInUse) && ctx.Err() == nil {
+			err = r.standby(ctx)
+			if attempt--; err == nil {
+				continue
+			}
+		}
 		goesOn = errors.Is(err, errTurnOver)
 		switch {
 		case errors.Is(err, errCompleted):
 			return r.complete(ctx)
+		case errors.Is(err, errEnded):
+			return r.endedElsewhere(ctx)
 		case ctx.Err() != nil:
 			return stopped
 		case goesOn:
@@ -210,11 +225,12 @@ func (r *runner) run(ctx context.Context) outcome {
 				continue
 			}
 		}
+		how := resultFatal
 		if limit := o.retryLimit; f.passes && limit > 0 && attempt >= limit {
-			f.passes, text = false, fmt.Sprintf("%s; it failed %d times in a row, and was to be tried again %d times (retry_limit)", text, attempt+1, limit)
+			how, f.passes, text = resultError, false, fmt.Sprintf("%s; it failed %d times in a row, and was to be tried again %d times (retry_limit)", text, attempt+1, limit)
 		}
 		if !f.passes {
-			return r.fail(ctx, f, text)
+			return r.fail(ctx, f, text, how)
 		}
 		if r.waitRetry(ctx, f, text, backoff(o, attempt)) != nil {
 			return stopped
@@ -251,6 +267,9 @@ func startSpread(replications int) time.Duration {
 
 // inTurn makes an attempt when the replication has a place.
 func (r *runner) inTurn(ctx context.Context, goesOn bool) error {
+	if r.elsewhere() {
+		return apply.ErrInUse // that is known without a place and a session
+	}
 	turns, now := r.config.turns, r.snapshot()
 	copies := now.phase == phaseNew || now.phase == phaseSyncing || now.pending != pendingNothing
 	release, err := turns.take(ctx, copies, func(one *turn) { r.status.waits(one, turns.place) })
@@ -273,9 +292,19 @@ func (r *runner) complete(ctx context.Context) outcome {
 	return outcome{state: applierv1.State_STATE_COMPLETED}
 }
 
-// fail shows what stopped the replication.
-func (r *runner) fail(ctx context.Context, f failure, text string) outcome {
+// fail stores and shows what stopped the replication.
+func (r *runner) fail(ctx context.Context, f failure, text, how string) outcome {
 	r.log.Error("replication stopped", "reason", f.code, "error", text)
+	for { // the schedule leads on only when it is stored
+		err := r.store.failRun(ctx, r.name, ending{how, f.code, text, f.side()}, r.snapshot().spec.GetSchedule() != nil)
+		if err == nil || ctx.Err() != nil {
+			break
+		}
+		r.log.Warn("what the run has failed with is not stored yet", "error", err)
+		if pause(ctx, storeRetry) != nil {
+			break
+		}
+	}
 	if _, err := r.refresh(ctx); err != nil { // so that the position shown is the one that it goes on after
 		r.log.Warn("the stored position cannot be shown", "error", err)
 	}
@@ -293,6 +322,9 @@ func (r *runner) waitRetry(ctx context.Context, f failure, text string, pause ti
 		s.state, s.reasonCode, s.reason, s.nextRetry = applierv1.State_STATE_RETRYING, f.code, text, time.Now().Add(pause)
 		s.happened(f, text)
 	})
+	if err := r.store.noteFault(ctx, r.name, f, text); err != nil {
+		r.log.Warn("the fault is not counted in the run", "error", err)
+	}
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
@@ -336,7 +368,7 @@ func (r *runner) refresh(ctx context.Context) (*stored, error) {
 // adopt takes over what is stored, while no engine runs.
 func (r *runner) adopt(fresh *stored) {
 	r.mu.Lock()
-	r.stored = fresh
+	r.stored, r.adopted = fresh, time.Now()
 	r.mu.Unlock()
 	r.status.update(func(s *status) { s.restore(fresh) })
 }

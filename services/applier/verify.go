@@ -88,6 +88,9 @@ func (r *runner) beginComparing(ctx context.Context, dial []rpc.DialOption) (src
 func (r *runner) awaitTurn(ctx context.Context) error {
 	for waits := false; ; {
 		changed := r.status.watch()
+		if err := r.refuseStandby(); err != nil {
+			return err
+		}
 		now := r.status.stateNow()
 		waits = waits || now == applierv1.State_STATE_WAITING
 		if !waits || now != applierv1.State_STATE_WAITING && (r.applies() || now != applierv1.State_STATE_RUNNING && now != applierv1.State_STATE_CATCHING_UP) {

@@ -43,7 +43,9 @@ type Problem struct{ Field, Text string }
 func New(in *applierv1.Schedule) (*Schedule, []Problem) {
 	s := &Schedule{MaxRuns: int(in.GetMaxRuns())}
 	var wrong []Problem
-	add := func(field, format string, args ...any) { wrong = append(wrong, Problem{field, fmt.Sprintf(format, args...)}) }
+	add := func(field, format string, args ...any) {
+		wrong = append(wrong, Problem{field, fmt.Sprintf(format, args...)})
+	}
 	zone, err := time.LoadLocation(in.GetTimeZone())
 	if err != nil || in.GetTimeZone() == "Local" {
 		zone = time.UTC
