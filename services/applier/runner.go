@@ -30,11 +30,11 @@ type runner struct {
 	stored *stored
 	// adopted is when it was last read while no engine ran.
 	adopted time.Time
-	cancel context.CancelFunc // nil while it does not run
-	done   chan struct{}
-	wake   chan struct{} // holds one when the next attempt shall not wait
-	holds  *apply.Holds  // of the engine that runs, nil while none does
-	holder uint32        // the server's process id of that engine's session
+	cancel  context.CancelFunc // nil while it does not run
+	done    chan struct{}
+	wake    chan struct{} // holds one when the next attempt shall not wait
+	holds   *apply.Holds  // of the engine that runs, nil while none does
+	holder  uint32        // the server's process id of that engine's session
 
 	runEnd     change.Position // where a run of mode once ends, zero before that is decided; of the running goroutine
 	spread     time.Duration   // how much the first attempt may be put off
