@@ -23,8 +23,8 @@ type fakeControl struct {
 	ran      *applierv1.RunReplicationRequest
 	watched  *applierv1.WatchReplicationsRequest
 	changes  []*applierv1.WatchReplicationsResponse // what a watch of all tells; then it ends
-	events   []*applierv1.Event // the oldest first
-	later    []*applierv1.Event // what a watch tells after those; then it ends
+	events   []*applierv1.Event                     // the oldest first
+	later    []*applierv1.Event                     // what a watch tells after those; then it ends
 }
 
 func (f *fakeApplier) UpdateReplication(_ context.Context, in *applierv1.UpdateReplicationRequest) (*applierv1.UpdateReplicationResponse, error) {

@@ -81,7 +81,7 @@ func TestEveryCommandHasExitCodes(t *testing.T) {
 	}
 	nobody := listener.Addr().String()
 	listener.Close()
-	needed := map[string][]string{"replication create": {"--source", nobody}, "dump": {"--table", "a.b"}, "set create": {"--table", "a.b"}, "set update": {"--table", "a.b"},
+	needed := map[string][]string{"replication create": {"--source", nobody}, "replication run": {"--source", nobody}, "dump": {"--table", "a.b"}, "set create": {"--table", "a.b"}, "set update": {"--table", "a.b"},
 		"updated": {"--since", "earliest"}, "principal create": {"--role", "reader"}, "replication update": {"--copy-workers", "2"}}
 	for path, cmd := range leaves(t) {
 		words := append(strings.Fields(path), arguments(cmd)...)

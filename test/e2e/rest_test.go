@@ -465,6 +465,7 @@ func walkApplier(t *testing.T, replica *web, source string) {
 	replica.bad("GET", "/v1/events?replication=sop", "", http.StatusNotFound, "REPLICATION_NOT_FOUND")
 	replica.bad("GET", "/v1/events?pageSize=5000", "", http.StatusBadRequest, "INVALID_FIELD")
 	walkEvents(t, replica)
+	walkJobs(t, replica)
 
 	// A watch tells each change, and at last why it ends.
 	replica.called["ApplierService_WatchReplication"] = true
@@ -500,6 +501,7 @@ func walkApplier(t *testing.T, replica *web, source string) {
 	} {
 		replica.bad(one.method, "/v1/replications/shop"+one.path, "", http.StatusNotFound, "REPLICATION_NOT_FOUND")
 	}
+	walkRun(t, replica, source)
 	for _, id := range slices.Sorted(maps.Keys(replica.called)) {
 		replica.refuses(call{id: id, path: shop})
 	}
