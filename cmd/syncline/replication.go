@@ -25,7 +25,7 @@ func newReplicationCommand() *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newCreateCommand(), newListCommand(), newShowCommand(), newStartCommand(), newStopCommand(), newDeleteCommand(), newWaitCommand(),
-		newUpdateCommand(), newResyncCommand(), newReplicationLogCommand(), newRunCommand())
+		newUpdateCommand(), newResyncCommand(), newReplicationLogCommand(), newRunCommand(), newRunsCommand())
 	return cmd
 }
 
@@ -81,6 +81,7 @@ restored from a dump, or left by an earlier replication.`,
   syncline replication create shop --source db1.example:7400 --source-tls-ca ca.pem --source-token-file replica1.token
   syncline replication create acme --source db1:7400 --set by-org --param org=acme
   syncline replication create nightly --source db1:7400 --mode once --wait
+  syncline replication create nightly --source db1:7400 --cron '0 2 * * *' --timezone Europe/Berlin --jitter 5m
   syncline replication create shop --source db1:7400 --dry-run
   syncline replication create shop --source db1:7400 --from-restore
   syncline replication create shop --source db1:7400 --initial incremental --wait`,
