@@ -97,7 +97,7 @@ func (c *controlled) takenOver() {
 
 	// A run that is held up goes on at the other applier when its own is killed.
 	holder := pgtest.Connect(t, c.targetURL)
-	pgtest.Exec(t, holder, "BEGIN; LOCK TABLE c IN ACCESS EXCLUSIVE MODE")
+	pgtest.Exec(t, holder, "BEGIN; LOCK TABLE c IN SHARE MODE")
 	pgtest.Exec(t, c.conn, "INSERT INTO a VALUES (1001, 'x'); INSERT INTO c VALUES (1001, 'x'); DELETE FROM b WHERE id = 3")
 	c.due("1 second")
 	owner, other := c.owner(first, second)
@@ -280,7 +280,8 @@ func (c *controlled) schedulesControlled() {
 		return nil
 	})
 	holder := pgtest.Connect(t, c.targetURL)
-	pgtest.Exec(t, holder, "BEGIN; LOCK TABLE c IN ACCESS EXCLUSIVE MODE")
+	pgtest.Exec(t, holder, "BEGIN; LOCK TABLE c IN SHARE MODE")
+	pgtest.Exec(t, c.conn, "INSERT INTO c VALUES (6001, 'x')")
 	done := make(chan error, 1)
 	go func() {
 		told, err := c.run(context.WithoutCancel(t.Context()), "nightly", incremental)
