@@ -71,7 +71,7 @@ func planned(s *schedule.Schedule) func(due time.Time, ok bool) plannedRun {
 		if !ok {
 			return plannedRun{}
 		}
-		begin := s.Begin(due, rand.Float64()) //nolint:gosec // it spreads load
+		begin := s.Begin(due, rand.Float64())
 		return plannedRun{&due, &begin}
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
-	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/fault"
 	"github.com/seed0419d559/syncline/internal/postgres"
 	"github.com/seed0419d559/syncline/services/applier/apply"
@@ -23,58 +22,6 @@ const (
 	// goneAfter is how many looks in a row an applier has to be missed before its transient runs are given up.
 	goneAfter = 10
 )
-
-// glimpse is what a look has seen of a replication.
-type glimpse struct {
-	name      string
-	at        time.Time // before the look
-	createdAt time.Time
-	wanted    string
-	pending   pending
-	starts    int64
-	revision  int64
-	transient bool
-	applier   string
-	alive     bool // that applier
-	holder    int  // the server's process id of the session that holds the replication's lock; 0 for none
-	due       bool
-	position  string
-	totals    totals
-}
-
-// lookQuery reads one row for each replication, and pg_locks once.
-const lookQuery = `WITH held AS (
-	SELECT classid::bigint AS space, objid::bigint AS object, max(pid) AS pid FROM pg_catalog.pg_locks
-	WHERE locktype = 'advisory' AND granted AND mode = 'ExclusiveLock' AND objsubid = 2 AND classid::bigint IN ($1, $2)
-		AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
-	GROUP BY 1, 2)
-	SELECT r.name, r.created_at, r.wanted, r.pending, r.starts, r.revision, r.transient, r.applier, coalesce(r.next_run <= now(), false),
-		coalesce(l.pid, 0), a.pid IS NOT NULL, coalesce(p.log_id || '@' || p.lsn::text, ''), r.transactions + coalesce(p.transactions, 0), r.changes + coalesce(p.changes, 0)
-	FROM syncline.replications r LEFT JOIN syncline.positions p ON p.replication = r.name
-	LEFT JOIN held l ON l.space = $1 AND l.object = hashtext(r.name)::bigint & 4294967295
-	LEFT JOIN held a ON a.space = $2 AND a.object = hashtext(r.applier)::bigint & 4294967295`
-
-// glimpses looks at all replications.
-func glimpses(ctx context.Context, q querier) (map[string]*glimpse, error) {
-	at := time.Now()
-	rows, err := q.Query(ctx, lookQuery, apply.LockSpace, instanceSpace)
-	if err != nil {
-		return nil, fmt.Errorf("look at the replications: %w", err)
-	}
-	seen := map[string]*glimpse{}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*glimpse, error) {
-		g := &glimpse{at: at}
-		return g, row.Scan(&g.name, &g.createdAt, &g.wanted, &g.pending, &g.starts, &g.revision, &g.transient, &g.applier, &g.due, &g.holder, &g.alive, &g.position,
-			&g.totals.transactions, &g.totals.changes)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("look at the replications: %w", err)
-	}
-	for _, g := range list {
-		seen[g.name] = g
-	}
-	return seen, nil
-}
 
 // coordinator keeps an applier in step with what is stored, and so with the others of its database. Its session holds a lock for as long as the
 // applier lives.
@@ -132,16 +79,10 @@ func (c *coordinator) disconnect() {
 
 // look compares what is stored with what runs here. Replications that are created meanwhile are left to the next look.
 func (c *coordinator) look(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
-	defer cancel()
-	if err := c.connect(ctx); err != nil {
-		return err
-	}
 	s := c.service
 	here := s.all()
-	seen, err := glimpses(ctx, c.conn)
+	seen, err := c.glimpses(ctx)
 	if err != nil {
-		c.disconnect()
 		return err
 	}
 	for name, r := range here {
@@ -167,6 +108,20 @@ func (c *coordinator) look(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// glimpses looks at all replications in the session of this applier.
+func (c *coordinator) glimpses(ctx context.Context) (map[string]*glimpse, error) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	if err := c.connect(ctx); err != nil {
+		return nil, err
+	}
+	seen, err := glimpses(ctx, c.conn)
+	if err != nil {
+		c.disconnect()
+	}
+	return seen, err
 }
 
 // giveUp ends the transient runs of appliers that are gone.
@@ -341,34 +296,4 @@ func (r *runner) showIdle(fresh *stored) {
 	r.status.update(func(s *status) {
 		s.state, s.reasonCode, s.reason, s.nextRetry = state, code, reason, time.Time{}
 	})
-}
-
-// look takes over what was seen.
-func (r *runner) look(g *glimpse) {
-	r.seen.Store(g)
-	select {
-	case r.glanced <- struct{}{}:
-	default:
-	}
-	if !r.standsBy() && r.active() {
-		return
-	}
-	r.mu.Lock()
-	old := !g.at.After(r.adopted)
-	r.mu.Unlock()
-	if old {
-		return
-	}
-	position, err := change.ParsePosition(g.position)
-	r.status.lookedAt(position, err == nil, g.totals)
-}
-
-// differs tells whether what was seen is not what this applier knows of.
-func (r *runner) differs(g *glimpse) bool {
-	now, active := r.snapshot(), r.active()
-	if now.starts != g.starts || now.revision != g.revision || now.wanted != g.wanted || now.pending != g.pending && g.pending != pendingNothing {
-		return true
-	}
-	// Another one may run what has failed here, and this one stands by then.
-	return g.wanted == wantedRunning && !active && g.holder != 0
 }

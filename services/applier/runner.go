@@ -145,13 +145,6 @@ func (r *runner) active() bool {
 	}
 }
 
-// outcome is how a run ended.
-type outcome struct {
-	state  applierv1.State // COMPLETED, FAILED, or STOPPED when it was ended from outside
-	reason failure         // of FAILED
-	text   string
-}
-
 // runOnce runs a replication and tells how that ended: a continuous one is stopped or fails, one of mode once may be completed. Ending ctx
 // ends the wait, not the run.
 func (r *runner) runOnce(ctx, running context.Context) (outcome, error) {
@@ -186,7 +179,7 @@ func (r *runner) run(ctx context.Context) outcome {
 		r.attempted = time.Now()
 		r.status.engineEnded()
 		if errors.Is(err, apply.ErrInUse) && ctx.Err() == nil {
-			err = r.standby(ctx)
+			err, goesOn = r.standby(ctx), false
 			if attempt--; err == nil {
 				continue
 			}
@@ -196,7 +189,12 @@ func (r *runner) run(ctx context.Context) outcome {
 		case errors.Is(err, errCompleted):
 			return r.complete(ctx)
 		case errors.Is(err, errEnded):
-			return r.endedElsewhere(ctx)
+			how, again := r.endedElsewhere(ctx)
+			if !again {
+				return how
+			}
+			attempt--
+			continue
 		case ctx.Err() != nil:
 			return stopped
 		case goesOn:
@@ -279,40 +277,6 @@ func (r *runner) inTurn(ctx context.Context, goesOn bool) error {
 	}
 	defer release()
 	return r.attempt(ctx, goesOn)
-}
-
-// complete shows the end of a run, which is stored.
-func (r *runner) complete(ctx context.Context) outcome {
-	if _, err := r.refresh(context.WithoutCancel(ctx)); err != nil {
-		r.log.Warn("what the run ended at cannot be shown", "error", err)
-	}
-	r.status.setState(applierv1.State_STATE_COMPLETED)
-	r.status.update(func(s *status) { s.recovered() })
-	r.log.Info("the run is completed", "position", r.snapshot().completed.String())
-	return outcome{state: applierv1.State_STATE_COMPLETED}
-}
-
-// fail stores and shows what stopped the replication.
-func (r *runner) fail(ctx context.Context, f failure, text, how string) outcome {
-	r.log.Error("replication stopped", "reason", f.code, "error", text)
-	for { // the schedule leads on only when it is stored
-		err := r.store.failRun(ctx, r.name, ending{how, f.code, text, f.side()}, r.snapshot().spec.GetSchedule() != nil)
-		if err == nil || ctx.Err() != nil {
-			break
-		}
-		r.log.Warn("what the run has failed with is not stored yet", "error", err)
-		if pause(ctx, storeRetry) != nil {
-			break
-		}
-	}
-	if _, err := r.refresh(ctx); err != nil { // so that the position shown is the one that it goes on after
-		r.log.Warn("the stored position cannot be shown", "error", err)
-	}
-	r.status.update(func(s *status) {
-		s.state, s.reasonCode, s.reason, s.nextRetry = applierv1.State_STATE_FAILED, f.code, text, time.Time{}
-		s.happened(f, text)
-	})
-	return outcome{applierv1.State_STATE_FAILED, f, text}
 }
 
 // waitRetry shows a fault that may pass, and waits until the next attempt. It has no place meanwhile.

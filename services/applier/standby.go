@@ -25,7 +25,7 @@ func (r *runner) elsewhere() bool {
 // standby shows that another applier runs the replication and waits until that one has ended, or what it does has. It has no place meanwhile, and that
 // is no fault.
 func (r *runner) standby(ctx context.Context) error {
-	for {
+	for since := time.Now(); ; {
 		g := r.seen.Load()
 		by := "another session"
 		if g != nil && g.applier != "" && g.applier != r.config.Instance {
@@ -45,7 +45,7 @@ func (r *runner) standby(ctx context.Context) error {
 		case <-r.glanced:
 		}
 		switch g := r.seen.Load(); {
-		case g == nil:
+		case g == nil || !g.at.After(since): // of before
 		case g.wanted != wantedRunning:
 			return errEnded
 		case g.holder == 0:
@@ -58,17 +58,6 @@ func (r *runner) standby(ctx context.Context) error {
 func (r *runner) standsBy() bool {
 	state, code := r.status.stateAndCode()
 	return state == applierv1.State_STATE_WAITING && code == reasonInUse
-}
-
-// endedElsewhere shows what became of the replication.
-func (r *runner) endedElsewhere(ctx context.Context) outcome {
-	fresh, err := r.refresh(context.WithoutCancel(ctx))
-	if err != nil {
-		r.log.Warn("what the run ended with cannot be shown", "error", err)
-		return outcome{state: applierv1.State_STATE_STOPPED}
-	}
-	r.showIdle(fresh)
-	return outcome{state: r.status.stateNow()}
 }
 
 const (

@@ -91,6 +91,9 @@ func (r *runner) awaitTurn(ctx context.Context) error {
 		if err := r.refuseStandby(); err != nil {
 			return err
 		}
+		if _, code := r.status.stateAndCode(); code == reasonScheduled {
+			return nil // that nothing is applied is told by what comes next
+		}
 		now := r.status.stateNow()
 		waits = waits || now == applierv1.State_STATE_WAITING
 		if !waits || now != applierv1.State_STATE_WAITING && (r.applies() || now != applierv1.State_STATE_RUNNING && now != applierv1.State_STATE_CATCHING_UP) {

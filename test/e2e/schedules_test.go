@@ -214,7 +214,7 @@ func (c *controlled) schedulesControlled() {
 	second := c.second()
 	c.everywhere(applierv1.State_STATE_WAITING, "SCHEDULED", first, second)
 	for _, n := range []*node{first, second} {
-		if r, err := n.get("shop"); err != nil || r.GetNextRunTime() == nil || r.GetNextRunTime().AsTime().Sub(time.Now()) > 25*time.Hour+5*time.Minute || r.GetLastRun() != nil {
+		if r, err := n.get("shop"); err != nil || r.GetNextRunTime() == nil || time.Until(r.GetNextRunTime().AsTime()) > 25*time.Hour+5*time.Minute || r.GetLastRun() != nil {
 			t.Errorf("before the first run: %v, %v", r, err)
 		}
 	}

@@ -182,7 +182,7 @@ func (s *Schedule) Passed(due, now time.Time) (count int, next time.Time, ok boo
 	}
 	if ok && !next.After(now) { // there are more than are counted
 		if s.interval > 0 {
-			next = next.Add(now.Sub(next) / s.interval * s.interval)
+			next = next.Add(now.Sub(next).Truncate(s.interval))
 			next, ok = s.Next(next)
 		} else {
 			next, ok = s.Next(now)

@@ -8,8 +8,6 @@ import (
 	"time"
 )
 
-const minutesOfDay = 24 * 60
-
 // window is the part of each day in which runs may begin, by the clocks of a zone. It goes over midnight when it ends before it
 // begins, and is the whole day when both are the same.
 type window struct {
