@@ -261,3 +261,26 @@ func TestRunCounts(t *testing.T) {
 		t.Errorf("%d old runs are kept", n)
 	}
 }
+
+// TestFailedStandsBy: what has failed here is not tried again only because another applier tries it, but stands by once that one has worked for some time.
+func TestFailedStandsBy(t *testing.T) {
+	config := DefaultConfig()
+	s, r := storedReplication(t, &config)
+	one := newRunner(&config, s, r)
+	now := time.Now()
+	g := func(after time.Duration, holder int, p phase) *glimpse {
+		return &glimpse{name: r.name, at: now.Add(after), createdAt: r.createdAt, wanted: r.wanted, starts: r.starts, revision: r.revision, holder: holder, phase: p}
+	}
+	for _, c := range []struct {
+		g    *glimpse
+		want bool
+	}{
+		{g(time.Second, 7, phaseRunning), false}, {g(config.HealthyAfter, 7, phaseRunning), false}, {g(config.HealthyAfter+2*time.Second, 8, phaseRunning), false},
+		{g(2*config.HealthyAfter+time.Second, 8, phaseSyncing), false}, {g(2*config.HealthyAfter+3*time.Second, 8, phaseRunning), true}, {g(3*config.HealthyAfter, 0, phaseRunning), false},
+	} {
+		one.look(c.g)
+		if got := one.differs(c.g); got != c.want {
+			t.Errorf("held by %d at %s in phase %s: stands by %v", c.g.holder, c.g.at.Sub(now), c.g.phase, got)
+		}
+	}
+}

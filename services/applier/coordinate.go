@@ -249,7 +249,7 @@ func (s *Service) adjust(ctx context.Context, r *runner) {
 			r.adopt(fresh)
 		}
 		changed := fresh.starts != before.starts || fresh.revision != before.revision || fresh.pending != before.pending
-		if changed || !active && g != nil && g.holder != 0 {
+		if changed || !active && g != nil && r.worksElsewhere(g) {
 			s.resume(r)
 		}
 	}

@@ -22,8 +22,10 @@ type glimpse struct {
 	revision  int64
 	transient bool
 	applier   string
-	alive     bool // that applier
-	holder    int  // the server's process id of the session that holds the replication's lock; 0 for none
+	alive     bool      // that applier
+	holder    int       // the server's process id of the session that holds the replication's lock; 0 for none
+	held      time.Time // since when that session holds it, as far as this applier has seen
+	phase     phase
 	due       bool
 	position  string
 	totals    totals
@@ -35,7 +37,7 @@ const lookQuery = `WITH held AS (
 	WHERE locktype = 'advisory' AND granted AND mode = 'ExclusiveLock' AND objsubid = 2 AND classid::bigint IN ($1, $2)
 		AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
 	GROUP BY 1, 2)
-	SELECT r.name, r.created_at, r.wanted, r.pending, r.starts, r.revision, r.transient, r.applier, coalesce(r.next_run <= now(), false),
+	SELECT r.name, r.created_at, r.wanted, r.phase, r.pending, r.starts, r.revision, r.transient, r.applier, coalesce(r.next_run <= now(), false),
 		coalesce(l.pid, 0), a.pid IS NOT NULL, coalesce(p.log_id || '@' || p.lsn::text, ''), r.transactions + coalesce(p.transactions, 0), r.changes + coalesce(p.changes, 0)
 	FROM syncline.replications r LEFT JOIN syncline.positions p ON p.replication = r.name
 	LEFT JOIN held l ON l.space = $1 AND l.object = hashtext(r.name)::bigint & 4294967295
@@ -51,7 +53,7 @@ func glimpses(ctx context.Context, q querier) (map[string]*glimpse, error) {
 	seen := map[string]*glimpse{}
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*glimpse, error) {
 		g := &glimpse{at: at}
-		return g, row.Scan(&g.name, &g.createdAt, &g.wanted, &g.pending, &g.starts, &g.revision, &g.transient, &g.applier, &g.due, &g.holder, &g.alive, &g.position,
+		return g, row.Scan(&g.name, &g.createdAt, &g.wanted, &g.phase, &g.pending, &g.starts, &g.revision, &g.transient, &g.applier, &g.due, &g.holder, &g.alive, &g.position,
 			&g.totals.transactions, &g.totals.changes)
 	})
 	if err != nil {
@@ -65,6 +67,10 @@ func glimpses(ctx context.Context, q querier) (map[string]*glimpse, error) {
 
 // look takes over what was seen.
 func (r *runner) look(g *glimpse) {
+	g.held = g.at
+	if before := r.seen.Load(); before != nil && before.holder == g.holder {
+		g.held = before.held
+	}
 	r.seen.Store(g)
 	select {
 	case r.glanced <- struct{}{}:
@@ -89,6 +95,11 @@ func (r *runner) differs(g *glimpse) bool {
 	if now.starts != g.starts || now.revision != g.revision || now.wanted != g.wanted || now.pending != g.pending && g.pending != pendingNothing {
 		return true
 	}
-	// Another one may run what has failed here, and this one stands by then.
-	return g.wanted == wantedRunning && !active && g.holder != 0
+	return g.wanted == wantedRunning && !active && r.worksElsewhere(g)
+}
+
+// worksElsewhere tells whether another applier applies without a fault what has failed here, and has for some time: this one stands by then. Sooner the two
+// would try again and again in turns what fails at both.
+func (r *runner) worksElsewhere(g *glimpse) bool {
+	return g.holder != 0 && g.phase == phaseRunning && g.at.Sub(g.held) >= r.config.HealthyAfter
 }
