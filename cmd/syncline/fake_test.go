@@ -67,6 +67,7 @@ type fakeApplier struct {
 	verified    []*applierv1.VerifyReplicationResponse   // what a verification answers
 	asked       *applierv1.VerifyReplicationRequest
 	fakeControl
+	runs     []*applierv1.Run                       // of nightly
 	repaired []*applierv1.RepairReplicationResponse // what a repair answers
 	toRepair *applierv1.RepairReplicationRequest
 	syncs    []*applierv1.Sync // all jobs; the last one is what is begun

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
@@ -14,11 +15,18 @@ func renderReplications(out io.Writer, answer *applierv1.ListReplicationsRespons
 		return
 	}
 	rows := [][]string{{"NAME", "STATE", "SOURCE", "POSITION", "LAG", "LAG TIME", "CHANGES/S", "COPIED", "REASON"}}
+	scheduled := slices.ContainsFunc(answer.GetReplications(), func(r *applierv1.Replication) bool { return r.GetSpec().GetSchedule() != nil })
+	if scheduled {
+		rows[0] = append(rows[0], "NEXT RUN")
+	}
 	for _, r := range answer.GetReplications() {
 		rows = append(rows, []string{
 			r.GetName(), stateName(r.GetState()), r.GetSpec().GetSource(), lsn(r.GetPosition().GetLsn()), size(r.GetLagBytes()), lagSeconds(r),
 			count(int64(r.GetChangesPerSecond())), fmt.Sprintf("%.0f %%", 100*r.GetSync().GetFraction()), why(r.GetReasonCode(), r.GetReason()),
 		})
+		if scheduled {
+			rows[len(rows)-1] = append(rows[len(rows)-1], stamp(r.GetNextRunTime()))
+		}
 	}
 	table(out, rows)
 }
@@ -63,8 +71,18 @@ func health(r *applierv1.Replication) string {
 	case applierv1.State_STATE_STOPPED:
 		return name + " is stopped" + since + " by a user"
 	case applierv1.State_STATE_COMPLETED, applierv1.State_STATE_COMPLETED_WITH_QUARANTINE:
-		return name + " is " + stateName(r.GetState()) + since + ", up to " + lsn(r.GetCompletedPosition().GetLsn())
+		text := name + " is " + stateName(r.GetState()) + since + ", up to " + lsn(r.GetCompletedPosition().GetLsn())
+		if r.GetNextRunTime() != nil {
+			text += ", next run at " + stamp(r.GetNextRunTime())
+		}
+		return text
 	case applierv1.State_STATE_WAITING:
+		switch r.GetReasonCode() {
+		case "SCHEDULED":
+			return name + " waits for its first run, at " + stamp(r.GetNextRunTime())
+		case "IN_USE":
+			return name + " stands by" + since + ": " + r.GetReason()
+		}
 		return fmt.Sprintf("%s waits for its turn since %s, at place %d", name, stamp(r.GetWaitingSince()), r.GetWaitingPlace())
 	}
 	text := name + " is " + stateName(r.GetState()) + since
@@ -110,6 +128,7 @@ func renderReplication(out io.Writer, r *applierv1.Replication) {
 	if r.GetCompleteTime() != nil {
 		rows = append(rows, []string{"completed", stamp(r.GetCompleteTime()) + ", up to " + lsn(r.GetCompletedPosition().GetLsn())})
 	}
+	rows = append(rows, runRows(r)...)
 	if r.GetReason() != "" {
 		rows = append(rows, []string{"reason", why(r.GetReasonCode(), r.GetReason())})
 	}
@@ -160,6 +179,28 @@ func renderReplication(out io.Writer, r *applierv1.Replication) {
 		tables = append(tables, []string{bothNames(t), t.GetState(), count(t.GetRows()), size(t.GetBytes()), lsn(t.GetCopyLsn())})
 	}
 	table(out, tables)
+}
+
+// runRows tell of a replication's schedule and its last run.
+func runRows(r *applierv1.Replication) (rows [][]string) {
+	if s := r.GetSpec().GetSchedule(); s != nil {
+		next := "none"
+		if r.GetNextRunTime() != nil {
+			next = stamp(r.GetNextRunTime())
+		}
+		rows = append(rows, []string{"schedule", scheduleText(s)}, []string{"next run", fmt.Sprintf("%s, after %d by the schedule", next, r.GetScheduledRuns())})
+	}
+	if run := r.GetLastRun(); run != nil {
+		text := fmt.Sprintf("%s, begun %s by %s", runResult(run), stamp(run.GetBeginTime()), enumText(run.GetTrigger().String(), "RUN_TRIGGER_"))
+		if note := runNote(run); note != "-" {
+			text += "; " + note
+		}
+		rows = append(rows, []string{"last run", text})
+	}
+	if r.GetApplier() != "" {
+		rows = append(rows, []string{"applier", r.GetApplier()})
+	}
+	return rows
 }
 
 func renderFaults(out io.Writer, r *applierv1.Replication) {

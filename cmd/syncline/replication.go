@@ -25,7 +25,7 @@ func newReplicationCommand() *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newCreateCommand(), newListCommand(), newShowCommand(), newStartCommand(), newStopCommand(), newDeleteCommand(), newWaitCommand(),
-		newUpdateCommand(), newResyncCommand(), newReplicationLogCommand(), newRunCommand(), newUnsyncedCommand(), newRetryCommand(), newDiscardCommand())
+		newUpdateCommand(), newResyncCommand(), newReplicationLogCommand(), newRunCommand(), newUnsyncedCommand(), newRetryCommand(), newDiscardCommand(), newRunsCommand())
 	return cmd
 }
 
@@ -83,6 +83,7 @@ restored from a dump, or left by an earlier replication.`,
   syncline replication create nightly --source db1:7400 --mode once --wait
   syncline replication create acme --source db1:7400 --set by-org --param org=acme --rename 'public.*=acme.*'
   syncline replication create acme --source db1:7400 --set by-org --param org=acme --shared
+  syncline replication create nightly --source db1:7400 --cron '0 2 * * *' --timezone Europe/Berlin --jitter 5m
   syncline replication create shop --source db1:7400 --dry-run
   syncline replication create shop --source db1:7400 --from-restore
   syncline replication create shop --source db1:7400 --initial incremental --wait`,

@@ -22,6 +22,8 @@ var specFlags = map[string]string{ //nolint:gosec // they are names
 	"spec.group_bytes": "--group-bytes", "spec.group_time": "--group-time", "spec.auto_resync": "--auto-resync", "spec.auto_resync_limit": "--auto-resync-limit", "spec.from_restore": "--from-restore", "spec.initial": "--initial", "spec.mode": "--mode", "spec.rename": "--rename", "spec.shared": "--shared", "spec.healthy_after": "--healthy-after",
 	"spec.on_error": "--on-error", "spec.quarantine_limit": "--quarantine-limit", "spec.quarantine_bytes": "--quarantine-bytes",
 	"ids": "ID", "table": "--table", "edits": "--set", "id": "--show", "page_size": "--limit",
+	"spec.schedule": "--schedule", "spec.schedule.cron": "--cron", "spec.schedule.interval": "--schedule", "spec.schedule.time_zone": "--timezone", "spec.schedule.window": "--window", "spec.schedule.days": "--days",
+	"spec.schedule.not_before": "--not-before", "spec.schedule.not_after": "--not-after", "spec.schedule.max_runs": "--max-runs", "spec.schedule.jitter": "--jitter",
 	"from.log_id": "--from", "from.lsn": "--from", "force": "--force",
 }
 
@@ -31,6 +33,8 @@ type replicationFlags struct {
 	compression, autoResync, mode, onError              string
 	retryBase, retryCap, sourceTimeout, groups, healthy time.Duration
 	connection                                          sourceFlags
+	schedule                                            scheduleFlags
+	modeFlag                                            *pflag.Flag
 }
 
 func (f *replicationFlags) register(flags *pflag.FlagSet) {
@@ -50,7 +54,9 @@ func (f *replicationFlags) register(flags *pflag.FlagSet) {
 	flags.DurationVar(&f.sourceTimeout, "source-timeout", 0, fmt.Sprintf("how long the source may be silent before it counts as lost; 0 for the default of %s", applier.DefaultSourceTimeout))
 	flags.Int64Var(&s.GroupBytes, "group-bytes", 0, fmt.Sprintf("bytes of changes that share one transaction on the replica; 0 for the default of %d", engine.GroupBytes))
 	flags.DurationVar(&f.groups, "group-time", 0, fmt.Sprintf("how long changes may be gathered into one transaction on the replica; 0 for the default of %s", engine.GroupTime))
-	flags.StringVar(&f.mode, "mode", "continuous", "continuous, or once: apply what is committed on the source now, and end; starting it runs it again")
+	flags.StringVar(&f.mode, "mode", "continuous", "continuous, or once: apply what is committed on the source now, and end; starting it runs it again. With a schedule it is once")
+	f.modeFlag = flags.Lookup("mode")
+	f.schedule.register(flags)
 	flags.DurationVar(&f.healthy, "healthy-after", 0, fmt.Sprintf("how long it has to work without a fault before those in a row are forgotten; 0 for the default of %s", applier.DefaultHealthyAfter))
 	flags.StringVar(&f.autoResync, "auto-resync", "off", "what is done when the source's change log does not reach back to the replica any more: off (fail, and wait for a decision), copy (copy all tables anew), or incremental (compare them, and ship what differs)")
 	flags.StringVar(&f.onError, "on-error", "stop", "what is done with a change that the replica refuses for what is in it: stop (fail, and wait for a decision), or quarantine (set it aside, let later changes of the same row wait, and apply the rest)")
@@ -71,6 +77,12 @@ func (f *replicationFlags) finish() error {
 		f.spec.Compression = applierv1.Compression_COMPRESSION_ZSTD
 	default:
 		return usageError{fmt.Errorf("--compress %q is unknown: use none or zstd", f.compression)}
+	}
+	if err := f.schedule.set(&f.spec); err != nil {
+		return err
+	}
+	if f.spec.GetSchedule() != nil && !f.modeFlag.Changed {
+		f.mode = "once"
 	}
 	switch f.mode {
 	case "continuous":

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -53,7 +54,7 @@ gone when the replica's process ends. To run it again on the same tables, --init
 	spec := pflag.NewFlagSet("run", pflag.ContinueOnError)
 	r.register(spec)
 	spec.VisitAll(func(flag *pflag.Flag) {
-		if flag.Name != "mode" { // a run is one
+		if flag.Name != "mode" && !slices.Contains(scheduleFlagNames, flag.Name) { // a run is one, and begins at once
 			cmd.Flags().AddFlag(flag)
 		}
 	})

@@ -28,11 +28,15 @@ the replication to the server that answers at its source's address now, as after
 change log is the same one. Only --addr, --json and --plaintext can be set by variables here.`,
 		Example: `  syncline replication update shop --copy-workers 8 --auto-resync copy
   syncline replication update shop --source db2:7400 --accept-source
+  syncline replication update nightly --schedule '@every 10m' --window 22:00-06:00
   syncline replication update shop --exclude-table 'public.log_*' --dry-run`,
 		Args: oneName,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := r.finish(); err != nil {
 				return err
+			}
+			if !r.modeFlag.Changed {
+				r.spec.Mode = applierv1.Mode_MODE_UNSPECIFIED
 			}
 			request.Name, request.Spec, request.UpdateMask = args[0], &r.spec, changedFields(cmd.Flags())
 			if len(request.GetUpdateMask().GetPaths()) == 0 && !request.GetAcceptSource() {

@@ -5,9 +5,11 @@ package applier
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"time"
 
@@ -48,6 +50,8 @@ type Config struct {
 	// MaxTurn when others wait, one that is not at once.
 	MaxRunning int
 	MaxTurn    time.Duration
+	// Instance names this process among the appliers of its database; host, process id and a random number when empty.
+	Instance string
 
 	turns *turns
 }
@@ -91,6 +95,9 @@ func New(config Config) (*Service, error) {
 		return nil, errors.New("applier: at least one replication has to run at a time, and a turn has to last")
 	}
 	config.turns = newTurns(config.MaxRunning)
+	if config.Instance == "" {
+		config.Instance = newInstance()
+	}
 	poolConfig, err := pgxpool.ParseConfig(config.PostgresURL)
 	if err != nil {
 		return nil, fmt.Errorf("parse connection URL %s: not a PostgreSQL URL", postgres.Redact(config.PostgresURL))
@@ -138,6 +145,14 @@ func (s *Service) Run(ctx context.Context) error {
 	if err != nil {
 		s.config.Log.Warn("what replications have been through cannot be shown", "error", err)
 	}
+	coordinator := &coordinator{service: s}
+	if err := coordinator.connect(ctx); err != nil {
+		s.config.Log.Warn("other appliers do not see this one yet", "error", err)
+	}
+	seen, err := glimpses(ctx, s.store.pool)
+	if err != nil {
+		s.config.Log.Warn("it is not known yet whether other appliers run something", "error", err)
+	}
 	s.mu.Lock()
 	s.runCtx = ctx
 	for _, r := range list {
@@ -147,15 +162,11 @@ func (s *Service) Run(ctx context.Context) error {
 			s.config.Log.Warn("tables cannot be shown yet", "replication", r.name, "error", err)
 		}
 		s.runners[r.name] = one
-		switch r.wanted {
-		case wantedRunning:
-			one.spread = startSpread(len(list))
-			one.start(ctx)
-		case wantedCompleted:
-			one.status.setState(applierv1.State_STATE_COMPLETED)
-		default:
-			one.status.setState(applierv1.State_STATE_STOPPED)
+		if g := seen[r.name]; g != nil {
+			one.seen.Store(g)
 		}
+		one.spread = startSpread(len(list))
+		one.begin(ctx, r)
 	}
 	close(s.ready)
 	s.mu.Unlock()
@@ -165,7 +176,7 @@ func (s *Service) Run(ctx context.Context) error {
 	} else {
 		defer unobserve()
 	}
-	<-ctx.Done()
+	coordinator.run(ctx)
 	s.syncs.wait()
 	s.mu.Lock()
 	runners := make([]*runner, 0, len(s.runners))
@@ -180,6 +191,17 @@ func (s *Service) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// newInstance makes a name that tells people where the process is.
+func newInstance() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "host"
+	}
+	id := make([]byte, 3)
+	_, _ = rand.Read(id) // it never fails
+	return fmt.Sprintf("%s/%d-%x", host, os.Getpid(), id)
+}
+
 // load reads the stored replications, trying again while PostgreSQL cannot be reached.
 func (s *Service) load(ctx context.Context) ([]*stored, error) {
 	pause := s.config.RetryBase
@@ -189,10 +211,10 @@ func (s *Service) load(ctx context.Context) ([]*stored, error) {
 			err = s.store.interruptSyncs(ctx)
 		}
 		if err == nil {
-			list, err = s.endInterrupted(ctx, list)
+			list, err = s.withoutTransient(ctx, list)
 		}
 		if err == nil {
-			s.results.list, err = s.store.results(ctx)
+			err = s.readResults(ctx)
 		}
 		if err == nil || !postgres.IsTransient(err) || ctx.Err() != nil {
 			return list, err

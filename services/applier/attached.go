@@ -168,7 +168,7 @@ func (s *Service) newAttachment(ctx context.Context, replace context.CancelCause
 	var taken atomic.Bool
 	dial := func(context.Context, string) (net.Conn, error) {
 		if taken.Swap(true) {
-			replace(errEnded) // it cannot be made again
+			replace(errTunnelBroke) // it cannot be made again
 			return nil, notAttached(a.push, a.replication)
 		}
 		return mine, nil
@@ -181,7 +181,7 @@ func (s *Service) newAttachment(ctx context.Context, replace context.CancelCause
 	return a, pipe, nil
 }
 
-var errEnded = errors.New("the connection in the tunnel broke")
+var errTunnelBroke = errors.New("the connection in the tunnel broke")
 
 // pushedRunner is the replication that a push is for, nil if there is none yet. One of another source is refused.
 func (s *Service) pushedRunner(a *attachment) (*runner, error) {

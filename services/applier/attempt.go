@@ -32,8 +32,15 @@ func (r *runner) attempt(ctx context.Context, goesOn bool) error {
 	if err != nil {
 		return err
 	}
-	if fresh.wanted == wantedCompleted {
-		return errCompleted // the last attempt has stored that, and was not told so
+	switch fresh.wanted {
+	case wantedRunning:
+	case wantedCompleted:
+		return errCompleted // the last attempt, or another applier, has stored that, and was not told so
+	default:
+		return errEnded
+	}
+	if err := r.store.own(ctx, fresh, r.config.Instance); err != nil {
+		return err
 	}
 	src, err := r.config.dialSource(ctx, r.name, fresh.spec)
 	if err != nil {

@@ -84,8 +84,25 @@ func (s *Service) StartReplication(ctx context.Context, in *applierv1.StartRepli
 	if fresh.wanted == wantedRunning && !r.active() {
 		r.status.update(func(st *status) { st.tell(&event{kind: kindStarted, text: "started again by a user"}) })
 	}
+	if err := r.reread(ctx); err != nil {
+		return nil, err
+	}
 	s.resume(r)
 	return &applierv1.StartReplicationResponse{Replication: r.status.proto(r.snapshot(), true)}, nil
+}
+
+// reread takes over what was just decided.
+func (r *runner) reread(ctx context.Context) error {
+	fresh, err := r.store.get(context.WithoutCancel(ctx), r.name)
+	if err != nil {
+		return err
+	}
+	if r.active() {
+		r.decided(fresh)
+	} else {
+		r.adopt(fresh)
+	}
+	return nil
 }
 
 // resume starts a runner unless the service is stopping.
@@ -106,6 +123,12 @@ func (s *Service) StopReplication(ctx context.Context, in *applierv1.StopReplica
 		return nil, err
 	}
 	r.stop()
+	if err := s.awaitReleased(ctx, in.GetName(), nil); err != nil {
+		return nil, err
+	}
+	if err := s.store.settleRun(ctx, in.GetName()); err != nil {
+		return nil, err
+	}
 	if fresh.transient {
 		result, err := s.cancelled(ctx, r)
 		return &applierv1.StopReplicationResponse{Replication: result}, err
@@ -136,6 +159,10 @@ func (s *Service) DeleteReplication(ctx context.Context, in *applierv1.DeleteRep
 		}
 		_, err := s.deleteResult(ctx, in.GetName())
 		return &applierv1.DeleteReplicationResponse{}, err
+	}
+	ask := func() error { return s.store.setWanted(ctx, in.GetName(), wantedStopped) }
+	if err := s.awaitReleased(ctx, in.GetName(), ask); err != nil {
+		return nil, err
 	}
 	if err := s.store.remove(ctx, in.GetName()); err != nil {
 		return nil, err

@@ -57,6 +57,7 @@ const (
 	reasonOtherLog       = "OTHER_LOG"
 	reasonTransient      = "TRANSIENT"
 	reasonInterrupted    = "INTERRUPTED"
+	reasonScheduled      = "SCHEDULED"
 	reasonSharedTarget   = "SHARED_TARGET"
 	reasonQuarantineFull = "QUARANTINE_FULL"
 	reasonNotUnsynced    = "NOT_IN_QUARANTINE"

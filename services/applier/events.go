@@ -36,6 +36,10 @@ const (
 	kindDiscarded      eventKind = "unsynced_discarded"
 	kindPushAttached   eventKind = "push_attached"
 	kindPushDetached   eventKind = "push_detached"
+	kindScheduled      eventKind = "scheduled"
+	kindMissed         eventKind = "missed"
+	kindSkipped        eventKind = "skipped"
+	kindTakenOver      eventKind = "taken_over"
 )
 
 var eventKinds = map[eventKind]applierv1.EventKind{
@@ -49,6 +53,8 @@ var eventKinds = map[eventKind]applierv1.EventKind{
 	kindInterrupted: applierv1.EventKind_EVENT_KIND_INTERRUPTED, kindQuarantined: applierv1.EventKind_EVENT_KIND_QUARANTINED,
 	kindRetriedRows: applierv1.EventKind_EVENT_KIND_UNSYNCED_RETRIED, kindDiscarded: applierv1.EventKind_EVENT_KIND_UNSYNCED_DISCARDED,
 	kindPushAttached: applierv1.EventKind_EVENT_KIND_PUSH_ATTACHED, kindPushDetached: applierv1.EventKind_EVENT_KIND_PUSH_DETACHED,
+	kindScheduled: applierv1.EventKind_EVENT_KIND_SCHEDULED, kindMissed: applierv1.EventKind_EVENT_KIND_MISSED,
+	kindSkipped: applierv1.EventKind_EVENT_KIND_SKIPPED, kindTakenOver: applierv1.EventKind_EVENT_KIND_TAKEN_OVER,
 }
 
 // The sides on which a fault can have its cause, as stored.

@@ -18,6 +18,8 @@ const (
 	FaultLeft           = "jobs/left"            // it is stored, and the engine has not ended
 	FaultRunEnded       = "jobs/run-ended"       // a transient run has ended, and nothing says how
 	FaultRunForgotten   = "jobs/run-forgotten"   // its result is stored and the rest is forgotten, and nobody is told
+	FaultClaiming       = "schedule/claiming"    // a due run is begun in the open transaction
+	FaultClaimed        = "schedule/claimed"     // that is committed, and nothing runs yet
 	FaultMending        = "copy/mending"         // rows of a table that held some are about to be mended
 )
 

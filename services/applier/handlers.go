@@ -47,6 +47,9 @@ func (s *Service) create(ctx context.Context, in *applierv1.CreateReplicationReq
 	if err != nil {
 		return nil, rpc.Invalid("spec.include_tables", "%v", err)
 	}
+	if err := comesDue(in.GetSpec(), time.Now()); err != nil {
+		return nil, err
+	}
 	if err := s.unused(in.GetName()); err != nil {
 		return nil, err
 	}
@@ -65,7 +68,10 @@ func (s *Service) create(ctx context.Context, in *applierv1.CreateReplicationReq
 	if err != nil {
 		return nil, refusal(err)
 	}
-	fresh := &stored{name: in.GetName(), spec: in.GetSpec(), wanted: wantedRunning, phase: phaseNew, sourceServerID: src.server.GetServerId(), transient: transient}
+	fresh := &stored{name: in.GetName(), spec: in.GetSpec(), wanted: wantedRunning, phase: phaseNew, sourceServerID: src.server.GetServerId(), transient: transient, applier: s.config.Instance}
+	if fresh.spec.GetSchedule() != nil {
+		fresh.wanted = wantedCompleted // until the first run is due
+	}
 	if in.GetValidateOnly() {
 		would := &applierv1.Replication{Name: fresh.name, Spec: withoutSecrets(fresh.spec), SourceServerId: fresh.sourceServerID}
 		return &applierv1.CreateReplicationResponse{Replication: would, Plan: p.proto()}, nil
@@ -77,10 +83,13 @@ func (s *Service) create(ctx context.Context, in *applierv1.CreateReplicationReq
 	if err != nil {
 		return nil, err
 	}
-	one := newRunner(&s.config, s.store, r)
 	s.mu.Lock()
-	s.runners[r.name] = one
-	one.start(s.runCtx)
+	one := s.runners[r.name]
+	if one == nil { // a look may have found it already
+		one = newRunner(&s.config, s.store, r)
+		s.runners[r.name] = one
+	}
+	one.begin(s.runCtx, r)
 	s.mu.Unlock()
 	s.results.remove(r.name) // the name is another one's now
 	return &applierv1.CreateReplicationResponse{Replication: one.status.proto(one.snapshot(), true)}, nil

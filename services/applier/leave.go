@@ -126,7 +126,10 @@ func (s *store) leave(ctx context.Context, name string, at change.Position, tran
 		if err == nil && tag.RowsAffected() != 1 {
 			err = errNotWanted
 		}
-		return wrapUnlessNil(err, "store that replication "+name+" is completed")
+		if err != nil {
+			return fmt.Errorf("store that replication %s is completed: %w", name, err)
+		}
+		return closeRun(ctx, tx, name, ending{result: resultSuccess})
 	})
 }
 

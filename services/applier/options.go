@@ -146,6 +146,7 @@ func (c *Config) checkOptions(p *problems, spec *applierv1.ReplicationSpec) {
 	if _, known := applierv1.Mode_name[int32(spec.GetMode())]; !known {
 		p.add("spec.mode", "%d is no mode; use continuous or once", spec.GetMode())
 	}
+	checkSchedule(p, spec)
 	p.duration("spec.group_time", spec.GetGroupTime(), minGroupTime, maxGroupTime)
 	if text := spec.GetDescription(); utf8.RuneCountInString(text) > maxDescriptionRunes {
 		p.add("spec.description", "has more than %d characters", maxDescriptionRunes)

@@ -41,7 +41,7 @@ type stateRecord struct {
 func (s *status) entered() {
 	now := time.Now()
 	s.healthy = time.Time{}
-	if last := len(s.states) - 1; last >= 0 && s.states[last].state == s.state && (s.state == applierv1.State_STATE_STOPPED || s.state == applierv1.State_STATE_COMPLETED) {
+	if last := len(s.states) - 1; last >= 0 && s.states[last].state == s.state && s.states[last].code == s.reasonCode && s.isIdle() {
 		return // it had stopped before the process did
 	}
 	if s.state == applierv1.State_STATE_RUNNING {
@@ -49,6 +49,16 @@ func (s *status) entered() {
 	}
 	s.addState(stateRecord{now, s.state, s.reasonCode, s.reason})
 	s.tell(&event{kind: kindState, code: s.reasonCode, text: s.reason})
+}
+
+// isIdle tells whether the state is one that nothing leaves by itself, so that it stands over the end of a process. The caller holds the lock.
+func (s *status) isIdle() bool {
+	switch s.state {
+	case applierv1.State_STATE_STOPPED, applierv1.State_STATE_COMPLETED, applierv1.State_STATE_FAILED, applierv1.State_STATE_WAITING:
+		return true
+	default:
+		return false
+	}
 }
 
 func (c *record) addState(one stateRecord) {

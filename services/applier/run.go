@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -97,6 +98,9 @@ func refuseTransient(name string) error {
 // end. What a killed process leaves is forgotten when the next one starts.
 func (s *Service) RunReplication(in *applierv1.RunReplicationRequest, stream grpc.ServerStreamingServer[applierv1.RunReplicationResponse]) error {
 	ctx := stream.Context()
+	if in.GetSpec().GetSchedule() != nil {
+		return rpc.Invalid("spec.schedule", "a run begins at once; create a replication for one that has a schedule")
+	}
 	if in.GetSpec().GetMode() == applierv1.Mode_MODE_CONTINUOUS {
 		return rpc.Invalid("spec.mode", "a run has an end; create a replication for one that goes on")
 	}
@@ -246,41 +250,53 @@ func (s *Service) forget(ctx context.Context, r *runner) (*applierv1.Replication
 	return result, nil
 }
 
-// endInterrupted ends the transient runs of a former process, and returns the replications that are left.
-func (s *Service) endInterrupted(ctx context.Context, list []*stored) ([]*stored, error) {
-	var left []*stored
-	var told sync.WaitGroup // the sources
-	interrupted := map[*stored]*runner{}
-	for _, one := range list {
-		if !one.transient {
-			left = append(left, one)
-			continue
-		}
-		r := newRunner(&s.config, s.store, one)
-		interrupted[one] = r
-		told.Go(func() { r.farewell(ctx) })
+// withoutTransient ends the transient runs of appliers that are gone, and returns the replications that are left.
+func (s *Service) withoutTransient(ctx context.Context, list []*stored) ([]*stored, error) {
+	seen, err := glimpses(ctx, s.store.pool)
+	if err != nil {
+		return nil, err
 	}
-	told.Wait()
-	for one, r := range interrupted {
-		const text = "the applier ended while the run went on; what it copied stays: run it again, with --initial incremental to ship only what is missing"
-		r.status.note = func(*event) {}
-		if one.wanted == wantedCompleted {
-			r.status.setState(applierv1.State_STATE_COMPLETED)
-			if err := s.store.endRun(ctx, r.status.proto(one, false), nil); err != nil {
-				return nil, err
-			}
-			continue
+	var left []*stored
+	var group errgroup.Group // the sources are told
+	for _, one := range list {
+		switch g := seen[one.name]; {
+		case !one.transient:
+			left = append(left, one)
+		case g != nil && !g.alive:
+			group.Go(func() error { return s.endInterrupted(ctx, one) })
 		}
+	}
+	return left, group.Wait() //nolint:wrapcheck // it is of this package
+}
+
+// readResults reads the results of transient runs.
+func (s *Service) readResults(ctx context.Context) error {
+	list, err := s.store.results(ctx)
+	if err == nil {
+		s.results.mu.Lock()
+		defer s.results.mu.Unlock()
+		s.results.list = list
+	}
+	return err
+}
+
+// endInterrupted ends the transient run of an applier that is gone.
+func (s *Service) endInterrupted(ctx context.Context, one *stored) error {
+	r := newRunner(&s.config, s.store, one)
+	r.farewell(ctx)
+	const text = "the applier ended while the run went on; what it copied stays: run it again, with --initial incremental to ship only what is missing"
+	r.status.note = func(*event) {}
+	var e *event
+	if one.wanted == wantedCompleted {
+		r.status.setState(applierv1.State_STATE_COMPLETED)
+	} else {
 		r.status.update(func(st *status) {
 			st.state, st.reason, st.reasonCode = applierv1.State_STATE_FAILED, text, reasonInterrupted
 		})
-		e := &event{replication: one.name, kind: kindInterrupted, state: applierv1.State_STATE_FAILED, code: reasonInterrupted, text: text, side: sideLocal, position: one.position, hasPosition: one.hasPosition}
-		if err := s.store.endRun(ctx, r.status.proto(one, false), e); err != nil {
-			return nil, err
-		}
+		e = &event{replication: one.name, kind: kindInterrupted, state: applierv1.State_STATE_FAILED, code: reasonInterrupted, text: text, side: sideLocal, position: one.position, hasPosition: one.hasPosition}
 		s.config.Log.Warn("a transient run was interrupted", "replication", one.name)
 	}
-	return left, nil
+	return s.store.endRun(ctx, r.status.proto(one, false), e)
 }
 
 func (s *Service) deleteResult(ctx context.Context, name string) (bool, error) {
@@ -303,7 +319,14 @@ func (s *store) endRun(ctx context.Context, result *applierv1.Replication, e *ev
 	if e == nil {
 		e = &event{} // its states have told the run log already
 	}
+	how := ending{result: resultWarning, text: "a user stopped it before its end"}
+	if result.GetState() == applierv1.State_STATE_FAILED {
+		how = ending{resultError, result.GetReasonCode(), result.GetReason(), sideLocal}
+	}
 	return s.write(ctx, e, func(tx pgx.Tx) error {
+		if err := closeRun(ctx, tx, result.GetName(), how); err != nil { // where that is not done by its completion or its failure
+			return err
+		}
 		if err := forgetReplication(ctx, tx, result.GetName()); err != nil {
 			return fmt.Errorf("forget run %s: %w", result.GetName(), err)
 		}

@@ -186,8 +186,11 @@ func (l *runLog) prune(ctx context.Context) {
 	_, err := l.pool.Exec(ctx, `DELETE FROM syncline.events WHERE at < now() - make_interval(secs => $1)
 		OR id IN (SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY replication ORDER BY id DESC) AS nth FROM syncline.events) numbered WHERE nth > $2)`,
 		l.maxAge.Seconds(), l.maxCount)
+	if err == nil {
+		_, err = l.pool.Exec(ctx, pruneRuns, l.maxAge.Seconds(), l.maxCount)
+	}
 	if err != nil && ctx.Err() == nil {
-		l.log.Warn("old events of the run log could not be removed", "error", err)
+		l.log.Warn("old events and runs could not be removed", "error", err)
 	}
 }
 

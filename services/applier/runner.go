@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
@@ -27,12 +28,14 @@ type runner struct {
 
 	mu     sync.Mutex
 	stored *stored
-	cancel context.CancelFunc // nil while it does not run
-	done   chan struct{}
-	wake   chan struct{} // holds one when the next attempt shall not wait
-	holds  *apply.Holds  // of the engine that runs, nil while none does
-	aside  *apply.Held   // by that engine's quarantine
-	holder uint32        // the server's process id of that engine's session
+	// adopted is when it was last read while no engine ran.
+	adopted time.Time
+	cancel  context.CancelFunc // nil while it does not run
+	done    chan struct{}
+	wake    chan struct{} // holds one when the next attempt shall not wait
+	holds   *apply.Holds  // of the engine that runs, nil while none does
+	aside   *apply.Held   // by that engine's quarantine
+	holder  uint32        // the server's process id of that engine's session
 
 	runEnd     change.Position // where a run of mode once ends, zero before that is decided; of the running goroutine
 	spread     time.Duration   // how much the first attempt may be put off
@@ -43,6 +46,10 @@ type runner struct {
 	forgotten  chan struct{}          // closed when the result of a transient run is stored and the rest is forgotten
 	result     *applierv1.Replication // of a transient run, once forgotten is closed
 	last       outcome                // how the last run ended, once done is closed
+
+	seen      atomic.Pointer[glimpse] // what the last look has shown; nil before
+	glanced   chan struct{}           // holds one after a look
+	attempted time.Time               // the end of the last attempt; of the running goroutine
 
 	control   chan struct{}           // holds one while a user's decision is carried out
 	endStream context.CancelCauseFunc // ends the engine that runs
@@ -58,7 +65,7 @@ type runner struct {
 func newRunner(config *Config, st *store, r *stored) *runner {
 	return &runner{
 		name: r.name, config: config, store: st, stored: r, status: newStatus(r, st.runLog.note), ignored: map[schema.Name]change.LSN{}, wake: make(chan struct{}, 1),
-		control: make(chan struct{}, 1), forgotten: make(chan struct{}),
+		control: make(chan struct{}, 1), forgotten: make(chan struct{}), glanced: make(chan struct{}, 1),
 		log: config.Log.With("replication", r.name),
 	}
 }
@@ -141,13 +148,6 @@ func (r *runner) active() bool {
 	}
 }
 
-// outcome is how a run ended.
-type outcome struct {
-	state  applierv1.State // COMPLETED, FAILED, or STOPPED when it was ended from outside
-	reason failure         // of FAILED
-	text   string
-}
-
 // runOnce runs a replication and tells how that ended: a continuous one is stopped or fails, one of mode once may be completed. Ending ctx
 // ends the wait, not the run.
 func (r *runner) runOnce(ctx, running context.Context) (outcome, error) {
@@ -179,12 +179,26 @@ func (r *runner) run(ctx context.Context) outcome {
 		default:
 		}
 		err := r.inTurn(ctx, goesOn)
+		r.setTurning(errors.Is(err, errTurnOver))
+		r.attempted = time.Now()
 		r.status.engineEnded()
+		if errors.Is(err, apply.ErrInUse) && ctx.Err() == nil {
+			err, goesOn = r.standby(ctx), false
+			if attempt--; err == nil {
+				continue
+			}
+		}
 		goesOn = errors.Is(err, errTurnOver)
-		r.setTurning(goesOn)
 		switch {
 		case errors.Is(err, errCompleted):
 			return r.complete(ctx)
+		case errors.Is(err, errEnded):
+			how, again := r.endedElsewhere(ctx)
+			if !again {
+				return how
+			}
+			attempt--
+			continue
 		case ctx.Err() != nil:
 			return stopped
 		case goesOn:
@@ -213,11 +227,12 @@ func (r *runner) run(ctx context.Context) outcome {
 				continue
 			}
 		}
+		how := resultFatal
 		if limit := o.retryLimit; f.passes && limit > 0 && attempt >= limit {
-			f.passes, text = false, fmt.Sprintf("%s; it failed %d times in a row, and was to be tried again %d times (retry_limit)", text, attempt+1, limit)
+			how, f.passes, text = resultError, false, fmt.Sprintf("%s; it failed %d times in a row, and was to be tried again %d times (retry_limit)", text, attempt+1, limit)
 		}
 		if !f.passes {
-			return r.fail(ctx, f, text)
+			return r.fail(ctx, f, text, how)
 		}
 		if r.waitRetry(ctx, f, text, backoff(o, attempt)) != nil {
 			return stopped
@@ -254,6 +269,9 @@ func startSpread(replications int) time.Duration {
 
 // inTurn makes an attempt when the replication has a place.
 func (r *runner) inTurn(ctx context.Context, goesOn bool) error {
+	if r.elsewhere() {
+		return apply.ErrInUse // that is known without a place and a session
+	}
 	turns, now := r.config.turns, r.snapshot()
 	copies := now.phase == phaseNew || now.phase == phaseSyncing || now.pending != pendingNothing
 	place, err := turns.take(ctx, copies, func(one *turn) { r.status.waits(one, turns.place) })
@@ -266,30 +284,6 @@ func (r *runner) inTurn(ctx context.Context, goesOn bool) error {
 	return r.attempt(ctx, goesOn)
 }
 
-// complete shows the end of a run, which is stored.
-func (r *runner) complete(ctx context.Context) outcome {
-	if _, err := r.refresh(context.WithoutCancel(ctx)); err != nil {
-		r.log.Warn("what the run ended at cannot be shown", "error", err)
-	}
-	r.status.setState(applierv1.State_STATE_COMPLETED)
-	r.status.update(func(s *status) { s.recovered() })
-	r.log.Info("the run is completed", "position", r.snapshot().completed.String())
-	return outcome{state: applierv1.State_STATE_COMPLETED}
-}
-
-// fail shows what stopped the replication.
-func (r *runner) fail(ctx context.Context, f failure, text string) outcome {
-	r.log.Error("replication stopped", "reason", f.code, "error", text)
-	if _, err := r.refresh(ctx); err != nil { // so that the position shown is the one that it goes on after
-		r.log.Warn("the stored position cannot be shown", "error", err)
-	}
-	r.status.update(func(s *status) {
-		s.state, s.reasonCode, s.reason, s.nextRetry = applierv1.State_STATE_FAILED, f.code, text, time.Time{}
-		s.happened(f, text)
-	})
-	return outcome{applierv1.State_STATE_FAILED, f, text}
-}
-
 // waitRetry shows a fault that may pass, and waits until the next attempt. It has no place meanwhile.
 func (r *runner) waitRetry(ctx context.Context, f failure, text string, pause time.Duration) error {
 	r.log.Warn("replication is tried again", "reason", f.code, "error", text, "pause", pause)
@@ -297,6 +291,9 @@ func (r *runner) waitRetry(ctx context.Context, f failure, text string, pause ti
 		s.state, s.reasonCode, s.reason, s.nextRetry = applierv1.State_STATE_RETRYING, f.code, text, time.Now().Add(pause)
 		s.happened(f, text)
 	})
+	if err := r.store.noteFault(ctx, r.name, f, text); err != nil {
+		r.log.Warn("the fault is not counted in the run", "error", err)
+	}
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
@@ -340,7 +337,7 @@ func (r *runner) refresh(ctx context.Context) (*stored, error) {
 // adopt takes over what is stored, while no engine runs.
 func (r *runner) adopt(fresh *stored) {
 	r.mu.Lock()
-	r.stored = fresh
+	r.stored, r.adopted = fresh, time.Now()
 	r.mu.Unlock()
 	r.status.update(func(s *status) { s.restore(fresh) })
 }

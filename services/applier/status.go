@@ -274,6 +274,7 @@ func (s *status) proto(r *stored, withTables bool) *applierv1.Replication {
 	if out.Transient = r.transient; r.completedAt != nil {
 		out.CompletedPosition, out.CompleteTime = positionProto(r.completed), timeProto(r.completedAt)
 	}
+	out.NextRunTime, out.ScheduledRuns, out.LastRun, out.Applier = timeProto(r.nextRun), r.scheduled, r.lastRun.proto(), r.applier
 	if s.commitTime != nil {
 		out.LastCommitTime = timestamppb.New(s.commitTime.Time())
 	}

@@ -33,6 +33,8 @@ const (
 	wantedStopped = "stopped"
 	// wantedCompleted is what is left of wantedRunning when a run of mode once has ended.
 	wantedCompleted = "completed"
+	// wantedFailed is what is left of it when a run of one with a schedule has failed: the next run begins by itself.
+	wantedFailed = "failed"
 )
 
 // The states of a table's copy, as stored.
@@ -66,6 +68,11 @@ type stored struct {
 	completedAt *time.Time // when the last run of mode once ended
 	completed   change.Position
 	transient   bool
+	starts      int64      // grows with each start
+	applier     string     // that runs it, or did last
+	nextRun     *time.Time // by the schedule
+	scheduled   int32      // runs that it has begun
+	lastRun     *jobRun
 	leftOut     []schema.Name // tables that were selected and not captured by the source when the copies were planned
 }
 
@@ -122,6 +129,7 @@ const replicationQuery = `SELECT r.name, r.spec, r.wanted, r.phase, r.source_ser
 	r.copied_rows, r.copied_bytes, coalesce(p.log_id || '@' || p.lsn::text, ''), r.set_version, r.left_out,
 	r.completed_at, coalesce(r.completed_log_id || '@' || r.completed_lsn::text, ''), r.transient,
 	q.refused, q.waiting, q.bytes,
+	r.starts, r.applier, r.next_run, r.scheduled_runs, (SELECT to_jsonb(j) FROM syncline.shown_runs j WHERE j.replication = r.name ORDER BY id DESC LIMIT 1),
 	(SELECT secrets FROM syncline.replication_secrets WHERE replication = r.name)
 	FROM syncline.replications r LEFT JOIN syncline.positions p ON p.replication = r.name
 	CROSS JOIN LATERAL (SELECT count(*) FILTER (WHERE waits_behind IS NULL) AS refused, count(waits_behind) AS waiting, coalesce(sum(bytes), 0)::bigint AS bytes
@@ -129,11 +137,12 @@ const replicationQuery = `SELECT r.name, r.spec, r.wanted, r.phase, r.source_ser
 
 func scanReplication(row pgx.CollectableRow) (*stored, error) {
 	var s stored
-	var spec, hidden []byte
+	var spec, hidden, run []byte
 	var position, completed string
 	if err := row.Scan(&s.name, &spec, &s.wanted, &s.phase, &s.sourceServerID, &s.createdAt, &s.syncStarted, &s.syncEnded,
 		&s.revision, &s.pending, &s.autoResyncs, &s.standing, &s.applied.transactions, &s.applied.changes, &s.copied.rows, &s.copied.bytes, &position, &s.setVersion, &s.leftOut,
-		&s.completedAt, &completed, &s.transient, &s.unsynced.Quarantined, &s.unsynced.Waiting, &s.unsynced.Bytes, &hidden); err != nil {
+		&s.completedAt, &completed, &s.transient, &s.unsynced.Quarantined, &s.unsynced.Waiting, &s.unsynced.Bytes,
+		&s.starts, &s.applier, &s.nextRun, &s.scheduled, &run, &hidden); err != nil {
 		return nil, err
 	}
 	if s.hasPosition = position != ""; s.hasPosition {
@@ -147,6 +156,10 @@ func scanReplication(row pgx.CollectableRow) (*stored, error) {
 		if s.completed, err = change.ParsePosition(completed); err != nil {
 			return nil, fmt.Errorf("read where replication %s was completed: %w", s.name, err)
 		}
+	}
+	var err error
+	if s.lastRun, err = readRun(run); err != nil {
+		return nil, fmt.Errorf("replication %s: %w", s.name, err)
 	}
 	s.spec = &applierv1.ReplicationSpec{}
 	if err := protojson.Unmarshal(spec, s.spec); err != nil {
@@ -198,8 +211,8 @@ func insertReplication(ctx context.Context, tx pgx.Tx, r *stored) error {
 	if err != nil {
 		return fmt.Errorf("store replication %s: %w", r.name, err)
 	}
-	tag, err := tx.Exec(ctx, `INSERT INTO syncline.replications (name, spec, wanted, phase, source_server_id, transient)
-		VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING`, r.name, string(spec), r.wanted, r.phase, r.sourceServerID, r.transient)
+	tag, err := tx.Exec(ctx, `INSERT INTO syncline.replications (name, spec, wanted, phase, source_server_id, transient, applier)
+		VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING`, r.name, string(spec), r.wanted, r.phase, r.sourceServerID, r.transient, r.applier)
 	if err != nil {
 		return fmt.Errorf("store replication %s: %w", r.name, err)
 	}
@@ -213,10 +226,14 @@ func insertReplication(ctx context.Context, tx pgx.Tx, r *stored) error {
 	if _, err := tx.Exec(ctx, "DELETE FROM syncline.runs WHERE name = $1", r.name); err != nil {
 		return fmt.Errorf("store replication %s: %w", r.name, err)
 	}
-	return nil
+	if r.wanted != wantedRunning {
+		return planRuns(ctx, tx, r.name, r.spec)
+	}
+	return openRun(ctx, tx, r.name, opening{trigger: triggerUser})
 }
 
-// setWanted stores what the user wants, with the event that says so where it is not what was wanted before.
+// setWanted stores what the user wants, with the event that says so where it is not what was wanted before. A start begins a run unless one goes on,
+// and the schedule; a stop ends both.
 func (s *store) setWanted(ctx context.Context, name, wanted string) error {
 	e := &event{replication: name, kind: kindStarted, text: "started by a user"}
 	if wanted == wantedStopped {
@@ -224,27 +241,59 @@ func (s *store) setWanted(ctx context.Context, name, wanted string) error {
 	}
 	return s.write(ctx, e, func(tx pgx.Tx) error {
 		var before string
-		err := tx.QueryRow(ctx, "SELECT wanted FROM syncline.replications WHERE name = $1 FOR UPDATE", name).Scan(&before)
+		var content []byte
+		err := tx.QueryRow(ctx, "SELECT wanted, spec FROM syncline.replications WHERE name = $1 FOR UPDATE", name).Scan(&before, &content)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return fmt.Errorf("%w: %s", errNotFound, name)
+		}
+		spec := &applierv1.ReplicationSpec{}
+		if err == nil {
+			err = protojson.Unmarshal(content, spec)
 		}
 		if err != nil {
 			return fmt.Errorf("store state of replication %s: %w", name, err)
 		}
 		if before == wanted {
 			e.kind = "" // nothing to tell
-			return nil
 		}
-		if _, err := tx.Exec(ctx, "UPDATE syncline.replications SET wanted = $2 WHERE name = $1", name, wanted); err != nil {
-			return fmt.Errorf("store state of replication %s: %w", name, err)
+		if wanted == wantedStopped {
+			return stopRuns(ctx, tx, name, spec)
 		}
-		return nil
+		return startRun(ctx, tx, name, spec, before)
 	})
+}
+
+// startRun has a replication run. Its schedule begins anew if it was stopped.
+func startRun(ctx context.Context, tx pgx.Tx, name string, spec *applierv1.ReplicationSpec, before string) error {
+	if _, err := tx.Exec(ctx, "UPDATE syncline.replications SET wanted = 'running', starts = starts + 1 WHERE name = $1", name); err != nil {
+		return fmt.Errorf("store state of replication %s: %w", name, err)
+	}
+	if before == wantedStopped {
+		if err := planRuns(ctx, tx, name, spec); err != nil {
+			return err
+		}
+	}
+	return openRun(ctx, tx, name, opening{trigger: triggerUser})
+}
+
+// stopRuns has a replication stand still.
+func stopRuns(ctx context.Context, tx pgx.Tx, name string, spec *applierv1.ReplicationSpec) error {
+	if _, err := tx.Exec(ctx, "UPDATE syncline.replications SET wanted = 'stopped', next_due = NULL, next_run = NULL, missed = 0 WHERE name = $1", name); err != nil {
+		return fmt.Errorf("store state of replication %s: %w", name, err)
+	}
+	how := ending{result: resultSuccess} // a continuous one has no other end
+	if spec.GetMode() == applierv1.Mode_MODE_ONCE {
+		how = ending{result: resultWarning, text: "a user stopped it before its end"}
+	}
+	return closeRun(ctx, tx, name, how)
 }
 
 // remove forgets a replication and all that is known of its progress.
 func (s *store) remove(ctx context.Context, name string) error {
 	err := s.write(ctx, &event{replication: name, kind: kindDeleted, text: "deleted by a user; its tables and their rows stay"}, func(tx pgx.Tx) error {
+		if err := closeRun(ctx, tx, name, ending{result: resultWarning, text: "a user deleted the replication"}); err != nil {
+			return err
+		}
 		return forgetReplication(ctx, tx, name)
 	})
 	if err != nil {

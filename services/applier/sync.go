@@ -43,6 +43,12 @@ func (s *Service) SyncReplication(ctx context.Context, in *applierv1.SyncReplica
 	if in.GetMaxHold() != nil && (in.GetMaxHold().AsDuration() < minHold || in.GetMaxHold().AsDuration() > maxHold) {
 		return nil, rpc.Invalid("max_hold", "must be between %v and %v", minHold, maxHold)
 	}
+	if err := r.refuseStandby(); err != nil {
+		return nil, err
+	}
+	if _, code := r.status.stateAndCode(); code == reasonScheduled {
+		return nil, r.notApplying()
+	}
 	switch state := r.status.proto(r.snapshot(), false).GetState(); state {
 	case applierv1.State_STATE_STOPPED, applierv1.State_STATE_SYNCING, applierv1.State_STATE_COMPLETED, applierv1.State_STATE_COMPLETED_WITH_QUARANTINE:
 		return nil, r.notApplying()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"google.golang.org/grpc/codes"
@@ -32,7 +33,7 @@ type update struct {
 }
 
 // readAtOnce are the fields that a running replication reads whenever it needs them; for the others it is interrupted.
-var readAtOnce = []string{"description", "replace", "retry_base", "retry_cap", "retry_limit", "auto_resync", "auto_resync_limit", "healthy_after"}
+var readAtOnce = []string{"description", "replace", "retry_base", "retry_cap", "retry_limit", "auto_resync", "auto_resync_limit", "healthy_after", "schedule"}
 
 // UpdateReplication checks everything, then interrupts what runs, stores the change and goes on with it. A process that is killed in
 // between goes on with the one or the other.
@@ -106,6 +107,11 @@ func (s *Service) planUpdate(ctx context.Context, fresh *stored, in *applierv1.U
 	s.config.checkSpec(p, u.spec)
 	if err := p.result(); err != nil {
 		return nil, err
+	}
+	if slices.Contains(u.changed, "schedule") {
+		if err := comesDue(u.spec, time.Now()); err != nil {
+			return nil, err
+		}
 	}
 	u.restarts = slices.ContainsFunc(u.changed, func(field string) bool { return !slices.Contains(readAtOnce, field) })
 	tables := slices.Contains(u.changed, "include_tables") || slices.Contains(u.changed, "exclude_tables")

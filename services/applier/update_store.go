@@ -29,6 +29,14 @@ func (s *store) update(ctx context.Context, fresh *stored, u *update) error {
 		if tag.RowsAffected() != 1 {
 			return rpc.Errorf(codes.Aborted, reasonETag, "replication %s has been changed by somebody else meanwhile; look at it and decide again", fresh.name)
 		}
+		if slices.Contains(u.changed, "schedule") {
+			if _, err := tx.Exec(ctx, "UPDATE syncline.replications SET scheduled_runs = 0 WHERE name = $1", fresh.name); err != nil {
+				return fmt.Errorf("store replication %s: %w", fresh.name, err)
+			}
+			if err := planRuns(ctx, tx, fresh.name, u.spec); err != nil {
+				return err
+			}
+		}
 		if err := storeSecrets(ctx, tx, fresh.name, u.spec); err != nil {
 			return fmt.Errorf("store replication %s: %w", fresh.name, err)
 		}

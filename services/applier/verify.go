@@ -88,6 +88,12 @@ func (r *runner) beginComparing(ctx context.Context) (src *source, done func(), 
 func (r *runner) awaitTurn(ctx context.Context) error {
 	for waits := false; ; {
 		changed := r.status.watch()
+		if err := r.refuseStandby(); err != nil {
+			return err
+		}
+		if _, code := r.status.stateAndCode(); code == reasonScheduled {
+			return nil // that nothing is applied is told by what comes next
+		}
 		now := r.status.stateNow()
 		away := now == applierv1.State_STATE_WAITING || r.isTurning()
 		waits = waits || away

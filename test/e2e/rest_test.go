@@ -487,6 +487,7 @@ func walkApplier(t *testing.T, replica *web, source, targetURL string) {
 	replica.bad("GET", "/v1/events?pageSize=5000", "", http.StatusBadRequest, "INVALID_FIELD")
 	walkEvents(t, replica)
 	walkJobs(t, replica)
+	walkRuns(t, replica)
 
 	// A watch tells each change, and at last why it ends.
 	replica.called["ApplierService_WatchReplication"] = true

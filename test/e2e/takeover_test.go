@@ -31,7 +31,7 @@ func waitStandby(n *node) *applierv1.Replication {
 		if r, err = n.get(replicationName); err != nil {
 			return err
 		}
-		if r.GetState() != applierv1.State_STATE_RETRYING || r.GetReasonCode() != inUse {
+		if r.GetState() != applierv1.State_STATE_WAITING || r.GetReasonCode() != inUse {
 			return fmt.Errorf("the second applier is %s: %s %s", r.GetState(), r.GetReasonCode(), r.GetReason())
 		}
 		return nil

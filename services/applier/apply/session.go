@@ -25,8 +25,8 @@ var ErrMoved = errors.New("the replication's position was moved by another sessi
 // Our advisory locks are kept apart from an application's: "sync" in ASCII, and the next number. The session that applies a
 // replication holds the first one alone; sessions that load and build for it share the second one.
 const (
-	lockSpace   = 0x73796e63
-	loaderSpace = lockSpace + 1
+	LockSpace   = 0x73796e63
+	loaderSpace = LockSpace + 1
 )
 
 // lockHolders are the server's process ids of the sessions that hold the lock of a space and a replication.
@@ -78,6 +78,10 @@ func (s *Session) prepare(ctx context.Context) error {
 	} else if err != nil {
 		return err
 	}
+	// When this machine is gone without a word the server notices within half a minute, and another applier takes over.
+	if _, err := s.conn.Exec(ctx, "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"); err != nil {
+		return fmt.Errorf("set up apply session: %w", err)
+	}
 	// The position moves with the rows, so what an unflushed commit loses in a crash is simply applied again.
 	if _, err := s.conn.Exec(ctx, "SET synchronous_commit = off"); err != nil {
 		return fmt.Errorf("set up apply session: %w", err)
@@ -108,7 +112,7 @@ func (s *Session) lock(ctx context.Context) error {
 	if _, err := s.conn.Exec(ctx, fmt.Sprintf("SET lock_timeout = %d", lockWait.Milliseconds())); err != nil {
 		return fmt.Errorf("lock replication %s: %w", s.replication, err)
 	}
-	_, err := s.conn.Exec(ctx, "SELECT pg_advisory_lock($1::int, hashtext($2))", lockSpace, s.replication)
+	_, err := s.conn.Exec(ctx, "SELECT pg_advisory_lock($1::int, hashtext($2))", LockSpace, s.replication)
 	if postgres.Code(err) == codeLockNotAvailable {
 		return fmt.Errorf("%w (%s); it ends by itself when that applier is gone", ErrInUse, s.replication)
 	}
@@ -171,7 +175,7 @@ func shareLock(ctx context.Context, conn *pgx.Conn, replication string, holder u
 		return fmt.Errorf("set up copy session: %w", err)
 	}
 	var held bool
-	if err := conn.QueryRow(ctx, "SELECT $3::int IN ("+lockHolders+")", lockSpace, replication, int64(holder)).Scan(&held); err != nil {
+	if err := conn.QueryRow(ctx, "SELECT $3::int IN ("+lockHolders+")", LockSpace, replication, int64(holder)).Scan(&held); err != nil {
 		return fmt.Errorf("set up copy session: %w", err)
 	}
 	if !held {

@@ -324,7 +324,8 @@ const (
 	State_STATE_COMPLETED State = 8
 	// As COMPLETED, but for changes in quarantine, which are not in the target: see ListUnsynced.
 	State_STATE_COMPLETED_WITH_QUARANTINE State = 9
-	// As many run as may: its turn comes when one of those gives up its place. See waiting_place.
+	// As many run as may: its turn comes when one of those gives up its place (see waiting_place). Or, with reason_code SCHEDULED, its first run
+	// is due at next_run_time. Or, with reason_code IN_USE, another applier with the same database runs it, and this one takes over when that one ends.
 	State_STATE_WAITING State = 10
 )
 
@@ -659,6 +660,14 @@ const (
 	EventKind_EVENT_KIND_PUSH_ATTACHED EventKind = 24
 	// A push is not attached any more.
 	EventKind_EVENT_KIND_PUSH_DETACHED EventKind = 25
+	// The schedule has begun a run.
+	EventKind_EVENT_KIND_SCHEDULED EventKind = 30
+	// Runs were due and have not begun, because no applier ran.
+	EventKind_EVENT_KIND_MISSED EventKind = 31
+	// A run was due and was skipped, because the one before it was still going.
+	EventKind_EVENT_KIND_SKIPPED EventKind = 32
+	// Another applier than before runs the replication.
+	EventKind_EVENT_KIND_TAKEN_OVER EventKind = 33
 )
 
 // Enum value maps for EventKind.
@@ -685,6 +694,10 @@ var (
 		28: "EVENT_KIND_UNSYNCED_DISCARDED",
 		24: "EVENT_KIND_PUSH_ATTACHED",
 		25: "EVENT_KIND_PUSH_DETACHED",
+		30: "EVENT_KIND_SCHEDULED",
+		31: "EVENT_KIND_MISSED",
+		32: "EVENT_KIND_SKIPPED",
+		33: "EVENT_KIND_TAKEN_OVER",
 	}
 	EventKind_value = map[string]int32{
 		"EVENT_KIND_UNSPECIFIED":        0,
@@ -708,6 +721,10 @@ var (
 		"EVENT_KIND_UNSYNCED_DISCARDED": 28,
 		"EVENT_KIND_PUSH_ATTACHED":      24,
 		"EVENT_KIND_PUSH_DETACHED":      25,
+		"EVENT_KIND_SCHEDULED":          30,
+		"EVENT_KIND_MISSED":             31,
+		"EVENT_KIND_SKIPPED":            32,
+		"EVENT_KIND_TAKEN_OVER":         33,
 	}
 )
 
@@ -736,6 +753,129 @@ func (x EventKind) Number() protoreflect.EnumNumber {
 // Deprecated: Use EventKind.Descriptor instead.
 func (EventKind) EnumDescriptor() ([]byte, []int) {
 	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{10}
+}
+
+// RunTrigger is what a run was begun by.
+type RunTrigger int32
+
+const (
+	// Never sent.
+	RunTrigger_RUN_TRIGGER_UNSPECIFIED RunTrigger = 0
+	// A user: the replication was created, started, or run.
+	RunTrigger_RUN_TRIGGER_USER RunTrigger = 1
+	// Its schedule.
+	RunTrigger_RUN_TRIGGER_SCHEDULE RunTrigger = 2
+	// Its schedule, for runs that were missed.
+	RunTrigger_RUN_TRIGGER_CATCH_UP RunTrigger = 3
+	// An applier that was started, and found that the replication is to run.
+	RunTrigger_RUN_TRIGGER_APPLIER RunTrigger = 4
+)
+
+// Enum value maps for RunTrigger.
+var (
+	RunTrigger_name = map[int32]string{
+		0: "RUN_TRIGGER_UNSPECIFIED",
+		1: "RUN_TRIGGER_USER",
+		2: "RUN_TRIGGER_SCHEDULE",
+		3: "RUN_TRIGGER_CATCH_UP",
+		4: "RUN_TRIGGER_APPLIER",
+	}
+	RunTrigger_value = map[string]int32{
+		"RUN_TRIGGER_UNSPECIFIED": 0,
+		"RUN_TRIGGER_USER":        1,
+		"RUN_TRIGGER_SCHEDULE":    2,
+		"RUN_TRIGGER_CATCH_UP":    3,
+		"RUN_TRIGGER_APPLIER":     4,
+	}
+)
+
+func (x RunTrigger) Enum() *RunTrigger {
+	p := new(RunTrigger)
+	*p = x
+	return p
+}
+
+func (x RunTrigger) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RunTrigger) Descriptor() protoreflect.EnumDescriptor {
+	return file_syncline_applier_v1_applier_proto_enumTypes[11].Descriptor()
+}
+
+func (RunTrigger) Type() protoreflect.EnumType {
+	return &file_syncline_applier_v1_applier_proto_enumTypes[11]
+}
+
+func (x RunTrigger) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RunTrigger.Descriptor instead.
+func (RunTrigger) EnumDescriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{11}
+}
+
+// RunResult is how a run ended.
+type RunResult int32
+
+const (
+	// It has not ended.
+	RunResult_RUN_RESULT_UNSPECIFIED RunResult = 0
+	// It has done what it was to do, without a fault.
+	RunResult_RUN_RESULT_SUCCESS RunResult = 1
+	// It has done what it was to do, and met faults on the way that passed; or a user ended it before that.
+	RunResult_RUN_RESULT_WARNING RunResult = 2
+	// It ended with a fault that may pass, because it had been tried again as often as retry_limit says, or because the applier of a transient
+	// run ended.
+	RunResult_RUN_RESULT_ERROR RunResult = 3
+	// It ended with something that does not pass by itself: somebody has to mend what the text names.
+	RunResult_RUN_RESULT_FATAL RunResult = 4
+)
+
+// Enum value maps for RunResult.
+var (
+	RunResult_name = map[int32]string{
+		0: "RUN_RESULT_UNSPECIFIED",
+		1: "RUN_RESULT_SUCCESS",
+		2: "RUN_RESULT_WARNING",
+		3: "RUN_RESULT_ERROR",
+		4: "RUN_RESULT_FATAL",
+	}
+	RunResult_value = map[string]int32{
+		"RUN_RESULT_UNSPECIFIED": 0,
+		"RUN_RESULT_SUCCESS":     1,
+		"RUN_RESULT_WARNING":     2,
+		"RUN_RESULT_ERROR":       3,
+		"RUN_RESULT_FATAL":       4,
+	}
+)
+
+func (x RunResult) Enum() *RunResult {
+	p := new(RunResult)
+	*p = x
+	return p
+}
+
+func (x RunResult) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RunResult) Descriptor() protoreflect.EnumDescriptor {
+	return file_syncline_applier_v1_applier_proto_enumTypes[12].Descriptor()
+}
+
+func (RunResult) Type() protoreflect.EnumType {
+	return &file_syncline_applier_v1_applier_proto_enumTypes[12]
+}
+
+func (x RunResult) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RunResult.Descriptor instead.
+func (RunResult) EnumDescriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{12}
 }
 
 // ReplicationSpec is what a user decides about a replication.
@@ -798,6 +938,9 @@ type ReplicationSpec struct {
 	// How long a replication has to do its work without a fault before those that it had in a row are forgotten, by retries and by
 	// auto_resync_limit; 120 s when not set; from 1 s to 24 h.
 	HealthyAfter *durationpb.Duration `protobuf:"bytes,51,opt,name=healthy_after,json=healthyAfter,proto3" json:"healthy_after,omitempty"`
+	// When a replication of mode ONCE runs by itself. Without it that is left to users. StartReplication runs it at once; StopReplication stops the
+	// schedule too, until it is started.
+	Schedule *Schedule `protobuf:"bytes,55,opt,name=schedule,proto3" json:"schedule,omitempty"`
 	// What is done with a change that the target refuses for what is in it, such as one that violates a constraint; STOP when not set.
 	OnError OnError `protobuf:"varint,60,opt,name=on_error,json=onError,proto3,enum=syncline.applier.v1.OnError" json:"on_error,omitempty"`
 	// How many changes the quarantine takes, those included that wait there; one more stops the replication. 1,000 when 0; at most 100,000.
@@ -1016,6 +1159,13 @@ func (x *ReplicationSpec) GetMode() Mode {
 func (x *ReplicationSpec) GetHealthyAfter() *durationpb.Duration {
 	if x != nil {
 		return x.HealthyAfter
+	}
+	return nil
+}
+
+func (x *ReplicationSpec) GetSchedule() *Schedule {
+	if x != nil {
+		return x.Schedule
 	}
 	return nil
 }
@@ -1255,6 +1405,14 @@ type Replication struct {
 	CompleteTime *timestamppb.Timestamp `protobuf:"bytes,53,opt,name=complete_time,json=completeTime,proto3" json:"complete_time,omitempty"`
 	// It is the run of RunReplication: it can be read for a day after its end, and is gone when the applier ends.
 	Transient bool `protobuf:"varint,54,opt,name=transient,proto3" json:"transient,omitempty"`
+	// When the next run begins by the schedule, in the time of the replica's database; not set without one, while it is stopped, and after its last run.
+	NextRunTime *timestamppb.Timestamp `protobuf:"bytes,56,opt,name=next_run_time,json=nextRunTime,proto3" json:"next_run_time,omitempty"`
+	// Runs that the schedule has begun since it was set.
+	ScheduledRuns int32 `protobuf:"varint,57,opt,name=scheduled_runs,json=scheduledRuns,proto3" json:"scheduled_runs,omitempty"`
+	// The last run, as of its begin or its end; ListRuns has those before it.
+	LastRun *Run `protobuf:"bytes,58,opt,name=last_run,json=lastRun,proto3" json:"last_run,omitempty"`
+	// The applier that runs it, or did last: of several with one database each replication is run by one.
+	Applier string `protobuf:"bytes,59,opt,name=applier,proto3" json:"applier,omitempty"`
 	// Changes in quarantine that the target refused; see ListUnsynced.
 	QuarantinedChanges int64 `protobuf:"varint,60,opt,name=quarantined_changes,json=quarantinedChanges,proto3" json:"quarantined_changes,omitempty"`
 	// Changes in quarantine that wait behind one of the same row.
@@ -1531,6 +1689,34 @@ func (x *Replication) GetTransient() bool {
 		return x.Transient
 	}
 	return false
+}
+
+func (x *Replication) GetNextRunTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextRunTime
+	}
+	return nil
+}
+
+func (x *Replication) GetScheduledRuns() int32 {
+	if x != nil {
+		return x.ScheduledRuns
+	}
+	return 0
+}
+
+func (x *Replication) GetLastRun() *Run {
+	if x != nil {
+		return x.LastRun
+	}
+	return nil
+}
+
+func (x *Replication) GetApplier() string {
+	if x != nil {
+		return x.Applier
+	}
+	return ""
 }
 
 func (x *Replication) GetQuarantinedChanges() int64 {
@@ -4518,11 +4704,348 @@ func (x *WatchReplicationsResponse) GetComplete() bool {
 	return false
 }
 
+// Run is one run of a replication of mode ONCE, or the time from start to stop of a continuous one. One that a killed applier leaves is gone on with
+// by the next one: it is the same run.
+type Run struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Grows in the order in which runs begin; some numbers are left out.
+	Id int64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Name of the replication.
+	Replication string `protobuf:"bytes,2,opt,name=replication,proto3" json:"replication,omitempty"`
+	// What it was begun by.
+	Trigger RunTrigger `protobuf:"varint,3,opt,name=trigger,proto3,enum=syncline.applier.v1.RunTrigger" json:"trigger,omitempty"`
+	// When it was due by the schedule; not set for others.
+	DueTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=due_time,json=dueTime,proto3" json:"due_time,omitempty"`
+	// When it began.
+	BeginTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=begin_time,json=beginTime,proto3" json:"begin_time,omitempty"`
+	// When it ended; not set while it goes on.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// How it ended.
+	Result RunResult `protobuf:"varint,7,opt,name=result,proto3,enum=syncline.applier.v1.RunResult" json:"result,omitempty"`
+	// Stable code of what it ended with, or of the last fault on the way.
+	Code string `protobuf:"bytes,8,opt,name=code,proto3" json:"code,omitempty"`
+	// The same in words.
+	Text string `protobuf:"bytes,9,opt,name=text,proto3" json:"text,omitempty"`
+	// Whose fault that is.
+	Side FaultSide `protobuf:"varint,10,opt,name=side,proto3,enum=syncline.applier.v1.FaultSide" json:"side,omitempty"`
+	// Faults on the way.
+	Faults int32 `protobuf:"varint,11,opt,name=faults,proto3" json:"faults,omitempty"`
+	// Source transactions applied. Counts move while it goes on.
+	Transactions int64 `protobuf:"varint,12,opt,name=transactions,proto3" json:"transactions,omitempty"`
+	// Row changes applied.
+	Changes int64 `protobuf:"varint,13,opt,name=changes,proto3" json:"changes,omitempty"`
+	// Rows copied.
+	RowsCopied int64 `protobuf:"varint,14,opt,name=rows_copied,json=rowsCopied,proto3" json:"rows_copied,omitempty"`
+	// The position at its begin; not set when nothing was copied before.
+	From *v1.Position `protobuf:"bytes,15,opt,name=from,proto3" json:"from,omitempty"`
+	// The position at its end, or now.
+	To *v1.Position `protobuf:"bytes,16,opt,name=to,proto3" json:"to,omitempty"`
+	// The applier that runs it, or did last.
+	Applier string `protobuf:"bytes,17,opt,name=applier,proto3" json:"applier,omitempty"`
+	// How many times another applier, or one that was started anew, has taken it over.
+	Takeovers int32 `protobuf:"varint,18,opt,name=takeovers,proto3" json:"takeovers,omitempty"`
+	// Runs that were due while no applier ran, or was let, and that this one stands for; at most 10,000 are counted.
+	Missed int32 `protobuf:"varint,19,opt,name=missed,proto3" json:"missed,omitempty"`
+	// Runs that were due while this one was going, and were skipped.
+	Skipped       int32 `protobuf:"varint,20,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Run) Reset() {
+	*x = Run{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Run) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Run) ProtoMessage() {}
+
+func (x *Run) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Run.ProtoReflect.Descriptor instead.
+func (*Run) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *Run) GetId() int64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Run) GetReplication() string {
+	if x != nil {
+		return x.Replication
+	}
+	return ""
+}
+
+func (x *Run) GetTrigger() RunTrigger {
+	if x != nil {
+		return x.Trigger
+	}
+	return RunTrigger_RUN_TRIGGER_UNSPECIFIED
+}
+
+func (x *Run) GetDueTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DueTime
+	}
+	return nil
+}
+
+func (x *Run) GetBeginTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.BeginTime
+	}
+	return nil
+}
+
+func (x *Run) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *Run) GetResult() RunResult {
+	if x != nil {
+		return x.Result
+	}
+	return RunResult_RUN_RESULT_UNSPECIFIED
+}
+
+func (x *Run) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *Run) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Run) GetSide() FaultSide {
+	if x != nil {
+		return x.Side
+	}
+	return FaultSide_FAULT_SIDE_UNSPECIFIED
+}
+
+func (x *Run) GetFaults() int32 {
+	if x != nil {
+		return x.Faults
+	}
+	return 0
+}
+
+func (x *Run) GetTransactions() int64 {
+	if x != nil {
+		return x.Transactions
+	}
+	return 0
+}
+
+func (x *Run) GetChanges() int64 {
+	if x != nil {
+		return x.Changes
+	}
+	return 0
+}
+
+func (x *Run) GetRowsCopied() int64 {
+	if x != nil {
+		return x.RowsCopied
+	}
+	return 0
+}
+
+func (x *Run) GetFrom() *v1.Position {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *Run) GetTo() *v1.Position {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *Run) GetApplier() string {
+	if x != nil {
+		return x.Applier
+	}
+	return ""
+}
+
+func (x *Run) GetTakeovers() int32 {
+	if x != nil {
+		return x.Takeovers
+	}
+	return 0
+}
+
+func (x *Run) GetMissed() int32 {
+	if x != nil {
+		return x.Missed
+	}
+	return 0
+}
+
+func (x *Run) GetSkipped() int32 {
+	if x != nil {
+		return x.Skipped
+	}
+	return 0
+}
+
+// ListRunsRequest narrows the runs.
+type ListRunsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only those of this replication, which may be deleted by now; of all when empty.
+	Replication string `protobuf:"bytes,1,opt,name=replication,proto3" json:"replication,omitempty"`
+	// How many to answer at most; 100 when 0, at most 1,000.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the answer before.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRunsRequest) Reset() {
+	*x = ListRunsRequest{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRunsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRunsRequest) ProtoMessage() {}
+
+func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRunsRequest.ProtoReflect.Descriptor instead.
+func (*ListRunsRequest) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *ListRunsRequest) GetReplication() string {
+	if x != nil {
+		return x.Replication
+	}
+	return ""
+}
+
+func (x *ListRunsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListRunsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListRunsResponse is a page of runs.
+type ListRunsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The runs, the newest first.
+	Runs []*Run `protobuf:"bytes,1,rep,name=runs,proto3" json:"runs,omitempty"`
+	// Asks for the next page; empty when there is none.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRunsResponse) Reset() {
+	*x = ListRunsResponse{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRunsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRunsResponse) ProtoMessage() {}
+
+func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRunsResponse.ProtoReflect.Descriptor instead.
+func (*ListRunsResponse) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *ListRunsResponse) GetRuns() []*Run {
+	if x != nil {
+		return x.Runs
+	}
+	return nil
+}
+
+func (x *ListRunsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 var File_syncline_applier_v1_applier_proto protoreflect.FileDescriptor
 
 const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\n" +
-	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$syncline/applier/v1/quarantine.proto\x1a syncline/applier/v1/repair.proto\x1a\x1esyncline/applier/v1/sync.proto\x1a\x1fsyncline/change/v1/change.proto\"\x90\v\n" +
+	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$syncline/applier/v1/quarantine.proto\x1a syncline/applier/v1/repair.proto\x1a\"syncline/applier/v1/schedule.proto\x1a\x1esyncline/applier/v1/sync.proto\x1a\x1fsyncline/change/v1/change.proto\"\xcb\v\n" +
 	"\x0fReplicationSpec\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1c\n" +
 	"\tinventory\x18\x02 \x01(\tR\tinventory\x12%\n" +
@@ -4556,7 +5079,8 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\ffrom_restore\x18\x1e \x01(\bR\vfromRestore\x126\n" +
 	"\ainitial\x18( \x01(\x0e2\x1c.syncline.applier.v1.InitialR\ainitial\x12-\n" +
 	"\x04mode\x182 \x01(\x0e2\x19.syncline.applier.v1.ModeR\x04mode\x12>\n" +
-	"\rhealthy_after\x183 \x01(\v2\x19.google.protobuf.DurationR\fhealthyAfter\x127\n" +
+	"\rhealthy_after\x183 \x01(\v2\x19.google.protobuf.DurationR\fhealthyAfter\x129\n" +
+	"\bschedule\x187 \x01(\v2\x1d.syncline.applier.v1.ScheduleR\bschedule\x127\n" +
 	"\bon_error\x18< \x01(\x0e2\x1c.syncline.applier.v1.OnErrorR\aonError\x12)\n" +
 	"\x10quarantine_limit\x18= \x01(\x03R\x0fquarantineLimit\x12)\n" +
 	"\x10quarantine_bytes\x18> \x01(\x03R\x0fquarantineBytes\x128\n" +
@@ -4573,7 +5097,7 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\vserver_name\x18\x02 \x01(\tR\n" +
 	"serverName\x12 \n" +
 	"\vcertificate\x18\x03 \x01(\tR\vcertificate\x12\x15\n" +
-	"\x03key\x18\x04 \x01(\tB\x03\x80\x01\x01R\x03key\"\xdb\r\n" +
+	"\x03key\x18\x04 \x01(\tB\x03\x80\x01\x01R\x03key\"\x91\x0f\n" +
 	"\vReplication\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationSpecR\x04spec\x120\n" +
@@ -4614,7 +5138,11 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\rwaiting_place\x183 \x01(\x05R\fwaitingPlace\x12K\n" +
 	"\x12completed_position\x184 \x01(\v2\x1c.syncline.change.v1.PositionR\x11completedPosition\x12?\n" +
 	"\rcomplete_time\x185 \x01(\v2\x1a.google.protobuf.TimestampR\fcompleteTime\x12\x1c\n" +
-	"\ttransient\x186 \x01(\bR\ttransient\x12/\n" +
+	"\ttransient\x186 \x01(\bR\ttransient\x12>\n" +
+	"\rnext_run_time\x188 \x01(\v2\x1a.google.protobuf.TimestampR\vnextRunTime\x12%\n" +
+	"\x0escheduled_runs\x189 \x01(\x05R\rscheduledRuns\x123\n" +
+	"\blast_run\x18: \x01(\v2\x18.syncline.applier.v1.RunR\alastRun\x12\x18\n" +
+	"\aapplier\x18; \x01(\tR\aapplier\x12/\n" +
 	"\x13quarantined_changes\x18< \x01(\x03R\x12quarantinedChanges\x12'\n" +
 	"\x0fwaiting_changes\x18= \x01(\x03R\x0ewaitingChanges\x12+\n" +
 	"\x11quarantined_bytes\x18> \x01(\x03R\x10quarantinedBytesB\x0e\n" +
@@ -4841,7 +5369,39 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x19WatchReplicationsResponse\x12D\n" +
 	"\freplications\x18\x01 \x03(\v2 .syncline.applier.v1.ReplicationR\freplications\x12\x18\n" +
 	"\adeleted\x18\x02 \x03(\tR\adeleted\x12\x1a\n" +
-	"\bcomplete\x18\x03 \x01(\bR\bcomplete*@\n" +
+	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"\xf0\x05\n" +
+	"\x03Run\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id\x12 \n" +
+	"\vreplication\x18\x02 \x01(\tR\vreplication\x129\n" +
+	"\atrigger\x18\x03 \x01(\x0e2\x1f.syncline.applier.v1.RunTriggerR\atrigger\x125\n" +
+	"\bdue_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\adueTime\x129\n" +
+	"\n" +
+	"begin_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tbeginTime\x125\n" +
+	"\bend_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x126\n" +
+	"\x06result\x18\a \x01(\x0e2\x1e.syncline.applier.v1.RunResultR\x06result\x12\x12\n" +
+	"\x04code\x18\b \x01(\tR\x04code\x12\x12\n" +
+	"\x04text\x18\t \x01(\tR\x04text\x122\n" +
+	"\x04side\x18\n" +
+	" \x01(\x0e2\x1e.syncline.applier.v1.FaultSideR\x04side\x12\x16\n" +
+	"\x06faults\x18\v \x01(\x05R\x06faults\x12\"\n" +
+	"\ftransactions\x18\f \x01(\x03R\ftransactions\x12\x18\n" +
+	"\achanges\x18\r \x01(\x03R\achanges\x12\x1f\n" +
+	"\vrows_copied\x18\x0e \x01(\x03R\n" +
+	"rowsCopied\x120\n" +
+	"\x04from\x18\x0f \x01(\v2\x1c.syncline.change.v1.PositionR\x04from\x12,\n" +
+	"\x02to\x18\x10 \x01(\v2\x1c.syncline.change.v1.PositionR\x02to\x12\x18\n" +
+	"\aapplier\x18\x11 \x01(\tR\aapplier\x12\x1c\n" +
+	"\ttakeovers\x18\x12 \x01(\x05R\ttakeovers\x12\x16\n" +
+	"\x06missed\x18\x13 \x01(\x05R\x06missed\x12\x18\n" +
+	"\askipped\x18\x14 \x01(\x05R\askipped\"o\n" +
+	"\x0fListRunsRequest\x12 \n" +
+	"\vreplication\x18\x01 \x01(\tR\vreplication\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"h\n" +
+	"\x10ListRunsResponse\x12,\n" +
+	"\x04runs\x18\x01 \x03(\v2\x18.syncline.applier.v1.RunR\x04runs\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*@\n" +
 	"\x04Mode\x12\x14\n" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fMODE_CONTINUOUS\x10\x01\x12\r\n" +
@@ -4896,7 +5456,7 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x18TABLE_ACTION_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11TABLE_ACTION_COPY\x10\x01\x12\x17\n" +
 	"\x13TABLE_ACTION_CREATE\x10\x02\x12\x17\n" +
-	"\x13TABLE_ACTION_REMOVE\x10\x03*\xb9\x04\n" +
+	"\x13TABLE_ACTION_REMOVE\x10\x03*\x9d\x05\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12EVENT_KIND_CREATED\x10\x01\x12\x16\n" +
@@ -4919,7 +5479,24 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x1bEVENT_KIND_UNSYNCED_RETRIED\x10\x1b\x12!\n" +
 	"\x1dEVENT_KIND_UNSYNCED_DISCARDED\x10\x1c\x12\x1c\n" +
 	"\x18EVENT_KIND_PUSH_ATTACHED\x10\x18\x12\x1c\n" +
-	"\x18EVENT_KIND_PUSH_DETACHED\x10\x192\xcb\x15\n" +
+	"\x18EVENT_KIND_PUSH_DETACHED\x10\x19\x12\x18\n" +
+	"\x14EVENT_KIND_SCHEDULED\x10\x1e\x12\x15\n" +
+	"\x11EVENT_KIND_MISSED\x10\x1f\x12\x16\n" +
+	"\x12EVENT_KIND_SKIPPED\x10 \x12\x19\n" +
+	"\x15EVENT_KIND_TAKEN_OVER\x10!*\x8c\x01\n" +
+	"\n" +
+	"RunTrigger\x12\x1b\n" +
+	"\x17RUN_TRIGGER_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10RUN_TRIGGER_USER\x10\x01\x12\x18\n" +
+	"\x14RUN_TRIGGER_SCHEDULE\x10\x02\x12\x18\n" +
+	"\x14RUN_TRIGGER_CATCH_UP\x10\x03\x12\x17\n" +
+	"\x13RUN_TRIGGER_APPLIER\x10\x04*\x83\x01\n" +
+	"\tRunResult\x12\x1a\n" +
+	"\x16RUN_RESULT_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12RUN_RESULT_SUCCESS\x10\x01\x12\x16\n" +
+	"\x12RUN_RESULT_WARNING\x10\x02\x12\x14\n" +
+	"\x10RUN_RESULT_ERROR\x10\x03\x12\x14\n" +
+	"\x10RUN_RESULT_FATAL\x10\x042\xa4\x16\n" +
 	"\x0eApplierService\x12r\n" +
 	"\x11CreateReplication\x12-.syncline.applier.v1.CreateReplicationRequest\x1a..syncline.applier.v1.CreateReplicationResponse\x12i\n" +
 	"\x0eGetReplication\x12*.syncline.applier.v1.GetReplicationRequest\x1a+.syncline.applier.v1.GetReplicationResponse\x12o\n" +
@@ -4946,7 +5523,8 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\fListUnsynced\x12(.syncline.applier.v1.ListUnsyncedRequest\x1a).syncline.applier.v1.ListUnsyncedResponse\x12`\n" +
 	"\vGetUnsynced\x12'.syncline.applier.v1.GetUnsyncedRequest\x1a(.syncline.applier.v1.GetUnsyncedResponse\x12f\n" +
 	"\rRetryUnsynced\x12).syncline.applier.v1.RetryUnsyncedRequest\x1a*.syncline.applier.v1.RetryUnsyncedResponse\x12l\n" +
-	"\x0fDiscardUnsynced\x12+.syncline.applier.v1.DiscardUnsyncedRequest\x1a,.syncline.applier.v1.DiscardUnsyncedResponseBDZBgithub.com/seed0419d559/syncline/gen/syncline/applier/v1;applierv1b\x06proto3"
+	"\x0fDiscardUnsynced\x12+.syncline.applier.v1.DiscardUnsyncedRequest\x1a,.syncline.applier.v1.DiscardUnsyncedResponse\x12W\n" +
+	"\bListRuns\x12$.syncline.applier.v1.ListRunsRequest\x1a%.syncline.applier.v1.ListRunsResponseBDZBgithub.com/seed0419d559/syncline/gen/syncline/applier/v1;applierv1b\x06proto3"
 
 var (
 	file_syncline_applier_v1_applier_proto_rawDescOnce sync.Once
@@ -4960,8 +5538,8 @@ func file_syncline_applier_v1_applier_proto_rawDescGZIP() []byte {
 	return file_syncline_applier_v1_applier_proto_rawDescData
 }
 
-var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
-var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 13)
+var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_syncline_applier_v1_applier_proto_goTypes = []any{
 	(Mode)(0),                              // 0: syncline.applier.v1.Mode
 	(OnError)(0),                           // 1: syncline.applier.v1.OnError
@@ -4974,212 +5552,232 @@ var file_syncline_applier_v1_applier_proto_goTypes = []any{
 	(TableOutcome)(0),                      // 8: syncline.applier.v1.TableOutcome
 	(TableAction)(0),                       // 9: syncline.applier.v1.TableAction
 	(EventKind)(0),                         // 10: syncline.applier.v1.EventKind
-	(*ReplicationSpec)(nil),                // 11: syncline.applier.v1.ReplicationSpec
-	(*TableRename)(nil),                    // 12: syncline.applier.v1.TableRename
-	(*SourceTLS)(nil),                      // 13: syncline.applier.v1.SourceTLS
-	(*Replication)(nil),                    // 14: syncline.applier.v1.Replication
-	(*Fault)(nil),                          // 15: syncline.applier.v1.Fault
-	(*StateChange)(nil),                    // 16: syncline.applier.v1.StateChange
-	(*SyncProgress)(nil),                   // 17: syncline.applier.v1.SyncProgress
-	(*TableProgress)(nil),                  // 18: syncline.applier.v1.TableProgress
-	(*CreateReplicationRequest)(nil),       // 19: syncline.applier.v1.CreateReplicationRequest
-	(*CreateReplicationResponse)(nil),      // 20: syncline.applier.v1.CreateReplicationResponse
-	(*GetReplicationRequest)(nil),          // 21: syncline.applier.v1.GetReplicationRequest
-	(*GetReplicationResponse)(nil),         // 22: syncline.applier.v1.GetReplicationResponse
-	(*ListReplicationsRequest)(nil),        // 23: syncline.applier.v1.ListReplicationsRequest
-	(*ListReplicationsResponse)(nil),       // 24: syncline.applier.v1.ListReplicationsResponse
-	(*StartReplicationRequest)(nil),        // 25: syncline.applier.v1.StartReplicationRequest
-	(*StartReplicationResponse)(nil),       // 26: syncline.applier.v1.StartReplicationResponse
-	(*StopReplicationRequest)(nil),         // 27: syncline.applier.v1.StopReplicationRequest
-	(*StopReplicationResponse)(nil),        // 28: syncline.applier.v1.StopReplicationResponse
-	(*DeleteReplicationRequest)(nil),       // 29: syncline.applier.v1.DeleteReplicationRequest
-	(*DeleteReplicationResponse)(nil),      // 30: syncline.applier.v1.DeleteReplicationResponse
-	(*WatchReplicationRequest)(nil),        // 31: syncline.applier.v1.WatchReplicationRequest
-	(*WatchReplicationResponse)(nil),       // 32: syncline.applier.v1.WatchReplicationResponse
-	(*WaitReplicationRequest)(nil),         // 33: syncline.applier.v1.WaitReplicationRequest
-	(*WaitReplicationResponse)(nil),        // 34: syncline.applier.v1.WaitReplicationResponse
-	(*VerifyReplicationRequest)(nil),       // 35: syncline.applier.v1.VerifyReplicationRequest
-	(*VerifyReplicationResponse)(nil),      // 36: syncline.applier.v1.VerifyReplicationResponse
-	(*VerifyProgress)(nil),                 // 37: syncline.applier.v1.VerifyProgress
-	(*RowDifference)(nil),                  // 38: syncline.applier.v1.RowDifference
-	(*TableVerification)(nil),              // 39: syncline.applier.v1.TableVerification
-	(*VerifyResult)(nil),                   // 40: syncline.applier.v1.VerifyResult
-	(*ReplicationPlan)(nil),                // 41: syncline.applier.v1.ReplicationPlan
-	(*PlannedTable)(nil),                   // 42: syncline.applier.v1.PlannedTable
-	(*UpdateReplicationRequest)(nil),       // 43: syncline.applier.v1.UpdateReplicationRequest
-	(*UpdateReplicationResponse)(nil),      // 44: syncline.applier.v1.UpdateReplicationResponse
-	(*ResyncReplicationRequest)(nil),       // 45: syncline.applier.v1.ResyncReplicationRequest
-	(*ResyncReplicationResponse)(nil),      // 46: syncline.applier.v1.ResyncReplicationResponse
-	(*Event)(nil),                          // 47: syncline.applier.v1.Event
-	(*ListReplicationEventsRequest)(nil),   // 48: syncline.applier.v1.ListReplicationEventsRequest
-	(*ListReplicationEventsResponse)(nil),  // 49: syncline.applier.v1.ListReplicationEventsResponse
-	(*WatchReplicationEventsRequest)(nil),  // 50: syncline.applier.v1.WatchReplicationEventsRequest
-	(*WatchReplicationEventsResponse)(nil), // 51: syncline.applier.v1.WatchReplicationEventsResponse
-	(*RunReplicationRequest)(nil),          // 52: syncline.applier.v1.RunReplicationRequest
-	(*RunReplicationResponse)(nil),         // 53: syncline.applier.v1.RunReplicationResponse
-	(*WatchReplicationsRequest)(nil),       // 54: syncline.applier.v1.WatchReplicationsRequest
-	(*WatchReplicationsResponse)(nil),      // 55: syncline.applier.v1.WatchReplicationsResponse
-	nil,                                    // 56: syncline.applier.v1.ReplicationSpec.ParametersEntry
-	(*durationpb.Duration)(nil),            // 57: google.protobuf.Duration
-	(*v1.Position)(nil),                    // 58: syncline.change.v1.Position
-	(*timestamppb.Timestamp)(nil),          // 59: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),          // 60: google.protobuf.FieldMask
-	(*RepairReplicationRequest)(nil),       // 61: syncline.applier.v1.RepairReplicationRequest
-	(*SyncReplicationRequest)(nil),         // 62: syncline.applier.v1.SyncReplicationRequest
-	(*ListSyncsRequest)(nil),               // 63: syncline.applier.v1.ListSyncsRequest
-	(*GetSyncRequest)(nil),                 // 64: syncline.applier.v1.GetSyncRequest
-	(*WatchSyncRequest)(nil),               // 65: syncline.applier.v1.WatchSyncRequest
-	(*CancelSyncRequest)(nil),              // 66: syncline.applier.v1.CancelSyncRequest
-	(*ListUnsyncedRequest)(nil),            // 67: syncline.applier.v1.ListUnsyncedRequest
-	(*GetUnsyncedRequest)(nil),             // 68: syncline.applier.v1.GetUnsyncedRequest
-	(*RetryUnsyncedRequest)(nil),           // 69: syncline.applier.v1.RetryUnsyncedRequest
-	(*DiscardUnsyncedRequest)(nil),         // 70: syncline.applier.v1.DiscardUnsyncedRequest
-	(*RepairReplicationResponse)(nil),      // 71: syncline.applier.v1.RepairReplicationResponse
-	(*SyncReplicationResponse)(nil),        // 72: syncline.applier.v1.SyncReplicationResponse
-	(*ListSyncsResponse)(nil),              // 73: syncline.applier.v1.ListSyncsResponse
-	(*GetSyncResponse)(nil),                // 74: syncline.applier.v1.GetSyncResponse
-	(*WatchSyncResponse)(nil),              // 75: syncline.applier.v1.WatchSyncResponse
-	(*CancelSyncResponse)(nil),             // 76: syncline.applier.v1.CancelSyncResponse
-	(*ListUnsyncedResponse)(nil),           // 77: syncline.applier.v1.ListUnsyncedResponse
-	(*GetUnsyncedResponse)(nil),            // 78: syncline.applier.v1.GetUnsyncedResponse
-	(*RetryUnsyncedResponse)(nil),          // 79: syncline.applier.v1.RetryUnsyncedResponse
-	(*DiscardUnsyncedResponse)(nil),        // 80: syncline.applier.v1.DiscardUnsyncedResponse
+	(RunTrigger)(0),                        // 11: syncline.applier.v1.RunTrigger
+	(RunResult)(0),                         // 12: syncline.applier.v1.RunResult
+	(*ReplicationSpec)(nil),                // 13: syncline.applier.v1.ReplicationSpec
+	(*TableRename)(nil),                    // 14: syncline.applier.v1.TableRename
+	(*SourceTLS)(nil),                      // 15: syncline.applier.v1.SourceTLS
+	(*Replication)(nil),                    // 16: syncline.applier.v1.Replication
+	(*Fault)(nil),                          // 17: syncline.applier.v1.Fault
+	(*StateChange)(nil),                    // 18: syncline.applier.v1.StateChange
+	(*SyncProgress)(nil),                   // 19: syncline.applier.v1.SyncProgress
+	(*TableProgress)(nil),                  // 20: syncline.applier.v1.TableProgress
+	(*CreateReplicationRequest)(nil),       // 21: syncline.applier.v1.CreateReplicationRequest
+	(*CreateReplicationResponse)(nil),      // 22: syncline.applier.v1.CreateReplicationResponse
+	(*GetReplicationRequest)(nil),          // 23: syncline.applier.v1.GetReplicationRequest
+	(*GetReplicationResponse)(nil),         // 24: syncline.applier.v1.GetReplicationResponse
+	(*ListReplicationsRequest)(nil),        // 25: syncline.applier.v1.ListReplicationsRequest
+	(*ListReplicationsResponse)(nil),       // 26: syncline.applier.v1.ListReplicationsResponse
+	(*StartReplicationRequest)(nil),        // 27: syncline.applier.v1.StartReplicationRequest
+	(*StartReplicationResponse)(nil),       // 28: syncline.applier.v1.StartReplicationResponse
+	(*StopReplicationRequest)(nil),         // 29: syncline.applier.v1.StopReplicationRequest
+	(*StopReplicationResponse)(nil),        // 30: syncline.applier.v1.StopReplicationResponse
+	(*DeleteReplicationRequest)(nil),       // 31: syncline.applier.v1.DeleteReplicationRequest
+	(*DeleteReplicationResponse)(nil),      // 32: syncline.applier.v1.DeleteReplicationResponse
+	(*WatchReplicationRequest)(nil),        // 33: syncline.applier.v1.WatchReplicationRequest
+	(*WatchReplicationResponse)(nil),       // 34: syncline.applier.v1.WatchReplicationResponse
+	(*WaitReplicationRequest)(nil),         // 35: syncline.applier.v1.WaitReplicationRequest
+	(*WaitReplicationResponse)(nil),        // 36: syncline.applier.v1.WaitReplicationResponse
+	(*VerifyReplicationRequest)(nil),       // 37: syncline.applier.v1.VerifyReplicationRequest
+	(*VerifyReplicationResponse)(nil),      // 38: syncline.applier.v1.VerifyReplicationResponse
+	(*VerifyProgress)(nil),                 // 39: syncline.applier.v1.VerifyProgress
+	(*RowDifference)(nil),                  // 40: syncline.applier.v1.RowDifference
+	(*TableVerification)(nil),              // 41: syncline.applier.v1.TableVerification
+	(*VerifyResult)(nil),                   // 42: syncline.applier.v1.VerifyResult
+	(*ReplicationPlan)(nil),                // 43: syncline.applier.v1.ReplicationPlan
+	(*PlannedTable)(nil),                   // 44: syncline.applier.v1.PlannedTable
+	(*UpdateReplicationRequest)(nil),       // 45: syncline.applier.v1.UpdateReplicationRequest
+	(*UpdateReplicationResponse)(nil),      // 46: syncline.applier.v1.UpdateReplicationResponse
+	(*ResyncReplicationRequest)(nil),       // 47: syncline.applier.v1.ResyncReplicationRequest
+	(*ResyncReplicationResponse)(nil),      // 48: syncline.applier.v1.ResyncReplicationResponse
+	(*Event)(nil),                          // 49: syncline.applier.v1.Event
+	(*ListReplicationEventsRequest)(nil),   // 50: syncline.applier.v1.ListReplicationEventsRequest
+	(*ListReplicationEventsResponse)(nil),  // 51: syncline.applier.v1.ListReplicationEventsResponse
+	(*WatchReplicationEventsRequest)(nil),  // 52: syncline.applier.v1.WatchReplicationEventsRequest
+	(*WatchReplicationEventsResponse)(nil), // 53: syncline.applier.v1.WatchReplicationEventsResponse
+	(*RunReplicationRequest)(nil),          // 54: syncline.applier.v1.RunReplicationRequest
+	(*RunReplicationResponse)(nil),         // 55: syncline.applier.v1.RunReplicationResponse
+	(*WatchReplicationsRequest)(nil),       // 56: syncline.applier.v1.WatchReplicationsRequest
+	(*WatchReplicationsResponse)(nil),      // 57: syncline.applier.v1.WatchReplicationsResponse
+	(*Run)(nil),                            // 58: syncline.applier.v1.Run
+	(*ListRunsRequest)(nil),                // 59: syncline.applier.v1.ListRunsRequest
+	(*ListRunsResponse)(nil),               // 60: syncline.applier.v1.ListRunsResponse
+	nil,                                    // 61: syncline.applier.v1.ReplicationSpec.ParametersEntry
+	(*durationpb.Duration)(nil),            // 62: google.protobuf.Duration
+	(*Schedule)(nil),                       // 63: syncline.applier.v1.Schedule
+	(*v1.Position)(nil),                    // 64: syncline.change.v1.Position
+	(*timestamppb.Timestamp)(nil),          // 65: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),          // 66: google.protobuf.FieldMask
+	(*RepairReplicationRequest)(nil),       // 67: syncline.applier.v1.RepairReplicationRequest
+	(*SyncReplicationRequest)(nil),         // 68: syncline.applier.v1.SyncReplicationRequest
+	(*ListSyncsRequest)(nil),               // 69: syncline.applier.v1.ListSyncsRequest
+	(*GetSyncRequest)(nil),                 // 70: syncline.applier.v1.GetSyncRequest
+	(*WatchSyncRequest)(nil),               // 71: syncline.applier.v1.WatchSyncRequest
+	(*CancelSyncRequest)(nil),              // 72: syncline.applier.v1.CancelSyncRequest
+	(*ListUnsyncedRequest)(nil),            // 73: syncline.applier.v1.ListUnsyncedRequest
+	(*GetUnsyncedRequest)(nil),             // 74: syncline.applier.v1.GetUnsyncedRequest
+	(*RetryUnsyncedRequest)(nil),           // 75: syncline.applier.v1.RetryUnsyncedRequest
+	(*DiscardUnsyncedRequest)(nil),         // 76: syncline.applier.v1.DiscardUnsyncedRequest
+	(*RepairReplicationResponse)(nil),      // 77: syncline.applier.v1.RepairReplicationResponse
+	(*SyncReplicationResponse)(nil),        // 78: syncline.applier.v1.SyncReplicationResponse
+	(*ListSyncsResponse)(nil),              // 79: syncline.applier.v1.ListSyncsResponse
+	(*GetSyncResponse)(nil),                // 80: syncline.applier.v1.GetSyncResponse
+	(*WatchSyncResponse)(nil),              // 81: syncline.applier.v1.WatchSyncResponse
+	(*CancelSyncResponse)(nil),             // 82: syncline.applier.v1.CancelSyncResponse
+	(*ListUnsyncedResponse)(nil),           // 83: syncline.applier.v1.ListUnsyncedResponse
+	(*GetUnsyncedResponse)(nil),            // 84: syncline.applier.v1.GetUnsyncedResponse
+	(*RetryUnsyncedResponse)(nil),          // 85: syncline.applier.v1.RetryUnsyncedResponse
+	(*DiscardUnsyncedResponse)(nil),        // 86: syncline.applier.v1.DiscardUnsyncedResponse
 }
 var file_syncline_applier_v1_applier_proto_depIdxs = []int32{
 	4,   // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
-	56,  // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
-	57,  // 2: syncline.applier.v1.ReplicationSpec.retry_base:type_name -> google.protobuf.Duration
-	57,  // 3: syncline.applier.v1.ReplicationSpec.retry_cap:type_name -> google.protobuf.Duration
-	57,  // 4: syncline.applier.v1.ReplicationSpec.source_timeout:type_name -> google.protobuf.Duration
-	57,  // 5: syncline.applier.v1.ReplicationSpec.group_time:type_name -> google.protobuf.Duration
+	61,  // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
+	62,  // 2: syncline.applier.v1.ReplicationSpec.retry_base:type_name -> google.protobuf.Duration
+	62,  // 3: syncline.applier.v1.ReplicationSpec.retry_cap:type_name -> google.protobuf.Duration
+	62,  // 4: syncline.applier.v1.ReplicationSpec.source_timeout:type_name -> google.protobuf.Duration
+	62,  // 5: syncline.applier.v1.ReplicationSpec.group_time:type_name -> google.protobuf.Duration
 	2,   // 6: syncline.applier.v1.ReplicationSpec.auto_resync:type_name -> syncline.applier.v1.AutoResync
-	13,  // 7: syncline.applier.v1.ReplicationSpec.tls:type_name -> syncline.applier.v1.SourceTLS
+	15,  // 7: syncline.applier.v1.ReplicationSpec.tls:type_name -> syncline.applier.v1.SourceTLS
 	3,   // 8: syncline.applier.v1.ReplicationSpec.initial:type_name -> syncline.applier.v1.Initial
 	0,   // 9: syncline.applier.v1.ReplicationSpec.mode:type_name -> syncline.applier.v1.Mode
-	57,  // 10: syncline.applier.v1.ReplicationSpec.healthy_after:type_name -> google.protobuf.Duration
-	1,   // 11: syncline.applier.v1.ReplicationSpec.on_error:type_name -> syncline.applier.v1.OnError
-	12,  // 12: syncline.applier.v1.ReplicationSpec.rename:type_name -> syncline.applier.v1.TableRename
-	11,  // 13: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	5,   // 14: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
-	58,  // 15: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
-	58,  // 16: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
-	17,  // 17: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
-	59,  // 18: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
-	59,  // 19: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
-	59,  // 20: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
-	59,  // 21: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
-	18,  // 22: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
-	15,  // 23: syncline.applier.v1.Replication.recent_faults:type_name -> syncline.applier.v1.Fault
-	16,  // 24: syncline.applier.v1.Replication.history:type_name -> syncline.applier.v1.StateChange
-	59,  // 25: syncline.applier.v1.Replication.healthy_since:type_name -> google.protobuf.Timestamp
-	59,  // 26: syncline.applier.v1.Replication.waiting_since:type_name -> google.protobuf.Timestamp
-	58,  // 27: syncline.applier.v1.Replication.completed_position:type_name -> syncline.change.v1.Position
-	59,  // 28: syncline.applier.v1.Replication.complete_time:type_name -> google.protobuf.Timestamp
-	59,  // 29: syncline.applier.v1.Fault.time:type_name -> google.protobuf.Timestamp
-	6,   // 30: syncline.applier.v1.Fault.side:type_name -> syncline.applier.v1.FaultSide
-	59,  // 31: syncline.applier.v1.StateChange.time:type_name -> google.protobuf.Timestamp
-	5,   // 32: syncline.applier.v1.StateChange.state:type_name -> syncline.applier.v1.State
-	59,  // 33: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
-	59,  // 34: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
-	11,  // 35: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	14,  // 36: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	41,  // 37: syncline.applier.v1.CreateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
-	14,  // 38: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	5,   // 39: syncline.applier.v1.ListReplicationsRequest.states:type_name -> syncline.applier.v1.State
-	14,  // 40: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
-	58,  // 41: syncline.applier.v1.StartReplicationRequest.from:type_name -> syncline.change.v1.Position
-	14,  // 42: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	14,  // 43: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	57,  // 44: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
-	14,  // 45: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	57,  // 46: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
-	58,  // 47: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
-	14,  // 48: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	57,  // 49: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
-	37,  // 50: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
-	38,  // 51: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
-	39,  // 52: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
-	40,  // 53: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
-	7,   // 54: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
-	8,   // 55: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
-	58,  // 56: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
-	58,  // 57: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
-	42,  // 58: syncline.applier.v1.ReplicationPlan.tables:type_name -> syncline.applier.v1.PlannedTable
-	9,   // 59: syncline.applier.v1.PlannedTable.action:type_name -> syncline.applier.v1.TableAction
-	11,  // 60: syncline.applier.v1.UpdateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	60,  // 61: syncline.applier.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
-	14,  // 62: syncline.applier.v1.UpdateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	41,  // 63: syncline.applier.v1.UpdateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
-	14,  // 64: syncline.applier.v1.ResyncReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	59,  // 65: syncline.applier.v1.Event.time:type_name -> google.protobuf.Timestamp
-	10,  // 66: syncline.applier.v1.Event.kind:type_name -> syncline.applier.v1.EventKind
-	5,   // 67: syncline.applier.v1.Event.state:type_name -> syncline.applier.v1.State
-	6,   // 68: syncline.applier.v1.Event.side:type_name -> syncline.applier.v1.FaultSide
-	58,  // 69: syncline.applier.v1.Event.position:type_name -> syncline.change.v1.Position
-	59,  // 70: syncline.applier.v1.ListReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
-	47,  // 71: syncline.applier.v1.ListReplicationEventsResponse.events:type_name -> syncline.applier.v1.Event
-	59,  // 72: syncline.applier.v1.WatchReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
-	47,  // 73: syncline.applier.v1.WatchReplicationEventsResponse.event:type_name -> syncline.applier.v1.Event
-	11,  // 74: syncline.applier.v1.RunReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	57,  // 75: syncline.applier.v1.RunReplicationRequest.interval:type_name -> google.protobuf.Duration
-	14,  // 76: syncline.applier.v1.RunReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	57,  // 77: syncline.applier.v1.WatchReplicationsRequest.interval:type_name -> google.protobuf.Duration
-	14,  // 78: syncline.applier.v1.WatchReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
-	19,  // 79: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
-	21,  // 80: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
-	23,  // 81: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
-	25,  // 82: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
-	27,  // 83: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
-	29,  // 84: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
-	31,  // 85: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
-	33,  // 86: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
-	35,  // 87: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
-	43,  // 88: syncline.applier.v1.ApplierService.UpdateReplication:input_type -> syncline.applier.v1.UpdateReplicationRequest
-	45,  // 89: syncline.applier.v1.ApplierService.ResyncReplication:input_type -> syncline.applier.v1.ResyncReplicationRequest
-	48,  // 90: syncline.applier.v1.ApplierService.ListReplicationEvents:input_type -> syncline.applier.v1.ListReplicationEventsRequest
-	50,  // 91: syncline.applier.v1.ApplierService.WatchReplicationEvents:input_type -> syncline.applier.v1.WatchReplicationEventsRequest
-	61,  // 92: syncline.applier.v1.ApplierService.RepairReplication:input_type -> syncline.applier.v1.RepairReplicationRequest
-	62,  // 93: syncline.applier.v1.ApplierService.SyncReplication:input_type -> syncline.applier.v1.SyncReplicationRequest
-	63,  // 94: syncline.applier.v1.ApplierService.ListSyncs:input_type -> syncline.applier.v1.ListSyncsRequest
-	64,  // 95: syncline.applier.v1.ApplierService.GetSync:input_type -> syncline.applier.v1.GetSyncRequest
-	65,  // 96: syncline.applier.v1.ApplierService.WatchSync:input_type -> syncline.applier.v1.WatchSyncRequest
-	66,  // 97: syncline.applier.v1.ApplierService.CancelSync:input_type -> syncline.applier.v1.CancelSyncRequest
-	52,  // 98: syncline.applier.v1.ApplierService.RunReplication:input_type -> syncline.applier.v1.RunReplicationRequest
-	54,  // 99: syncline.applier.v1.ApplierService.WatchReplications:input_type -> syncline.applier.v1.WatchReplicationsRequest
-	67,  // 100: syncline.applier.v1.ApplierService.ListUnsynced:input_type -> syncline.applier.v1.ListUnsyncedRequest
-	68,  // 101: syncline.applier.v1.ApplierService.GetUnsynced:input_type -> syncline.applier.v1.GetUnsyncedRequest
-	69,  // 102: syncline.applier.v1.ApplierService.RetryUnsynced:input_type -> syncline.applier.v1.RetryUnsyncedRequest
-	70,  // 103: syncline.applier.v1.ApplierService.DiscardUnsynced:input_type -> syncline.applier.v1.DiscardUnsyncedRequest
-	20,  // 104: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
-	22,  // 105: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
-	24,  // 106: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
-	26,  // 107: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
-	28,  // 108: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
-	30,  // 109: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
-	32,  // 110: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
-	34,  // 111: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
-	36,  // 112: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
-	44,  // 113: syncline.applier.v1.ApplierService.UpdateReplication:output_type -> syncline.applier.v1.UpdateReplicationResponse
-	46,  // 114: syncline.applier.v1.ApplierService.ResyncReplication:output_type -> syncline.applier.v1.ResyncReplicationResponse
-	49,  // 115: syncline.applier.v1.ApplierService.ListReplicationEvents:output_type -> syncline.applier.v1.ListReplicationEventsResponse
-	51,  // 116: syncline.applier.v1.ApplierService.WatchReplicationEvents:output_type -> syncline.applier.v1.WatchReplicationEventsResponse
-	71,  // 117: syncline.applier.v1.ApplierService.RepairReplication:output_type -> syncline.applier.v1.RepairReplicationResponse
-	72,  // 118: syncline.applier.v1.ApplierService.SyncReplication:output_type -> syncline.applier.v1.SyncReplicationResponse
-	73,  // 119: syncline.applier.v1.ApplierService.ListSyncs:output_type -> syncline.applier.v1.ListSyncsResponse
-	74,  // 120: syncline.applier.v1.ApplierService.GetSync:output_type -> syncline.applier.v1.GetSyncResponse
-	75,  // 121: syncline.applier.v1.ApplierService.WatchSync:output_type -> syncline.applier.v1.WatchSyncResponse
-	76,  // 122: syncline.applier.v1.ApplierService.CancelSync:output_type -> syncline.applier.v1.CancelSyncResponse
-	53,  // 123: syncline.applier.v1.ApplierService.RunReplication:output_type -> syncline.applier.v1.RunReplicationResponse
-	55,  // 124: syncline.applier.v1.ApplierService.WatchReplications:output_type -> syncline.applier.v1.WatchReplicationsResponse
-	77,  // 125: syncline.applier.v1.ApplierService.ListUnsynced:output_type -> syncline.applier.v1.ListUnsyncedResponse
-	78,  // 126: syncline.applier.v1.ApplierService.GetUnsynced:output_type -> syncline.applier.v1.GetUnsyncedResponse
-	79,  // 127: syncline.applier.v1.ApplierService.RetryUnsynced:output_type -> syncline.applier.v1.RetryUnsyncedResponse
-	80,  // 128: syncline.applier.v1.ApplierService.DiscardUnsynced:output_type -> syncline.applier.v1.DiscardUnsyncedResponse
-	104, // [104:129] is the sub-list for method output_type
-	79,  // [79:104] is the sub-list for method input_type
-	79,  // [79:79] is the sub-list for extension type_name
-	79,  // [79:79] is the sub-list for extension extendee
-	0,   // [0:79] is the sub-list for field type_name
+	62,  // 10: syncline.applier.v1.ReplicationSpec.healthy_after:type_name -> google.protobuf.Duration
+	63,  // 11: syncline.applier.v1.ReplicationSpec.schedule:type_name -> syncline.applier.v1.Schedule
+	1,   // 12: syncline.applier.v1.ReplicationSpec.on_error:type_name -> syncline.applier.v1.OnError
+	14,  // 13: syncline.applier.v1.ReplicationSpec.rename:type_name -> syncline.applier.v1.TableRename
+	13,  // 14: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	5,   // 15: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
+	64,  // 16: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
+	64,  // 17: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
+	19,  // 18: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
+	65,  // 19: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
+	65,  // 20: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
+	65,  // 21: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
+	65,  // 22: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
+	20,  // 23: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
+	17,  // 24: syncline.applier.v1.Replication.recent_faults:type_name -> syncline.applier.v1.Fault
+	18,  // 25: syncline.applier.v1.Replication.history:type_name -> syncline.applier.v1.StateChange
+	65,  // 26: syncline.applier.v1.Replication.healthy_since:type_name -> google.protobuf.Timestamp
+	65,  // 27: syncline.applier.v1.Replication.waiting_since:type_name -> google.protobuf.Timestamp
+	64,  // 28: syncline.applier.v1.Replication.completed_position:type_name -> syncline.change.v1.Position
+	65,  // 29: syncline.applier.v1.Replication.complete_time:type_name -> google.protobuf.Timestamp
+	65,  // 30: syncline.applier.v1.Replication.next_run_time:type_name -> google.protobuf.Timestamp
+	58,  // 31: syncline.applier.v1.Replication.last_run:type_name -> syncline.applier.v1.Run
+	65,  // 32: syncline.applier.v1.Fault.time:type_name -> google.protobuf.Timestamp
+	6,   // 33: syncline.applier.v1.Fault.side:type_name -> syncline.applier.v1.FaultSide
+	65,  // 34: syncline.applier.v1.StateChange.time:type_name -> google.protobuf.Timestamp
+	5,   // 35: syncline.applier.v1.StateChange.state:type_name -> syncline.applier.v1.State
+	65,  // 36: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
+	65,  // 37: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
+	13,  // 38: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	16,  // 39: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	43,  // 40: syncline.applier.v1.CreateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
+	16,  // 41: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	5,   // 42: syncline.applier.v1.ListReplicationsRequest.states:type_name -> syncline.applier.v1.State
+	16,  // 43: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
+	64,  // 44: syncline.applier.v1.StartReplicationRequest.from:type_name -> syncline.change.v1.Position
+	16,  // 45: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	16,  // 46: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	62,  // 47: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
+	16,  // 48: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	62,  // 49: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
+	64,  // 50: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
+	16,  // 51: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	62,  // 52: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
+	39,  // 53: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
+	40,  // 54: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
+	41,  // 55: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
+	42,  // 56: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
+	7,   // 57: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
+	8,   // 58: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
+	64,  // 59: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
+	64,  // 60: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
+	44,  // 61: syncline.applier.v1.ReplicationPlan.tables:type_name -> syncline.applier.v1.PlannedTable
+	9,   // 62: syncline.applier.v1.PlannedTable.action:type_name -> syncline.applier.v1.TableAction
+	13,  // 63: syncline.applier.v1.UpdateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	66,  // 64: syncline.applier.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	16,  // 65: syncline.applier.v1.UpdateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	43,  // 66: syncline.applier.v1.UpdateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
+	16,  // 67: syncline.applier.v1.ResyncReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	65,  // 68: syncline.applier.v1.Event.time:type_name -> google.protobuf.Timestamp
+	10,  // 69: syncline.applier.v1.Event.kind:type_name -> syncline.applier.v1.EventKind
+	5,   // 70: syncline.applier.v1.Event.state:type_name -> syncline.applier.v1.State
+	6,   // 71: syncline.applier.v1.Event.side:type_name -> syncline.applier.v1.FaultSide
+	64,  // 72: syncline.applier.v1.Event.position:type_name -> syncline.change.v1.Position
+	65,  // 73: syncline.applier.v1.ListReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
+	49,  // 74: syncline.applier.v1.ListReplicationEventsResponse.events:type_name -> syncline.applier.v1.Event
+	65,  // 75: syncline.applier.v1.WatchReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
+	49,  // 76: syncline.applier.v1.WatchReplicationEventsResponse.event:type_name -> syncline.applier.v1.Event
+	13,  // 77: syncline.applier.v1.RunReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	62,  // 78: syncline.applier.v1.RunReplicationRequest.interval:type_name -> google.protobuf.Duration
+	16,  // 79: syncline.applier.v1.RunReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	62,  // 80: syncline.applier.v1.WatchReplicationsRequest.interval:type_name -> google.protobuf.Duration
+	16,  // 81: syncline.applier.v1.WatchReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
+	11,  // 82: syncline.applier.v1.Run.trigger:type_name -> syncline.applier.v1.RunTrigger
+	65,  // 83: syncline.applier.v1.Run.due_time:type_name -> google.protobuf.Timestamp
+	65,  // 84: syncline.applier.v1.Run.begin_time:type_name -> google.protobuf.Timestamp
+	65,  // 85: syncline.applier.v1.Run.end_time:type_name -> google.protobuf.Timestamp
+	12,  // 86: syncline.applier.v1.Run.result:type_name -> syncline.applier.v1.RunResult
+	6,   // 87: syncline.applier.v1.Run.side:type_name -> syncline.applier.v1.FaultSide
+	64,  // 88: syncline.applier.v1.Run.from:type_name -> syncline.change.v1.Position
+	64,  // 89: syncline.applier.v1.Run.to:type_name -> syncline.change.v1.Position
+	58,  // 90: syncline.applier.v1.ListRunsResponse.runs:type_name -> syncline.applier.v1.Run
+	21,  // 91: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
+	23,  // 92: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
+	25,  // 93: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
+	27,  // 94: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
+	29,  // 95: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
+	31,  // 96: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
+	33,  // 97: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
+	35,  // 98: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
+	37,  // 99: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
+	45,  // 100: syncline.applier.v1.ApplierService.UpdateReplication:input_type -> syncline.applier.v1.UpdateReplicationRequest
+	47,  // 101: syncline.applier.v1.ApplierService.ResyncReplication:input_type -> syncline.applier.v1.ResyncReplicationRequest
+	50,  // 102: syncline.applier.v1.ApplierService.ListReplicationEvents:input_type -> syncline.applier.v1.ListReplicationEventsRequest
+	52,  // 103: syncline.applier.v1.ApplierService.WatchReplicationEvents:input_type -> syncline.applier.v1.WatchReplicationEventsRequest
+	67,  // 104: syncline.applier.v1.ApplierService.RepairReplication:input_type -> syncline.applier.v1.RepairReplicationRequest
+	68,  // 105: syncline.applier.v1.ApplierService.SyncReplication:input_type -> syncline.applier.v1.SyncReplicationRequest
+	69,  // 106: syncline.applier.v1.ApplierService.ListSyncs:input_type -> syncline.applier.v1.ListSyncsRequest
+	70,  // 107: syncline.applier.v1.ApplierService.GetSync:input_type -> syncline.applier.v1.GetSyncRequest
+	71,  // 108: syncline.applier.v1.ApplierService.WatchSync:input_type -> syncline.applier.v1.WatchSyncRequest
+	72,  // 109: syncline.applier.v1.ApplierService.CancelSync:input_type -> syncline.applier.v1.CancelSyncRequest
+	54,  // 110: syncline.applier.v1.ApplierService.RunReplication:input_type -> syncline.applier.v1.RunReplicationRequest
+	56,  // 111: syncline.applier.v1.ApplierService.WatchReplications:input_type -> syncline.applier.v1.WatchReplicationsRequest
+	73,  // 112: syncline.applier.v1.ApplierService.ListUnsynced:input_type -> syncline.applier.v1.ListUnsyncedRequest
+	74,  // 113: syncline.applier.v1.ApplierService.GetUnsynced:input_type -> syncline.applier.v1.GetUnsyncedRequest
+	75,  // 114: syncline.applier.v1.ApplierService.RetryUnsynced:input_type -> syncline.applier.v1.RetryUnsyncedRequest
+	76,  // 115: syncline.applier.v1.ApplierService.DiscardUnsynced:input_type -> syncline.applier.v1.DiscardUnsyncedRequest
+	59,  // 116: syncline.applier.v1.ApplierService.ListRuns:input_type -> syncline.applier.v1.ListRunsRequest
+	22,  // 117: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
+	24,  // 118: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
+	26,  // 119: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
+	28,  // 120: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
+	30,  // 121: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
+	32,  // 122: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
+	34,  // 123: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
+	36,  // 124: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
+	38,  // 125: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
+	46,  // 126: syncline.applier.v1.ApplierService.UpdateReplication:output_type -> syncline.applier.v1.UpdateReplicationResponse
+	48,  // 127: syncline.applier.v1.ApplierService.ResyncReplication:output_type -> syncline.applier.v1.ResyncReplicationResponse
+	51,  // 128: syncline.applier.v1.ApplierService.ListReplicationEvents:output_type -> syncline.applier.v1.ListReplicationEventsResponse
+	53,  // 129: syncline.applier.v1.ApplierService.WatchReplicationEvents:output_type -> syncline.applier.v1.WatchReplicationEventsResponse
+	77,  // 130: syncline.applier.v1.ApplierService.RepairReplication:output_type -> syncline.applier.v1.RepairReplicationResponse
+	78,  // 131: syncline.applier.v1.ApplierService.SyncReplication:output_type -> syncline.applier.v1.SyncReplicationResponse
+	79,  // 132: syncline.applier.v1.ApplierService.ListSyncs:output_type -> syncline.applier.v1.ListSyncsResponse
+	80,  // 133: syncline.applier.v1.ApplierService.GetSync:output_type -> syncline.applier.v1.GetSyncResponse
+	81,  // 134: syncline.applier.v1.ApplierService.WatchSync:output_type -> syncline.applier.v1.WatchSyncResponse
+	82,  // 135: syncline.applier.v1.ApplierService.CancelSync:output_type -> syncline.applier.v1.CancelSyncResponse
+	55,  // 136: syncline.applier.v1.ApplierService.RunReplication:output_type -> syncline.applier.v1.RunReplicationResponse
+	57,  // 137: syncline.applier.v1.ApplierService.WatchReplications:output_type -> syncline.applier.v1.WatchReplicationsResponse
+	83,  // 138: syncline.applier.v1.ApplierService.ListUnsynced:output_type -> syncline.applier.v1.ListUnsyncedResponse
+	84,  // 139: syncline.applier.v1.ApplierService.GetUnsynced:output_type -> syncline.applier.v1.GetUnsyncedResponse
+	85,  // 140: syncline.applier.v1.ApplierService.RetryUnsynced:output_type -> syncline.applier.v1.RetryUnsyncedResponse
+	86,  // 141: syncline.applier.v1.ApplierService.DiscardUnsynced:output_type -> syncline.applier.v1.DiscardUnsyncedResponse
+	60,  // 142: syncline.applier.v1.ApplierService.ListRuns:output_type -> syncline.applier.v1.ListRunsResponse
+	117, // [117:143] is the sub-list for method output_type
+	91,  // [91:117] is the sub-list for method input_type
+	91,  // [91:91] is the sub-list for extension type_name
+	91,  // [91:91] is the sub-list for extension extendee
+	0,   // [0:91] is the sub-list for field type_name
 }
 
 func init() { file_syncline_applier_v1_applier_proto_init() }
@@ -5189,6 +5787,7 @@ func file_syncline_applier_v1_applier_proto_init() {
 	}
 	file_syncline_applier_v1_quarantine_proto_init()
 	file_syncline_applier_v1_repair_proto_init()
+	file_syncline_applier_v1_schedule_proto_init()
 	file_syncline_applier_v1_sync_proto_init()
 	file_syncline_applier_v1_applier_proto_msgTypes[3].OneofWrappers = []any{}
 	file_syncline_applier_v1_applier_proto_msgTypes[25].OneofWrappers = []any{
@@ -5202,8 +5801,8 @@ func file_syncline_applier_v1_applier_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_applier_v1_applier_proto_rawDesc), len(file_syncline_applier_v1_applier_proto_rawDesc)),
-			NumEnums:      11,
-			NumMessages:   46,
+			NumEnums:      13,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

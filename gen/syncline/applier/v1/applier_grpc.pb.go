@@ -46,6 +46,7 @@ const (
 	ApplierService_GetUnsynced_FullMethodName            = "/syncline.applier.v1.ApplierService/GetUnsynced"
 	ApplierService_RetryUnsynced_FullMethodName          = "/syncline.applier.v1.ApplierService/RetryUnsynced"
 	ApplierService_DiscardUnsynced_FullMethodName        = "/syncline.applier.v1.ApplierService/DiscardUnsynced"
+	ApplierService_ListRuns_FullMethodName               = "/syncline.applier.v1.ApplierService/ListRuns"
 )
 
 // ApplierServiceClient is the client API for ApplierService service.
@@ -122,6 +123,8 @@ type ApplierServiceClient interface {
 	RetryUnsynced(ctx context.Context, in *RetryUnsyncedRequest, opts ...grpc.CallOption) (*RetryUnsyncedResponse, error)
 	// DiscardUnsynced gives changes in quarantine up. Their rows differ from the source's then, until they are synced.
 	DiscardUnsynced(ctx context.Context, in *DiscardUnsyncedRequest, opts ...grpc.CallOption) (*DiscardUnsyncedResponse, error)
+	// ListRuns returns what has run, of one replication or of all, the newest first, a page at a time.
+	ListRuns(ctx context.Context, in *ListRunsRequest, opts ...grpc.CallOption) (*ListRunsResponse, error)
 }
 
 type applierServiceClient struct {
@@ -445,6 +448,16 @@ func (c *applierServiceClient) DiscardUnsynced(ctx context.Context, in *DiscardU
 	return out, nil
 }
 
+func (c *applierServiceClient) ListRuns(ctx context.Context, in *ListRunsRequest, opts ...grpc.CallOption) (*ListRunsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListRunsResponse)
+	err := c.cc.Invoke(ctx, ApplierService_ListRuns_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ApplierServiceServer is the server API for ApplierService service.
 // All implementations must embed UnimplementedApplierServiceServer
 // for forward compatibility.
@@ -519,6 +532,8 @@ type ApplierServiceServer interface {
 	RetryUnsynced(context.Context, *RetryUnsyncedRequest) (*RetryUnsyncedResponse, error)
 	// DiscardUnsynced gives changes in quarantine up. Their rows differ from the source's then, until they are synced.
 	DiscardUnsynced(context.Context, *DiscardUnsyncedRequest) (*DiscardUnsyncedResponse, error)
+	// ListRuns returns what has run, of one replication or of all, the newest first, a page at a time.
+	ListRuns(context.Context, *ListRunsRequest) (*ListRunsResponse, error)
 	mustEmbedUnimplementedApplierServiceServer()
 }
 
@@ -603,6 +618,9 @@ func (UnimplementedApplierServiceServer) RetryUnsynced(context.Context, *RetryUn
 }
 func (UnimplementedApplierServiceServer) DiscardUnsynced(context.Context, *DiscardUnsyncedRequest) (*DiscardUnsyncedResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DiscardUnsynced not implemented")
+}
+func (UnimplementedApplierServiceServer) ListRuns(context.Context, *ListRunsRequest) (*ListRunsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListRuns not implemented")
 }
 func (UnimplementedApplierServiceServer) mustEmbedUnimplementedApplierServiceServer() {}
 func (UnimplementedApplierServiceServer) testEmbeddedByValue()                        {}
@@ -1026,6 +1044,24 @@ func _ApplierService_DiscardUnsynced_Handler(srv interface{}, ctx context.Contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ApplierService_ListRuns_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListRunsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ApplierServiceServer).ListRuns(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ApplierService_ListRuns_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ApplierServiceServer).ListRuns(ctx, req.(*ListRunsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ApplierService_ServiceDesc is the grpc.ServiceDesc for ApplierService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1104,6 +1140,10 @@ var ApplierService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DiscardUnsynced",
 			Handler:    _ApplierService_DiscardUnsynced_Handler,
+		},
+		{
+			MethodName: "ListRuns",
+			Handler:    _ApplierService_ListRuns_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
