@@ -16,12 +16,24 @@ import (
 
 // fakeControl is what is decided about the fake's replication, and its run log.
 type fakeControl struct {
-	updated  *applierv1.UpdateReplicationRequest
-	resynced *applierv1.ResyncReplicationRequest
-	started  *applierv1.StartReplicationRequest
-	plan     *applierv1.ReplicationPlan
-	events   []*applierv1.Event // the oldest first
-	later    []*applierv1.Event // what a watch tells after those; then it ends
+	updated   *applierv1.UpdateReplicationRequest
+	resynced  *applierv1.ResyncReplicationRequest
+	started   *applierv1.StartReplicationRequest
+	plan      *applierv1.ReplicationPlan
+	checked   *applierv1.CheckReplicationRequest
+	handshake *applierv1.Handshake
+	events    []*applierv1.Event // the oldest first
+	later     []*applierv1.Event // what a watch tells after those; then it ends
+}
+
+func (f *fakeApplier) CheckReplication(_ context.Context, in *applierv1.CheckReplicationRequest) (*applierv1.CheckReplicationResponse, error) {
+	f.checked = in
+	if in.GetName() != "" {
+		if _, err := f.find(in.GetName()); err != nil {
+			return nil, err
+		}
+	}
+	return &applierv1.CheckReplicationResponse{Handshake: f.handshake}, f.refusal
 }
 
 func (f *fakeApplier) UpdateReplication(_ context.Context, in *applierv1.UpdateReplicationRequest) (*applierv1.UpdateReplicationResponse, error) {

@@ -58,6 +58,9 @@ const (
 	reasonTransient      = "TRANSIENT"
 	reasonInterrupted    = "INTERRUPTED"
 	reasonSharedTarget   = "SHARED_TARGET"
+	reasonReadOnly       = "READ_ONLY"
+	reasonSourceMixed    = "SOURCE_MIXED"
+	reasonSourceOld      = "SOURCE_TOO_OLD"
 	// From the logger and the inventory.
 	reasonSnapshotGone   = "SNAPSHOT_GONE"
 	reasonTableRewritten = "TABLE_REWRITTEN"
@@ -71,6 +74,8 @@ const (
 	reasonPositionTooOld = "POSITION_TOO_OLD"
 	reasonPositionAhead  = "POSITION_AHEAD"
 	reasonLogIDMismatch  = "LOG_ID_MISMATCH"
+	// reasonSourcePrivilege is what a copy ends with that reads what it may not.
+	reasonSourcePrivilege = "PERMISSION_DENIED"
 )
 
 // errorTable maps sentinels to statuses for the whole service.
@@ -94,7 +99,7 @@ func (f failure) isGap() bool {
 // side tells whose fault it is.
 func (f failure) side() string {
 	switch f.code {
-	case reasonNoSource, reasonNotSyncline, reasonSourceChanged, reasonSnapshotGone, reasonTableRewritten, reasonTableLocked, reasonNoTable,
+	case reasonNoSource, reasonNotSyncline, reasonSourceMixed, reasonSourceOld, reasonSourceChanged, reasonSnapshotGone, reasonTableRewritten, reasonTableLocked, reasonNoTable,
 		reasonNotReady, reasonFollows, reasonStream, reasonUnknownTable, reasonPositionTooOld, reasonPositionAhead, reasonLogIDMismatch, rpc.ReasonStopping:
 		return sideRemote
 	}

@@ -13,6 +13,7 @@ import (
 
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
 	"github.com/seed0419d559/syncline/internal/fault"
+	"github.com/seed0419d559/syncline/internal/postgres"
 	"github.com/seed0419d559/syncline/internal/rpc"
 	"github.com/seed0419d559/syncline/internal/schema"
 	"github.com/seed0419d559/syncline/internal/sets"
@@ -35,6 +36,8 @@ type plan struct {
 	set            usedSet
 	leftOut        []schema.Name  // those that are selected and that the source does not capture
 	left           []*storedTable // those that are in the set no longer
+	mismatches     []schema.Mismatch
+	settings       postgres.Settings // of the target
 }
 
 // planOptions say what a plan is made for.
@@ -59,48 +62,69 @@ type planOptions struct {
 // copied again. It touches nothing. Every reason to refuse is an error that names the table.
 func makePlan(ctx context.Context, conn *pgx.Conn, src *source, o planOptions) (*plan, error) {
 	p := &plan{all: o.all}
-	captured, err := p.read(ctx, conn, src, o.selection)
-	if err != nil {
+	if err := p.make(ctx, conn, src, o, func(_ string, err error) error { return err }); err != nil {
 		return nil, err
 	}
+	return p, nil
+}
+
+// make fills in the plan. refuse is told each reason to refuse, with what it is about, and nil for what is well; an error that it returns
+// ends the plan. Where it returns none the plan is only good to be looked at.
+func (p *plan) make(ctx context.Context, conn *pgx.Conn, src *source, o planOptions, refuse func(topic string, err error) error) error {
+	captured, unread := p.read(ctx, conn, src, o.selection)
+	if err := refuse(topicTables, unread); err != nil || unread != nil {
+		return err
+	}
+	if err := refuse(topicDatabase, p.writable()); err != nil {
+		return err
+	}
 	p.set = src.set
-	if p.warnings, err = p.leaveOut(captured, o); err != nil {
-		return nil, err
+	var err error
+	p.warnings, err = p.leaveOut(captured, o)
+	if err := refuse(topicTables, err); err != nil {
+		return err
 	}
 	// Read after the target's tables, because another replication stores which are its own when it creates them.
 	others, err := targetsOfOthers(ctx, conn, o.replication)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := p.leaveToOthers(o, others); err != nil {
-		return nil, err
+	if err := refuse(topicTables, p.leaveToOthers(o, others)); err != nil {
+		return err
 	}
 	if o.restored != nil {
-		if p.restored, err = o.restored.chosen(ctx, src, p.source, others); err != nil {
-			return nil, err
+		chosen, err := o.restored.chosen(ctx, src, p.source, others)
+		if err := refuse(topicTables, err); err != nil {
+			return err
 		}
-		o.known = p.restored.known()
+		if chosen != nil {
+			p.restored, o.known = chosen, chosen.known()
+		}
 	}
-	mismatches := schema.CompareAll(p.source, p.target)
-	if err := schema.Refusal(mismatches); err != nil {
-		return nil, err
+	p.mismatches = schema.CompareAll(p.source, p.target)
+	if err := refuse(topicTables, schema.Refusal(p.mismatches)); err != nil {
+		return err
 	}
-	for _, m := range mismatches {
+	for _, m := range p.mismatches {
 		p.warnings = append(p.warnings, m.String())
 	}
 	// A table of ours that somebody has dropped is created again only when all are copied again.
 	p.create = slices.DeleteFunc(schema.Missing(p.source, p.target), func(n schema.Name) bool { return o.known[n] != nil && !o.all })
-	if p.statements, err = schema.CreateStatements(p.source, p.target, nonNil(p.create)); err != nil {
-		return nil, err
+	p.statements, err = schema.CreateStatements(p.source, p.target, nonNil(p.create))
+	if err := refuse(topicTables, err); err != nil {
+		return err
 	}
 	for _, s := range p.statements.Skipped {
 		p.warnings = append(p.warnings, fmt.Sprintf("%s %s: %s", s.Kind, s.Name, s.Reason))
 	}
-	if err := p.checkPrivileges(ctx, conn, o.unguarded); err != nil {
-		return nil, err
+	if err := refuse(topicPrivileges, p.checkPrivileges(ctx, conn, o.unguarded)); err != nil {
+		return err
 	}
 	p.findGone(o)
-	return p, p.chooseTables(ctx, conn, o)
+	if err := refuse(topicTables, p.chooseTables(ctx, conn, o)); err != nil {
+		return err
+	}
+	return refuse(topicPrivileges, p.readable(src))
 }
 
 // findGone finds tables that wait for a copy that the source cannot give any more. Their rows on the replica stay.
@@ -141,7 +165,8 @@ func (p *plan) read(ctx context.Context, conn *pgx.Conn, src *source, selection 
 		if p.target, err = schema.Read(ctx, conn, everything); err != nil {
 			return fmt.Errorf("read the replica's tables: %w", err)
 		}
-		return nil
+		p.settings, err = postgres.ReadSettings(ctx, conn)
+		return err
 	})
 	return captured, group.Wait()
 }
@@ -162,6 +187,9 @@ func capturedTables(ctx context.Context, src *source) (map[string]bool, error) {
 		state, err := src.loggerClient().GetState(ctx, &loggerv1.GetStateRequest{Set: src.set.name, Parameters: src.set.parameters})
 		if err != nil {
 			return nil, fmt.Errorf("ask the source's logger for its tables: %w", err)
+		}
+		if err := src.sameServer("logger", state.GetServerId()); err != nil {
+			return nil, err
 		}
 		if state.GetPosition() != nil && (state.GetState() == stateCapturing || len(state.GetTables()) > 0) {
 			captured := make(map[string]bool, len(state.GetTables()))
@@ -366,6 +394,9 @@ func (p *plan) carryOut(ctx context.Context, conn *pgx.Conn, replication string)
 			}
 		}
 		if err := p.restored.take(ctx, tx, replication); err != nil {
+			return err
+		}
+		if err := p.storeShapes(ctx, tx, replication); err != nil {
 			return err
 		}
 		if err := p.leave(ctx, tx, replication); err != nil {

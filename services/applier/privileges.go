@@ -16,7 +16,7 @@ import (
 // that mend it. It touches nothing. unguarded says that the role may not set session_replication_role.
 func (p *plan) checkPrivileges(ctx context.Context, conn *pgx.Conn, unguarded bool) error {
 	role := postgres.Ident(p.target.Role.Name)
-	problems, err := p.schemaProblems(ctx, conn, role)
+	lacks, err := p.schemaProblems(ctx, conn, role)
 	if err != nil {
 		return err
 	}
@@ -24,11 +24,13 @@ func (p *plan) checkPrivileges(ctx context.Context, conn *pgx.Conn, unguarded bo
 	if err != nil {
 		return err
 	}
-	problems = append(problems, tables...)
+	lacks = append(lacks, tables...)
 	if unguarded {
 		if why := p.needsReplicaRole(triggers); why != "" {
-			problems = append(problems, fmt.Sprintf("%s, and this role may not set session_replication_role, without which rows cannot be applied table by table; "+
-				"as a superuser run GRANT SET ON PARAMETER session_replication_role TO %s", why, role))
+			lacks = append(lacks, lack{
+				why + ", and this role may not set session_replication_role, without which rows cannot be applied table by table",
+				"GRANT SET ON PARAMETER session_replication_role TO " + role + " as a superuser",
+			})
 		}
 	}
 	grant, err := postgres.MessageGrant(ctx, conn)
@@ -36,16 +38,56 @@ func (p *plan) checkPrivileges(ctx context.Context, conn *pgx.Conn, unguarded bo
 		return err //nolint:wrapcheck // it says what failed
 	}
 	if grant != "" {
-		problems = append(problems, fmt.Sprintf("each applied transaction begins with a logical message that tells where it came from: run %s as a superuser", grant))
+		lacks = append(lacks, lack{"each applied transaction begins with a logical message that tells where it came from", grant + " as a superuser"})
 	}
-	if problems != nil {
-		return failed(reasonPrivilege, "role %s lacks privileges on the replica: %s", p.target.Role.Name, strings.Join(problems, "; "))
+	if lacks == nil {
+		return nil
 	}
-	return nil
+	problems := make([]string, len(lacks))
+	for i, l := range lacks {
+		problems[i] = l.text + ": run " + l.mend
+	}
+	return &privilegeError{failed(reasonPrivilege, "role %s lacks privileges on the replica: %s", p.target.Role.Name, strings.Join(problems, "; ")), lacks}
+}
+
+// lack is a privilege that is missing, and the statement that gives it.
+type lack struct{ text, mend string }
+
+// privilegeError says that the role lacks privileges on the replica.
+type privilegeError struct {
+	refused error
+	lacks   []lack
+}
+
+func (e *privilegeError) Error() string { return e.refused.Error() }
+func (e *privilegeError) Unwrap() error { return e.refused }
+
+// writable refuses a target that takes no writes.
+func (p *plan) writable() error {
+	if !p.settings.ReadOnly {
+		return nil
+	}
+	return failed(reasonReadOnly, "the replica's database takes no writes: default_transaction_read_only is on for role %s there, or the server is a standby; turn it off (ALTER ROLE … SET default_transaction_read_only = off)", p.target.Role.Name)
+}
+
+// readable refuses tables that wait for a copy and that the source's role may not read.
+func (p *plan) readable(src *source) error {
+	var lacks []lack
+	var grants []string
+	for _, t := range p.tables {
+		if grant := src.told.grants[t.oid]; grant != "" {
+			lacks = append(lacks, lack{fmt.Sprintf("the source may not read table %s", t.name), grant})
+			grants = append(grants, fmt.Sprintf("table %s (run there: %s)", t.name, grant))
+		}
+	}
+	if lacks == nil {
+		return nil
+	}
+	return &privilegeError{failed(reasonSourcePrivilege, "the role of the source's inventory may not read what has to be copied: %s", strings.Join(grants, ", ")), lacks}
 }
 
 // schemaProblems are about the schemas that tables are created in.
-func (p *plan) schemaProblems(ctx context.Context, conn *pgx.Conn, role string) ([]string, error) {
+func (p *plan) schemaProblems(ctx context.Context, conn *pgx.Conn, role string) ([]lack, error) {
 	var names []string
 	for _, t := range p.create {
 		names = append(names, t.Schema)
@@ -63,9 +105,9 @@ func (p *plan) schemaProblems(ctx context.Context, conn *pgx.Conn, role string) 
 	if err != nil {
 		return nil, fmt.Errorf("read privileges on the replica's schemas: %w", err)
 	}
-	var problems []string
+	var problems []lack
 	for _, name := range closed {
-		problems = append(problems, fmt.Sprintf("tables have to be created in schema %s: run GRANT USAGE, CREATE ON SCHEMA %s TO %s", name, postgres.Ident(name), role))
+		problems = append(problems, lack{"tables have to be created in schema " + name, fmt.Sprintf("GRANT USAGE, CREATE ON SCHEMA %s TO %s", postgres.Ident(name), role)})
 	}
 	creates := slices.ContainsFunc(p.statements.Before, func(s schema.Statement) bool { return s.Kind == "schema" })
 	if creates && !p.target.Role.Create && !p.target.Role.Superuser {
@@ -73,14 +115,14 @@ func (p *plan) schemaProblems(ctx context.Context, conn *pgx.Conn, role string) 
 		if err := conn.QueryRow(ctx, "SELECT current_database()").Scan(&database); err != nil {
 			return nil, fmt.Errorf("read the replica's name: %w", err)
 		}
-		problems = append(problems, fmt.Sprintf("schemas have to be created: run GRANT CREATE ON DATABASE %s TO %s", postgres.Ident(database), role))
+		problems = append(problems, lack{"schemas have to be created", fmt.Sprintf("GRANT CREATE ON DATABASE %s TO %s", postgres.Ident(database), role)})
 	}
 	return problems, nil
 }
 
 // tableProblems are about the tables that are there already and will be written. It also returns those of them that have
 // triggers which session_replication_role would keep from firing.
-func (p *plan) tableProblems(ctx context.Context, conn *pgx.Conn, role string) (problems, triggers []string, err error) {
+func (p *plan) tableProblems(ctx context.Context, conn *pgx.Conn, role string) (problems []lack, triggers []string, err error) {
 	var schemas, names []string
 	seen := map[schema.Name]bool{}
 	for _, t := range p.source.Tables {
@@ -111,17 +153,17 @@ func (p *plan) tableProblems(ctx context.Context, conn *pgx.Conn, role string) (
 	var owner string
 	_, err = pgx.ForEachRow(rows, []any{&t.Schema, &t.Name, &usable, &lacks, &hidden, &forced, &owner, &fires}, func() error {
 		if !usable {
-			problems = append(problems, fmt.Sprintf("table %s is in a schema that it may not use: run GRANT USAGE ON SCHEMA %s TO %s", t, postgres.Ident(t.Schema), role))
+			problems = append(problems, lack{fmt.Sprintf("table %s is in a schema that it may not use", t), fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO %s", postgres.Ident(t.Schema), role)})
 		}
 		if len(lacks) > 0 {
-			problems = append(problems, fmt.Sprintf("table %s has to be read and written: run GRANT %s ON TABLE %s TO %s", t, strings.Join(lacks, ", "), t.SQL(), role))
+			problems = append(problems, lack{fmt.Sprintf("table %s has to be read and written", t), fmt.Sprintf("GRANT %s ON TABLE %s TO %s", strings.Join(lacks, ", "), t.SQL(), role)})
 		}
 		if hidden {
 			mend := "ALTER ROLE " + role + " BYPASSRLS as a superuser"
 			if !forced {
 				mend += ", or GRANT " + postgres.Ident(owner) + " TO " + role
 			}
-			problems = append(problems, fmt.Sprintf("row level security of table %s hides rows from it: run %s", t, mend))
+			problems = append(problems, lack{fmt.Sprintf("row level security of table %s hides rows from it", t), mend})
 		}
 		if fires {
 			triggers = append(triggers, t.String())

@@ -28,6 +28,7 @@ type source struct {
 	logger    *grpc.ClientConn
 	inventory *grpc.ClientConn
 	set       usedSet
+	told      surroundings
 }
 
 // dialSource asks the service at spec.source who it is and where the primary's other services are, and connects to them.
@@ -44,6 +45,9 @@ func dialSource(ctx context.Context, spec *applierv1.ReplicationSpec, options []
 	defer first.Close()
 	server, err := whoIs(ctx, first, spec.GetSource())
 	if err != nil {
+		return nil, err
+	}
+	if err := capable(server); err != nil {
 		return nil, err
 	}
 	s := &source{server: server, set: usedSetOf(spec)}
@@ -159,6 +163,10 @@ func (s *source) readInventory(ctx context.Context, request *inventoryv1.GetInve
 	if err != nil {
 		return schema.Database{}, nil, fmt.Errorf("read the source's inventory: %w", err)
 	}
+	if err := s.sameServer("inventory", answer.GetServerId()); err != nil {
+		return schema.Database{}, nil, err
+	}
+	s.told = surroundingsOf(answer)
 	if err := json.Unmarshal(answer.GetDescriptors(), &database); err != nil {
 		return schema.Database{}, nil, fmt.Errorf("read the source's inventory: %w", err)
 	}

@@ -1728,6 +1728,107 @@ func (x *TableProgress) GetBytes() int64 {
 	return 0
 }
 
+// CheckReplicationRequest says what is checked.
+type CheckReplicationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of a replication that there is; spec is not set then.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What a new replication would do.
+	Spec          *ReplicationSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckReplicationRequest) Reset() {
+	*x = CheckReplicationRequest{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckReplicationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckReplicationRequest) ProtoMessage() {}
+
+func (x *CheckReplicationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckReplicationRequest.ProtoReflect.Descriptor instead.
+func (*CheckReplicationRequest) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CheckReplicationRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CheckReplicationRequest) GetSpec() *ReplicationSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+// CheckReplicationResponse is what was found.
+type CheckReplicationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The comparison.
+	Handshake     *Handshake `protobuf:"bytes,1,opt,name=handshake,proto3" json:"handshake,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckReplicationResponse) Reset() {
+	*x = CheckReplicationResponse{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckReplicationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckReplicationResponse) ProtoMessage() {}
+
+func (x *CheckReplicationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckReplicationResponse.ProtoReflect.Descriptor instead.
+func (*CheckReplicationResponse) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *CheckReplicationResponse) GetHandshake() *Handshake {
+	if x != nil {
+		return x.Handshake
+	}
+	return nil
+}
+
 // CreateReplicationRequest creates a replication.
 type CreateReplicationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1743,7 +1844,7 @@ type CreateReplicationRequest struct {
 
 func (x *CreateReplicationRequest) Reset() {
 	*x = CreateReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[7]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1755,7 +1856,7 @@ func (x *CreateReplicationRequest) String() string {
 func (*CreateReplicationRequest) ProtoMessage() {}
 
 func (x *CreateReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[7]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1768,7 +1869,7 @@ func (x *CreateReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateReplicationRequest.ProtoReflect.Descriptor instead.
 func (*CreateReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{7}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CreateReplicationRequest) GetName() string {
@@ -1798,14 +1899,16 @@ type CreateReplicationResponse struct {
 	// The replication; with validate_only as it would be created.
 	Replication *Replication `protobuf:"bytes,1,opt,name=replication,proto3" json:"replication,omitempty"`
 	// What happens, with validate_only.
-	Plan          *ReplicationPlan `protobuf:"bytes,10,opt,name=plan,proto3" json:"plan,omitempty"`
+	Plan *ReplicationPlan `protobuf:"bytes,10,opt,name=plan,proto3" json:"plan,omitempty"`
+	// What source and replica were found to be, with validate_only; see CheckReplication.
+	Handshake     *Handshake `protobuf:"bytes,90,opt,name=handshake,proto3" json:"handshake,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateReplicationResponse) Reset() {
 	*x = CreateReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1817,7 +1920,7 @@ func (x *CreateReplicationResponse) String() string {
 func (*CreateReplicationResponse) ProtoMessage() {}
 
 func (x *CreateReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1830,7 +1933,7 @@ func (x *CreateReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateReplicationResponse.ProtoReflect.Descriptor instead.
 func (*CreateReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{8}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CreateReplicationResponse) GetReplication() *Replication {
@@ -1847,6 +1950,13 @@ func (x *CreateReplicationResponse) GetPlan() *ReplicationPlan {
 	return nil
 }
 
+func (x *CreateReplicationResponse) GetHandshake() *Handshake {
+	if x != nil {
+		return x.Handshake
+	}
+	return nil
+}
+
 // GetReplicationRequest names a replication.
 type GetReplicationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1858,7 +1968,7 @@ type GetReplicationRequest struct {
 
 func (x *GetReplicationRequest) Reset() {
 	*x = GetReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1870,7 +1980,7 @@ func (x *GetReplicationRequest) String() string {
 func (*GetReplicationRequest) ProtoMessage() {}
 
 func (x *GetReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1883,7 +1993,7 @@ func (x *GetReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReplicationRequest.ProtoReflect.Descriptor instead.
 func (*GetReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{9}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetReplicationRequest) GetName() string {
@@ -1904,7 +2014,7 @@ type GetReplicationResponse struct {
 
 func (x *GetReplicationResponse) Reset() {
 	*x = GetReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1916,7 +2026,7 @@ func (x *GetReplicationResponse) String() string {
 func (*GetReplicationResponse) ProtoMessage() {}
 
 func (x *GetReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1929,7 +2039,7 @@ func (x *GetReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReplicationResponse.ProtoReflect.Descriptor instead.
 func (*GetReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{10}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetReplicationResponse) GetReplication() *Replication {
@@ -1956,7 +2066,7 @@ type ListReplicationsRequest struct {
 
 func (x *ListReplicationsRequest) Reset() {
 	*x = ListReplicationsRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1968,7 +2078,7 @@ func (x *ListReplicationsRequest) String() string {
 func (*ListReplicationsRequest) ProtoMessage() {}
 
 func (x *ListReplicationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1981,7 +2091,7 @@ func (x *ListReplicationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicationsRequest.ProtoReflect.Descriptor instead.
 func (*ListReplicationsRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{11}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListReplicationsRequest) GetStates() []State {
@@ -2025,7 +2135,7 @@ type ListReplicationsResponse struct {
 
 func (x *ListReplicationsResponse) Reset() {
 	*x = ListReplicationsResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2037,7 +2147,7 @@ func (x *ListReplicationsResponse) String() string {
 func (*ListReplicationsResponse) ProtoMessage() {}
 
 func (x *ListReplicationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2050,7 +2160,7 @@ func (x *ListReplicationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicationsResponse.ProtoReflect.Descriptor instead.
 func (*ListReplicationsResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{12}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListReplicationsResponse) GetReplications() []*Replication {
@@ -2084,7 +2194,7 @@ type StartReplicationRequest struct {
 
 func (x *StartReplicationRequest) Reset() {
 	*x = StartReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2096,7 +2206,7 @@ func (x *StartReplicationRequest) String() string {
 func (*StartReplicationRequest) ProtoMessage() {}
 
 func (x *StartReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2109,7 +2219,7 @@ func (x *StartReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartReplicationRequest.ProtoReflect.Descriptor instead.
 func (*StartReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{13}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StartReplicationRequest) GetName() string {
@@ -2144,7 +2254,7 @@ type StartReplicationResponse struct {
 
 func (x *StartReplicationResponse) Reset() {
 	*x = StartReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2156,7 +2266,7 @@ func (x *StartReplicationResponse) String() string {
 func (*StartReplicationResponse) ProtoMessage() {}
 
 func (x *StartReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2169,7 +2279,7 @@ func (x *StartReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartReplicationResponse.ProtoReflect.Descriptor instead.
 func (*StartReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{14}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StartReplicationResponse) GetReplication() *Replication {
@@ -2190,7 +2300,7 @@ type StopReplicationRequest struct {
 
 func (x *StopReplicationRequest) Reset() {
 	*x = StopReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2202,7 +2312,7 @@ func (x *StopReplicationRequest) String() string {
 func (*StopReplicationRequest) ProtoMessage() {}
 
 func (x *StopReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2215,7 +2325,7 @@ func (x *StopReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopReplicationRequest.ProtoReflect.Descriptor instead.
 func (*StopReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{15}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StopReplicationRequest) GetName() string {
@@ -2236,7 +2346,7 @@ type StopReplicationResponse struct {
 
 func (x *StopReplicationResponse) Reset() {
 	*x = StopReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2248,7 +2358,7 @@ func (x *StopReplicationResponse) String() string {
 func (*StopReplicationResponse) ProtoMessage() {}
 
 func (x *StopReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2261,7 +2371,7 @@ func (x *StopReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopReplicationResponse.ProtoReflect.Descriptor instead.
 func (*StopReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{16}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StopReplicationResponse) GetReplication() *Replication {
@@ -2284,7 +2394,7 @@ type DeleteReplicationRequest struct {
 
 func (x *DeleteReplicationRequest) Reset() {
 	*x = DeleteReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2296,7 +2406,7 @@ func (x *DeleteReplicationRequest) String() string {
 func (*DeleteReplicationRequest) ProtoMessage() {}
 
 func (x *DeleteReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2309,7 +2419,7 @@ func (x *DeleteReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteReplicationRequest.ProtoReflect.Descriptor instead.
 func (*DeleteReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{17}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DeleteReplicationRequest) GetName() string {
@@ -2335,7 +2445,7 @@ type DeleteReplicationResponse struct {
 
 func (x *DeleteReplicationResponse) Reset() {
 	*x = DeleteReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2347,7 +2457,7 @@ func (x *DeleteReplicationResponse) String() string {
 func (*DeleteReplicationResponse) ProtoMessage() {}
 
 func (x *DeleteReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2360,7 +2470,7 @@ func (x *DeleteReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteReplicationResponse.ProtoReflect.Descriptor instead.
 func (*DeleteReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{18}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{20}
 }
 
 // WatchReplicationRequest names a replication.
@@ -2376,7 +2486,7 @@ type WatchReplicationRequest struct {
 
 func (x *WatchReplicationRequest) Reset() {
 	*x = WatchReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2388,7 +2498,7 @@ func (x *WatchReplicationRequest) String() string {
 func (*WatchReplicationRequest) ProtoMessage() {}
 
 func (x *WatchReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2401,7 +2511,7 @@ func (x *WatchReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationRequest.ProtoReflect.Descriptor instead.
 func (*WatchReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{19}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WatchReplicationRequest) GetName() string {
@@ -2429,7 +2539,7 @@ type WatchReplicationResponse struct {
 
 func (x *WatchReplicationResponse) Reset() {
 	*x = WatchReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2441,7 +2551,7 @@ func (x *WatchReplicationResponse) String() string {
 func (*WatchReplicationResponse) ProtoMessage() {}
 
 func (x *WatchReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2454,7 +2564,7 @@ func (x *WatchReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationResponse.ProtoReflect.Descriptor instead.
 func (*WatchReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{20}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *WatchReplicationResponse) GetReplication() *Replication {
@@ -2477,7 +2587,7 @@ type WaitReplicationRequest struct {
 
 func (x *WaitReplicationRequest) Reset() {
 	*x = WaitReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2489,7 +2599,7 @@ func (x *WaitReplicationRequest) String() string {
 func (*WaitReplicationRequest) ProtoMessage() {}
 
 func (x *WaitReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2502,7 +2612,7 @@ func (x *WaitReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitReplicationRequest.ProtoReflect.Descriptor instead.
 func (*WaitReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{21}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WaitReplicationRequest) GetName() string {
@@ -2532,7 +2642,7 @@ type WaitReplicationResponse struct {
 
 func (x *WaitReplicationResponse) Reset() {
 	*x = WaitReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2544,7 +2654,7 @@ func (x *WaitReplicationResponse) String() string {
 func (*WaitReplicationResponse) ProtoMessage() {}
 
 func (x *WaitReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2557,7 +2667,7 @@ func (x *WaitReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitReplicationResponse.ProtoReflect.Descriptor instead.
 func (*WaitReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{22}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WaitReplicationResponse) GetPosition() *v1.Position {
@@ -2594,7 +2704,7 @@ type VerifyReplicationRequest struct {
 
 func (x *VerifyReplicationRequest) Reset() {
 	*x = VerifyReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2606,7 +2716,7 @@ func (x *VerifyReplicationRequest) String() string {
 func (*VerifyReplicationRequest) ProtoMessage() {}
 
 func (x *VerifyReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2619,7 +2729,7 @@ func (x *VerifyReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyReplicationRequest.ProtoReflect.Descriptor instead.
 func (*VerifyReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{23}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *VerifyReplicationRequest) GetName() string {
@@ -2673,7 +2783,7 @@ type VerifyReplicationResponse struct {
 
 func (x *VerifyReplicationResponse) Reset() {
 	*x = VerifyReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2685,7 +2795,7 @@ func (x *VerifyReplicationResponse) String() string {
 func (*VerifyReplicationResponse) ProtoMessage() {}
 
 func (x *VerifyReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2698,7 +2808,7 @@ func (x *VerifyReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyReplicationResponse.ProtoReflect.Descriptor instead.
 func (*VerifyReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{24}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *VerifyReplicationResponse) GetEvent() isVerifyReplicationResponse_Event {
@@ -2797,7 +2907,7 @@ type VerifyProgress struct {
 
 func (x *VerifyProgress) Reset() {
 	*x = VerifyProgress{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2809,7 +2919,7 @@ func (x *VerifyProgress) String() string {
 func (*VerifyProgress) ProtoMessage() {}
 
 func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2822,7 +2932,7 @@ func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyProgress.ProtoReflect.Descriptor instead.
 func (*VerifyProgress) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{25}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *VerifyProgress) GetPhase() string {
@@ -2890,7 +3000,7 @@ type RowDifference struct {
 
 func (x *RowDifference) Reset() {
 	*x = RowDifference{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[26]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2902,7 +3012,7 @@ func (x *RowDifference) String() string {
 func (*RowDifference) ProtoMessage() {}
 
 func (x *RowDifference) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[26]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2915,7 +3025,7 @@ func (x *RowDifference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RowDifference.ProtoReflect.Descriptor instead.
 func (*RowDifference) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{26}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RowDifference) GetSchema() string {
@@ -3000,7 +3110,7 @@ type TableVerification struct {
 
 func (x *TableVerification) Reset() {
 	*x = TableVerification{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[27]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3012,7 +3122,7 @@ func (x *TableVerification) String() string {
 func (*TableVerification) ProtoMessage() {}
 
 func (x *TableVerification) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[27]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3025,7 +3135,7 @@ func (x *TableVerification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TableVerification.ProtoReflect.Descriptor instead.
 func (*TableVerification) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{27}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *TableVerification) GetSchema() string {
@@ -3135,7 +3245,7 @@ type VerifyResult struct {
 
 func (x *VerifyResult) Reset() {
 	*x = VerifyResult{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[28]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3147,7 +3257,7 @@ func (x *VerifyResult) String() string {
 func (*VerifyResult) ProtoMessage() {}
 
 func (x *VerifyResult) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[28]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3160,7 +3270,7 @@ func (x *VerifyResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyResult.ProtoReflect.Descriptor instead.
 func (*VerifyResult) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{28}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *VerifyResult) GetEqual() bool {
@@ -3235,7 +3345,7 @@ type ReplicationPlan struct {
 
 func (x *ReplicationPlan) Reset() {
 	*x = ReplicationPlan{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[29]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3247,7 +3357,7 @@ func (x *ReplicationPlan) String() string {
 func (*ReplicationPlan) ProtoMessage() {}
 
 func (x *ReplicationPlan) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[29]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3260,7 +3370,7 @@ func (x *ReplicationPlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicationPlan.ProtoReflect.Descriptor instead.
 func (*ReplicationPlan) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{29}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ReplicationPlan) GetChangedFields() []string {
@@ -3331,7 +3441,7 @@ type PlannedTable struct {
 
 func (x *PlannedTable) Reset() {
 	*x = PlannedTable{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[30]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3343,7 +3453,7 @@ func (x *PlannedTable) String() string {
 func (*PlannedTable) ProtoMessage() {}
 
 func (x *PlannedTable) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[30]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3356,7 +3466,7 @@ func (x *PlannedTable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlannedTable.ProtoReflect.Descriptor instead.
 func (*PlannedTable) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{30}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PlannedTable) GetSchema() string {
@@ -3418,7 +3528,7 @@ type UpdateReplicationRequest struct {
 
 func (x *UpdateReplicationRequest) Reset() {
 	*x = UpdateReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[31]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3430,7 +3540,7 @@ func (x *UpdateReplicationRequest) String() string {
 func (*UpdateReplicationRequest) ProtoMessage() {}
 
 func (x *UpdateReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[31]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3443,7 +3553,7 @@ func (x *UpdateReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateReplicationRequest.ProtoReflect.Descriptor instead.
 func (*UpdateReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{31}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *UpdateReplicationRequest) GetName() string {
@@ -3501,7 +3611,7 @@ type UpdateReplicationResponse struct {
 
 func (x *UpdateReplicationResponse) Reset() {
 	*x = UpdateReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[32]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3513,7 +3623,7 @@ func (x *UpdateReplicationResponse) String() string {
 func (*UpdateReplicationResponse) ProtoMessage() {}
 
 func (x *UpdateReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[32]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3526,7 +3636,7 @@ func (x *UpdateReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateReplicationResponse.ProtoReflect.Descriptor instead.
 func (*UpdateReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{32}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *UpdateReplicationResponse) GetReplication() *Replication {
@@ -3558,7 +3668,7 @@ type ResyncReplicationRequest struct {
 
 func (x *ResyncReplicationRequest) Reset() {
 	*x = ResyncReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[33]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3570,7 +3680,7 @@ func (x *ResyncReplicationRequest) String() string {
 func (*ResyncReplicationRequest) ProtoMessage() {}
 
 func (x *ResyncReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[33]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3583,7 +3693,7 @@ func (x *ResyncReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResyncReplicationRequest.ProtoReflect.Descriptor instead.
 func (*ResyncReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{33}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ResyncReplicationRequest) GetName() string {
@@ -3618,7 +3728,7 @@ type ResyncReplicationResponse struct {
 
 func (x *ResyncReplicationResponse) Reset() {
 	*x = ResyncReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[34]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3630,7 +3740,7 @@ func (x *ResyncReplicationResponse) String() string {
 func (*ResyncReplicationResponse) ProtoMessage() {}
 
 func (x *ResyncReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[34]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3643,7 +3753,7 @@ func (x *ResyncReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResyncReplicationResponse.ProtoReflect.Descriptor instead.
 func (*ResyncReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{34}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ResyncReplicationResponse) GetReplication() *Replication {
@@ -3686,7 +3796,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[35]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3698,7 +3808,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[35]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3711,7 +3821,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{35}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Event) GetId() int64 {
@@ -3817,7 +3927,7 @@ type ListReplicationEventsRequest struct {
 
 func (x *ListReplicationEventsRequest) Reset() {
 	*x = ListReplicationEventsRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[36]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3829,7 +3939,7 @@ func (x *ListReplicationEventsRequest) String() string {
 func (*ListReplicationEventsRequest) ProtoMessage() {}
 
 func (x *ListReplicationEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[36]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3842,7 +3952,7 @@ func (x *ListReplicationEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicationEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListReplicationEventsRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{36}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListReplicationEventsRequest) GetReplication() string {
@@ -3893,7 +4003,7 @@ type ListReplicationEventsResponse struct {
 
 func (x *ListReplicationEventsResponse) Reset() {
 	*x = ListReplicationEventsResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[37]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3905,7 +4015,7 @@ func (x *ListReplicationEventsResponse) String() string {
 func (*ListReplicationEventsResponse) ProtoMessage() {}
 
 func (x *ListReplicationEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[37]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3918,7 +4028,7 @@ func (x *ListReplicationEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicationEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListReplicationEventsResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{37}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListReplicationEventsResponse) GetEvents() []*Event {
@@ -3950,7 +4060,7 @@ type WatchReplicationEventsRequest struct {
 
 func (x *WatchReplicationEventsRequest) Reset() {
 	*x = WatchReplicationEventsRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[38]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3962,7 +4072,7 @@ func (x *WatchReplicationEventsRequest) String() string {
 func (*WatchReplicationEventsRequest) ProtoMessage() {}
 
 func (x *WatchReplicationEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[38]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3975,7 +4085,7 @@ func (x *WatchReplicationEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchReplicationEventsRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{38}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *WatchReplicationEventsRequest) GetReplication() string {
@@ -4010,7 +4120,7 @@ type WatchReplicationEventsResponse struct {
 
 func (x *WatchReplicationEventsResponse) Reset() {
 	*x = WatchReplicationEventsResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[39]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4022,7 +4132,7 @@ func (x *WatchReplicationEventsResponse) String() string {
 func (*WatchReplicationEventsResponse) ProtoMessage() {}
 
 func (x *WatchReplicationEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[39]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4035,7 +4145,7 @@ func (x *WatchReplicationEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationEventsResponse.ProtoReflect.Descriptor instead.
 func (*WatchReplicationEventsResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{39}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *WatchReplicationEventsResponse) GetEvent() *Event {
@@ -4060,7 +4170,7 @@ type RunReplicationRequest struct {
 
 func (x *RunReplicationRequest) Reset() {
 	*x = RunReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[40]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4072,7 +4182,7 @@ func (x *RunReplicationRequest) String() string {
 func (*RunReplicationRequest) ProtoMessage() {}
 
 func (x *RunReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[40]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4085,7 +4195,7 @@ func (x *RunReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunReplicationRequest.ProtoReflect.Descriptor instead.
 func (*RunReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{40}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *RunReplicationRequest) GetName() string {
@@ -4120,7 +4230,7 @@ type RunReplicationResponse struct {
 
 func (x *RunReplicationResponse) Reset() {
 	*x = RunReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[41]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4132,7 +4242,7 @@ func (x *RunReplicationResponse) String() string {
 func (*RunReplicationResponse) ProtoMessage() {}
 
 func (x *RunReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[41]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4145,7 +4255,7 @@ func (x *RunReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunReplicationResponse.ProtoReflect.Descriptor instead.
 func (*RunReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{41}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RunReplicationResponse) GetReplication() *Replication {
@@ -4168,7 +4278,7 @@ type WatchReplicationsRequest struct {
 
 func (x *WatchReplicationsRequest) Reset() {
 	*x = WatchReplicationsRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[42]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4180,7 +4290,7 @@ func (x *WatchReplicationsRequest) String() string {
 func (*WatchReplicationsRequest) ProtoMessage() {}
 
 func (x *WatchReplicationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[42]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4193,7 +4303,7 @@ func (x *WatchReplicationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationsRequest.ProtoReflect.Descriptor instead.
 func (*WatchReplicationsRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{42}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *WatchReplicationsRequest) GetNamePrefix() string {
@@ -4225,7 +4335,7 @@ type WatchReplicationsResponse struct {
 
 func (x *WatchReplicationsResponse) Reset() {
 	*x = WatchReplicationsResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[43]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4237,7 +4347,7 @@ func (x *WatchReplicationsResponse) String() string {
 func (*WatchReplicationsResponse) ProtoMessage() {}
 
 func (x *WatchReplicationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[43]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4250,7 +4360,7 @@ func (x *WatchReplicationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationsResponse.ProtoReflect.Descriptor instead.
 func (*WatchReplicationsResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{43}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *WatchReplicationsResponse) GetReplications() []*Replication {
@@ -4278,7 +4388,7 @@ var File_syncline_applier_v1_applier_proto protoreflect.FileDescriptor
 
 const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\n" +
-	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a syncline/applier/v1/repair.proto\x1a\x1esyncline/applier/v1/sync.proto\x1a\x1fsyncline/change/v1/change.proto\"\xaf\t\n" +
+	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/applier/v1/check.proto\x1a syncline/applier/v1/repair.proto\x1a\x1esyncline/applier/v1/sync.proto\x1a\x1fsyncline/change/v1/change.proto\"\xaf\t\n" +
 	"\x0fReplicationSpec\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1c\n" +
 	"\tinventory\x18\x02 \x01(\tR\tinventory\x12%\n" +
@@ -4397,16 +4507,22 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x19\n" +
 	"\bcopy_lsn\x18\x04 \x01(\x04R\acopyLsn\x12\x12\n" +
 	"\x04rows\x18\x05 \x01(\x03R\x04rows\x12\x14\n" +
-	"\x05bytes\x18\x06 \x01(\x03R\x05bytes\"\x8d\x01\n" +
+	"\x05bytes\x18\x06 \x01(\x03R\x05bytes\"g\n" +
+	"\x17CheckReplicationRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
+	"\x04spec\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationSpecR\x04spec\"X\n" +
+	"\x18CheckReplicationResponse\x12<\n" +
+	"\thandshake\x18\x01 \x01(\v2\x1e.syncline.applier.v1.HandshakeR\thandshake\"\x8d\x01\n" +
 	"\x18CreateReplicationRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationSpecR\x04spec\x12#\n" +
 	"\rvalidate_only\x18\n" +
-	" \x01(\bR\fvalidateOnly\"\x99\x01\n" +
+	" \x01(\bR\fvalidateOnly\"\xd7\x01\n" +
 	"\x19CreateReplicationResponse\x12B\n" +
 	"\vreplication\x18\x01 \x01(\v2 .syncline.applier.v1.ReplicationR\vreplication\x128\n" +
 	"\x04plan\x18\n" +
-	" \x01(\v2$.syncline.applier.v1.ReplicationPlanR\x04plan\"+\n" +
+	" \x01(\v2$.syncline.applier.v1.ReplicationPlanR\x04plan\x12<\n" +
+	"\thandshake\x18Z \x01(\v2\x1e.syncline.applier.v1.HandshakeR\thandshake\"+\n" +
 	"\x15GetReplicationRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\\\n" +
 	"\x16GetReplicationResponse\x12B\n" +
@@ -4648,7 +4764,7 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x1aEVENT_KIND_SOURCE_ACCEPTED\x10\f\x12\x13\n" +
 	"\x0fEVENT_KIND_LOST\x10\r\x12\x18\n" +
 	"\x14EVENT_KIND_COMPLETED\x10\x14\x12\x1a\n" +
-	"\x16EVENT_KIND_INTERRUPTED\x10\x152\xae\x12\n" +
+	"\x16EVENT_KIND_INTERRUPTED\x10\x152\x9f\x13\n" +
 	"\x0eApplierService\x12r\n" +
 	"\x11CreateReplication\x12-.syncline.applier.v1.CreateReplicationRequest\x1a..syncline.applier.v1.CreateReplicationResponse\x12i\n" +
 	"\x0eGetReplication\x12*.syncline.applier.v1.GetReplicationRequest\x1a+.syncline.applier.v1.GetReplicationResponse\x12o\n" +
@@ -4671,7 +4787,8 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\n" +
 	"CancelSync\x12&.syncline.applier.v1.CancelSyncRequest\x1a'.syncline.applier.v1.CancelSyncResponse\x12k\n" +
 	"\x0eRunReplication\x12*.syncline.applier.v1.RunReplicationRequest\x1a+.syncline.applier.v1.RunReplicationResponse0\x01\x12t\n" +
-	"\x11WatchReplications\x12-.syncline.applier.v1.WatchReplicationsRequest\x1a..syncline.applier.v1.WatchReplicationsResponse0\x01BDZBgithub.com/seed0419d559/syncline/gen/syncline/applier/v1;applierv1b\x06proto3"
+	"\x11WatchReplications\x12-.syncline.applier.v1.WatchReplicationsRequest\x1a..syncline.applier.v1.WatchReplicationsResponse0\x01\x12o\n" +
+	"\x10CheckReplication\x12,.syncline.applier.v1.CheckReplicationRequest\x1a-.syncline.applier.v1.CheckReplicationResponseBDZBgithub.com/seed0419d559/syncline/gen/syncline/applier/v1;applierv1b\x06proto3"
 
 var (
 	file_syncline_applier_v1_applier_proto_rawDescOnce sync.Once
@@ -4686,7 +4803,7 @@ func file_syncline_applier_v1_applier_proto_rawDescGZIP() []byte {
 }
 
 var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
-var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_syncline_applier_v1_applier_proto_goTypes = []any{
 	(Mode)(0),                              // 0: syncline.applier.v1.Mode
 	(AutoResync)(0),                        // 1: syncline.applier.v1.AutoResync
@@ -4705,186 +4822,194 @@ var file_syncline_applier_v1_applier_proto_goTypes = []any{
 	(*StateChange)(nil),                    // 14: syncline.applier.v1.StateChange
 	(*SyncProgress)(nil),                   // 15: syncline.applier.v1.SyncProgress
 	(*TableProgress)(nil),                  // 16: syncline.applier.v1.TableProgress
-	(*CreateReplicationRequest)(nil),       // 17: syncline.applier.v1.CreateReplicationRequest
-	(*CreateReplicationResponse)(nil),      // 18: syncline.applier.v1.CreateReplicationResponse
-	(*GetReplicationRequest)(nil),          // 19: syncline.applier.v1.GetReplicationRequest
-	(*GetReplicationResponse)(nil),         // 20: syncline.applier.v1.GetReplicationResponse
-	(*ListReplicationsRequest)(nil),        // 21: syncline.applier.v1.ListReplicationsRequest
-	(*ListReplicationsResponse)(nil),       // 22: syncline.applier.v1.ListReplicationsResponse
-	(*StartReplicationRequest)(nil),        // 23: syncline.applier.v1.StartReplicationRequest
-	(*StartReplicationResponse)(nil),       // 24: syncline.applier.v1.StartReplicationResponse
-	(*StopReplicationRequest)(nil),         // 25: syncline.applier.v1.StopReplicationRequest
-	(*StopReplicationResponse)(nil),        // 26: syncline.applier.v1.StopReplicationResponse
-	(*DeleteReplicationRequest)(nil),       // 27: syncline.applier.v1.DeleteReplicationRequest
-	(*DeleteReplicationResponse)(nil),      // 28: syncline.applier.v1.DeleteReplicationResponse
-	(*WatchReplicationRequest)(nil),        // 29: syncline.applier.v1.WatchReplicationRequest
-	(*WatchReplicationResponse)(nil),       // 30: syncline.applier.v1.WatchReplicationResponse
-	(*WaitReplicationRequest)(nil),         // 31: syncline.applier.v1.WaitReplicationRequest
-	(*WaitReplicationResponse)(nil),        // 32: syncline.applier.v1.WaitReplicationResponse
-	(*VerifyReplicationRequest)(nil),       // 33: syncline.applier.v1.VerifyReplicationRequest
-	(*VerifyReplicationResponse)(nil),      // 34: syncline.applier.v1.VerifyReplicationResponse
-	(*VerifyProgress)(nil),                 // 35: syncline.applier.v1.VerifyProgress
-	(*RowDifference)(nil),                  // 36: syncline.applier.v1.RowDifference
-	(*TableVerification)(nil),              // 37: syncline.applier.v1.TableVerification
-	(*VerifyResult)(nil),                   // 38: syncline.applier.v1.VerifyResult
-	(*ReplicationPlan)(nil),                // 39: syncline.applier.v1.ReplicationPlan
-	(*PlannedTable)(nil),                   // 40: syncline.applier.v1.PlannedTable
-	(*UpdateReplicationRequest)(nil),       // 41: syncline.applier.v1.UpdateReplicationRequest
-	(*UpdateReplicationResponse)(nil),      // 42: syncline.applier.v1.UpdateReplicationResponse
-	(*ResyncReplicationRequest)(nil),       // 43: syncline.applier.v1.ResyncReplicationRequest
-	(*ResyncReplicationResponse)(nil),      // 44: syncline.applier.v1.ResyncReplicationResponse
-	(*Event)(nil),                          // 45: syncline.applier.v1.Event
-	(*ListReplicationEventsRequest)(nil),   // 46: syncline.applier.v1.ListReplicationEventsRequest
-	(*ListReplicationEventsResponse)(nil),  // 47: syncline.applier.v1.ListReplicationEventsResponse
-	(*WatchReplicationEventsRequest)(nil),  // 48: syncline.applier.v1.WatchReplicationEventsRequest
-	(*WatchReplicationEventsResponse)(nil), // 49: syncline.applier.v1.WatchReplicationEventsResponse
-	(*RunReplicationRequest)(nil),          // 50: syncline.applier.v1.RunReplicationRequest
-	(*RunReplicationResponse)(nil),         // 51: syncline.applier.v1.RunReplicationResponse
-	(*WatchReplicationsRequest)(nil),       // 52: syncline.applier.v1.WatchReplicationsRequest
-	(*WatchReplicationsResponse)(nil),      // 53: syncline.applier.v1.WatchReplicationsResponse
-	nil,                                    // 54: syncline.applier.v1.ReplicationSpec.ParametersEntry
-	(*durationpb.Duration)(nil),            // 55: google.protobuf.Duration
-	(*v1.Position)(nil),                    // 56: syncline.change.v1.Position
-	(*timestamppb.Timestamp)(nil),          // 57: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),          // 58: google.protobuf.FieldMask
-	(*RepairReplicationRequest)(nil),       // 59: syncline.applier.v1.RepairReplicationRequest
-	(*SyncReplicationRequest)(nil),         // 60: syncline.applier.v1.SyncReplicationRequest
-	(*ListSyncsRequest)(nil),               // 61: syncline.applier.v1.ListSyncsRequest
-	(*GetSyncRequest)(nil),                 // 62: syncline.applier.v1.GetSyncRequest
-	(*WatchSyncRequest)(nil),               // 63: syncline.applier.v1.WatchSyncRequest
-	(*CancelSyncRequest)(nil),              // 64: syncline.applier.v1.CancelSyncRequest
-	(*RepairReplicationResponse)(nil),      // 65: syncline.applier.v1.RepairReplicationResponse
-	(*SyncReplicationResponse)(nil),        // 66: syncline.applier.v1.SyncReplicationResponse
-	(*ListSyncsResponse)(nil),              // 67: syncline.applier.v1.ListSyncsResponse
-	(*GetSyncResponse)(nil),                // 68: syncline.applier.v1.GetSyncResponse
-	(*WatchSyncResponse)(nil),              // 69: syncline.applier.v1.WatchSyncResponse
-	(*CancelSyncResponse)(nil),             // 70: syncline.applier.v1.CancelSyncResponse
+	(*CheckReplicationRequest)(nil),        // 17: syncline.applier.v1.CheckReplicationRequest
+	(*CheckReplicationResponse)(nil),       // 18: syncline.applier.v1.CheckReplicationResponse
+	(*CreateReplicationRequest)(nil),       // 19: syncline.applier.v1.CreateReplicationRequest
+	(*CreateReplicationResponse)(nil),      // 20: syncline.applier.v1.CreateReplicationResponse
+	(*GetReplicationRequest)(nil),          // 21: syncline.applier.v1.GetReplicationRequest
+	(*GetReplicationResponse)(nil),         // 22: syncline.applier.v1.GetReplicationResponse
+	(*ListReplicationsRequest)(nil),        // 23: syncline.applier.v1.ListReplicationsRequest
+	(*ListReplicationsResponse)(nil),       // 24: syncline.applier.v1.ListReplicationsResponse
+	(*StartReplicationRequest)(nil),        // 25: syncline.applier.v1.StartReplicationRequest
+	(*StartReplicationResponse)(nil),       // 26: syncline.applier.v1.StartReplicationResponse
+	(*StopReplicationRequest)(nil),         // 27: syncline.applier.v1.StopReplicationRequest
+	(*StopReplicationResponse)(nil),        // 28: syncline.applier.v1.StopReplicationResponse
+	(*DeleteReplicationRequest)(nil),       // 29: syncline.applier.v1.DeleteReplicationRequest
+	(*DeleteReplicationResponse)(nil),      // 30: syncline.applier.v1.DeleteReplicationResponse
+	(*WatchReplicationRequest)(nil),        // 31: syncline.applier.v1.WatchReplicationRequest
+	(*WatchReplicationResponse)(nil),       // 32: syncline.applier.v1.WatchReplicationResponse
+	(*WaitReplicationRequest)(nil),         // 33: syncline.applier.v1.WaitReplicationRequest
+	(*WaitReplicationResponse)(nil),        // 34: syncline.applier.v1.WaitReplicationResponse
+	(*VerifyReplicationRequest)(nil),       // 35: syncline.applier.v1.VerifyReplicationRequest
+	(*VerifyReplicationResponse)(nil),      // 36: syncline.applier.v1.VerifyReplicationResponse
+	(*VerifyProgress)(nil),                 // 37: syncline.applier.v1.VerifyProgress
+	(*RowDifference)(nil),                  // 38: syncline.applier.v1.RowDifference
+	(*TableVerification)(nil),              // 39: syncline.applier.v1.TableVerification
+	(*VerifyResult)(nil),                   // 40: syncline.applier.v1.VerifyResult
+	(*ReplicationPlan)(nil),                // 41: syncline.applier.v1.ReplicationPlan
+	(*PlannedTable)(nil),                   // 42: syncline.applier.v1.PlannedTable
+	(*UpdateReplicationRequest)(nil),       // 43: syncline.applier.v1.UpdateReplicationRequest
+	(*UpdateReplicationResponse)(nil),      // 44: syncline.applier.v1.UpdateReplicationResponse
+	(*ResyncReplicationRequest)(nil),       // 45: syncline.applier.v1.ResyncReplicationRequest
+	(*ResyncReplicationResponse)(nil),      // 46: syncline.applier.v1.ResyncReplicationResponse
+	(*Event)(nil),                          // 47: syncline.applier.v1.Event
+	(*ListReplicationEventsRequest)(nil),   // 48: syncline.applier.v1.ListReplicationEventsRequest
+	(*ListReplicationEventsResponse)(nil),  // 49: syncline.applier.v1.ListReplicationEventsResponse
+	(*WatchReplicationEventsRequest)(nil),  // 50: syncline.applier.v1.WatchReplicationEventsRequest
+	(*WatchReplicationEventsResponse)(nil), // 51: syncline.applier.v1.WatchReplicationEventsResponse
+	(*RunReplicationRequest)(nil),          // 52: syncline.applier.v1.RunReplicationRequest
+	(*RunReplicationResponse)(nil),         // 53: syncline.applier.v1.RunReplicationResponse
+	(*WatchReplicationsRequest)(nil),       // 54: syncline.applier.v1.WatchReplicationsRequest
+	(*WatchReplicationsResponse)(nil),      // 55: syncline.applier.v1.WatchReplicationsResponse
+	nil,                                    // 56: syncline.applier.v1.ReplicationSpec.ParametersEntry
+	(*durationpb.Duration)(nil),            // 57: google.protobuf.Duration
+	(*v1.Position)(nil),                    // 58: syncline.change.v1.Position
+	(*timestamppb.Timestamp)(nil),          // 59: google.protobuf.Timestamp
+	(*Handshake)(nil),                      // 60: syncline.applier.v1.Handshake
+	(*fieldmaskpb.FieldMask)(nil),          // 61: google.protobuf.FieldMask
+	(*RepairReplicationRequest)(nil),       // 62: syncline.applier.v1.RepairReplicationRequest
+	(*SyncReplicationRequest)(nil),         // 63: syncline.applier.v1.SyncReplicationRequest
+	(*ListSyncsRequest)(nil),               // 64: syncline.applier.v1.ListSyncsRequest
+	(*GetSyncRequest)(nil),                 // 65: syncline.applier.v1.GetSyncRequest
+	(*WatchSyncRequest)(nil),               // 66: syncline.applier.v1.WatchSyncRequest
+	(*CancelSyncRequest)(nil),              // 67: syncline.applier.v1.CancelSyncRequest
+	(*RepairReplicationResponse)(nil),      // 68: syncline.applier.v1.RepairReplicationResponse
+	(*SyncReplicationResponse)(nil),        // 69: syncline.applier.v1.SyncReplicationResponse
+	(*ListSyncsResponse)(nil),              // 70: syncline.applier.v1.ListSyncsResponse
+	(*GetSyncResponse)(nil),                // 71: syncline.applier.v1.GetSyncResponse
+	(*WatchSyncResponse)(nil),              // 72: syncline.applier.v1.WatchSyncResponse
+	(*CancelSyncResponse)(nil),             // 73: syncline.applier.v1.CancelSyncResponse
 }
 var file_syncline_applier_v1_applier_proto_depIdxs = []int32{
-	3,  // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
-	54, // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
-	55, // 2: syncline.applier.v1.ReplicationSpec.retry_base:type_name -> google.protobuf.Duration
-	55, // 3: syncline.applier.v1.ReplicationSpec.retry_cap:type_name -> google.protobuf.Duration
-	55, // 4: syncline.applier.v1.ReplicationSpec.source_timeout:type_name -> google.protobuf.Duration
-	55, // 5: syncline.applier.v1.ReplicationSpec.group_time:type_name -> google.protobuf.Duration
-	1,  // 6: syncline.applier.v1.ReplicationSpec.auto_resync:type_name -> syncline.applier.v1.AutoResync
-	11, // 7: syncline.applier.v1.ReplicationSpec.tls:type_name -> syncline.applier.v1.SourceTLS
-	2,  // 8: syncline.applier.v1.ReplicationSpec.initial:type_name -> syncline.applier.v1.Initial
-	0,  // 9: syncline.applier.v1.ReplicationSpec.mode:type_name -> syncline.applier.v1.Mode
-	55, // 10: syncline.applier.v1.ReplicationSpec.healthy_after:type_name -> google.protobuf.Duration
-	10, // 11: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	4,  // 12: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
-	56, // 13: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
-	56, // 14: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
-	15, // 15: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
-	57, // 16: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
-	57, // 17: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
-	57, // 18: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
-	57, // 19: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
-	16, // 20: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
-	13, // 21: syncline.applier.v1.Replication.recent_faults:type_name -> syncline.applier.v1.Fault
-	14, // 22: syncline.applier.v1.Replication.history:type_name -> syncline.applier.v1.StateChange
-	57, // 23: syncline.applier.v1.Replication.healthy_since:type_name -> google.protobuf.Timestamp
-	57, // 24: syncline.applier.v1.Replication.waiting_since:type_name -> google.protobuf.Timestamp
-	56, // 25: syncline.applier.v1.Replication.completed_position:type_name -> syncline.change.v1.Position
-	57, // 26: syncline.applier.v1.Replication.complete_time:type_name -> google.protobuf.Timestamp
-	57, // 27: syncline.applier.v1.Fault.time:type_name -> google.protobuf.Timestamp
-	5,  // 28: syncline.applier.v1.Fault.side:type_name -> syncline.applier.v1.FaultSide
-	57, // 29: syncline.applier.v1.StateChange.time:type_name -> google.protobuf.Timestamp
-	4,  // 30: syncline.applier.v1.StateChange.state:type_name -> syncline.applier.v1.State
-	57, // 31: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
-	57, // 32: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
-	10, // 33: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	12, // 34: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	39, // 35: syncline.applier.v1.CreateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
-	12, // 36: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	4,  // 37: syncline.applier.v1.ListReplicationsRequest.states:type_name -> syncline.applier.v1.State
-	12, // 38: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
-	56, // 39: syncline.applier.v1.StartReplicationRequest.from:type_name -> syncline.change.v1.Position
-	12, // 40: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	12, // 41: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	55, // 42: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
-	12, // 43: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	55, // 44: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
-	56, // 45: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
-	12, // 46: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	55, // 47: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
-	35, // 48: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
-	36, // 49: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
-	37, // 50: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
-	38, // 51: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
-	6,  // 52: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
-	7,  // 53: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
-	56, // 54: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
-	56, // 55: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
-	40, // 56: syncline.applier.v1.ReplicationPlan.tables:type_name -> syncline.applier.v1.PlannedTable
-	8,  // 57: syncline.applier.v1.PlannedTable.action:type_name -> syncline.applier.v1.TableAction
-	10, // 58: syncline.applier.v1.UpdateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	58, // 59: syncline.applier.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
-	12, // 60: syncline.applier.v1.UpdateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	39, // 61: syncline.applier.v1.UpdateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
-	12, // 62: syncline.applier.v1.ResyncReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	57, // 63: syncline.applier.v1.Event.time:type_name -> google.protobuf.Timestamp
-	9,  // 64: syncline.applier.v1.Event.kind:type_name -> syncline.applier.v1.EventKind
-	4,  // 65: syncline.applier.v1.Event.state:type_name -> syncline.applier.v1.State
-	5,  // 66: syncline.applier.v1.Event.side:type_name -> syncline.applier.v1.FaultSide
-	56, // 67: syncline.applier.v1.Event.position:type_name -> syncline.change.v1.Position
-	57, // 68: syncline.applier.v1.ListReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
-	45, // 69: syncline.applier.v1.ListReplicationEventsResponse.events:type_name -> syncline.applier.v1.Event
-	57, // 70: syncline.applier.v1.WatchReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
-	45, // 71: syncline.applier.v1.WatchReplicationEventsResponse.event:type_name -> syncline.applier.v1.Event
-	10, // 72: syncline.applier.v1.RunReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	55, // 73: syncline.applier.v1.RunReplicationRequest.interval:type_name -> google.protobuf.Duration
-	12, // 74: syncline.applier.v1.RunReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	55, // 75: syncline.applier.v1.WatchReplicationsRequest.interval:type_name -> google.protobuf.Duration
-	12, // 76: syncline.applier.v1.WatchReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
-	17, // 77: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
-	19, // 78: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
-	21, // 79: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
-	23, // 80: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
-	25, // 81: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
-	27, // 82: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
-	29, // 83: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
-	31, // 84: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
-	33, // 85: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
-	41, // 86: syncline.applier.v1.ApplierService.UpdateReplication:input_type -> syncline.applier.v1.UpdateReplicationRequest
-	43, // 87: syncline.applier.v1.ApplierService.ResyncReplication:input_type -> syncline.applier.v1.ResyncReplicationRequest
-	46, // 88: syncline.applier.v1.ApplierService.ListReplicationEvents:input_type -> syncline.applier.v1.ListReplicationEventsRequest
-	48, // 89: syncline.applier.v1.ApplierService.WatchReplicationEvents:input_type -> syncline.applier.v1.WatchReplicationEventsRequest
-	59, // 90: syncline.applier.v1.ApplierService.RepairReplication:input_type -> syncline.applier.v1.RepairReplicationRequest
-	60, // 91: syncline.applier.v1.ApplierService.SyncReplication:input_type -> syncline.applier.v1.SyncReplicationRequest
-	61, // 92: syncline.applier.v1.ApplierService.ListSyncs:input_type -> syncline.applier.v1.ListSyncsRequest
-	62, // 93: syncline.applier.v1.ApplierService.GetSync:input_type -> syncline.applier.v1.GetSyncRequest
-	63, // 94: syncline.applier.v1.ApplierService.WatchSync:input_type -> syncline.applier.v1.WatchSyncRequest
-	64, // 95: syncline.applier.v1.ApplierService.CancelSync:input_type -> syncline.applier.v1.CancelSyncRequest
-	50, // 96: syncline.applier.v1.ApplierService.RunReplication:input_type -> syncline.applier.v1.RunReplicationRequest
-	52, // 97: syncline.applier.v1.ApplierService.WatchReplications:input_type -> syncline.applier.v1.WatchReplicationsRequest
-	18, // 98: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
-	20, // 99: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
-	22, // 100: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
-	24, // 101: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
-	26, // 102: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
-	28, // 103: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
-	30, // 104: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
-	32, // 105: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
-	34, // 106: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
-	42, // 107: syncline.applier.v1.ApplierService.UpdateReplication:output_type -> syncline.applier.v1.UpdateReplicationResponse
-	44, // 108: syncline.applier.v1.ApplierService.ResyncReplication:output_type -> syncline.applier.v1.ResyncReplicationResponse
-	47, // 109: syncline.applier.v1.ApplierService.ListReplicationEvents:output_type -> syncline.applier.v1.ListReplicationEventsResponse
-	49, // 110: syncline.applier.v1.ApplierService.WatchReplicationEvents:output_type -> syncline.applier.v1.WatchReplicationEventsResponse
-	65, // 111: syncline.applier.v1.ApplierService.RepairReplication:output_type -> syncline.applier.v1.RepairReplicationResponse
-	66, // 112: syncline.applier.v1.ApplierService.SyncReplication:output_type -> syncline.applier.v1.SyncReplicationResponse
-	67, // 113: syncline.applier.v1.ApplierService.ListSyncs:output_type -> syncline.applier.v1.ListSyncsResponse
-	68, // 114: syncline.applier.v1.ApplierService.GetSync:output_type -> syncline.applier.v1.GetSyncResponse
-	69, // 115: syncline.applier.v1.ApplierService.WatchSync:output_type -> syncline.applier.v1.WatchSyncResponse
-	70, // 116: syncline.applier.v1.ApplierService.CancelSync:output_type -> syncline.applier.v1.CancelSyncResponse
-	51, // 117: syncline.applier.v1.ApplierService.RunReplication:output_type -> syncline.applier.v1.RunReplicationResponse
-	53, // 118: syncline.applier.v1.ApplierService.WatchReplications:output_type -> syncline.applier.v1.WatchReplicationsResponse
-	98, // [98:119] is the sub-list for method output_type
-	77, // [77:98] is the sub-list for method input_type
-	77, // [77:77] is the sub-list for extension type_name
-	77, // [77:77] is the sub-list for extension extendee
-	0,  // [0:77] is the sub-list for field type_name
+	3,   // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
+	56,  // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
+	57,  // 2: syncline.applier.v1.ReplicationSpec.retry_base:type_name -> google.protobuf.Duration
+	57,  // 3: syncline.applier.v1.ReplicationSpec.retry_cap:type_name -> google.protobuf.Duration
+	57,  // 4: syncline.applier.v1.ReplicationSpec.source_timeout:type_name -> google.protobuf.Duration
+	57,  // 5: syncline.applier.v1.ReplicationSpec.group_time:type_name -> google.protobuf.Duration
+	1,   // 6: syncline.applier.v1.ReplicationSpec.auto_resync:type_name -> syncline.applier.v1.AutoResync
+	11,  // 7: syncline.applier.v1.ReplicationSpec.tls:type_name -> syncline.applier.v1.SourceTLS
+	2,   // 8: syncline.applier.v1.ReplicationSpec.initial:type_name -> syncline.applier.v1.Initial
+	0,   // 9: syncline.applier.v1.ReplicationSpec.mode:type_name -> syncline.applier.v1.Mode
+	57,  // 10: syncline.applier.v1.ReplicationSpec.healthy_after:type_name -> google.protobuf.Duration
+	10,  // 11: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	4,   // 12: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
+	58,  // 13: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
+	58,  // 14: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
+	15,  // 15: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
+	59,  // 16: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
+	59,  // 17: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
+	59,  // 18: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
+	59,  // 19: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
+	16,  // 20: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
+	13,  // 21: syncline.applier.v1.Replication.recent_faults:type_name -> syncline.applier.v1.Fault
+	14,  // 22: syncline.applier.v1.Replication.history:type_name -> syncline.applier.v1.StateChange
+	59,  // 23: syncline.applier.v1.Replication.healthy_since:type_name -> google.protobuf.Timestamp
+	59,  // 24: syncline.applier.v1.Replication.waiting_since:type_name -> google.protobuf.Timestamp
+	58,  // 25: syncline.applier.v1.Replication.completed_position:type_name -> syncline.change.v1.Position
+	59,  // 26: syncline.applier.v1.Replication.complete_time:type_name -> google.protobuf.Timestamp
+	59,  // 27: syncline.applier.v1.Fault.time:type_name -> google.protobuf.Timestamp
+	5,   // 28: syncline.applier.v1.Fault.side:type_name -> syncline.applier.v1.FaultSide
+	59,  // 29: syncline.applier.v1.StateChange.time:type_name -> google.protobuf.Timestamp
+	4,   // 30: syncline.applier.v1.StateChange.state:type_name -> syncline.applier.v1.State
+	59,  // 31: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
+	59,  // 32: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
+	10,  // 33: syncline.applier.v1.CheckReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	60,  // 34: syncline.applier.v1.CheckReplicationResponse.handshake:type_name -> syncline.applier.v1.Handshake
+	10,  // 35: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	12,  // 36: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	41,  // 37: syncline.applier.v1.CreateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
+	60,  // 38: syncline.applier.v1.CreateReplicationResponse.handshake:type_name -> syncline.applier.v1.Handshake
+	12,  // 39: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	4,   // 40: syncline.applier.v1.ListReplicationsRequest.states:type_name -> syncline.applier.v1.State
+	12,  // 41: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
+	58,  // 42: syncline.applier.v1.StartReplicationRequest.from:type_name -> syncline.change.v1.Position
+	12,  // 43: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	12,  // 44: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	57,  // 45: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
+	12,  // 46: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	57,  // 47: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
+	58,  // 48: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
+	12,  // 49: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	57,  // 50: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
+	37,  // 51: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
+	38,  // 52: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
+	39,  // 53: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
+	40,  // 54: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
+	6,   // 55: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
+	7,   // 56: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
+	58,  // 57: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
+	58,  // 58: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
+	42,  // 59: syncline.applier.v1.ReplicationPlan.tables:type_name -> syncline.applier.v1.PlannedTable
+	8,   // 60: syncline.applier.v1.PlannedTable.action:type_name -> syncline.applier.v1.TableAction
+	10,  // 61: syncline.applier.v1.UpdateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	61,  // 62: syncline.applier.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	12,  // 63: syncline.applier.v1.UpdateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	41,  // 64: syncline.applier.v1.UpdateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
+	12,  // 65: syncline.applier.v1.ResyncReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	59,  // 66: syncline.applier.v1.Event.time:type_name -> google.protobuf.Timestamp
+	9,   // 67: syncline.applier.v1.Event.kind:type_name -> syncline.applier.v1.EventKind
+	4,   // 68: syncline.applier.v1.Event.state:type_name -> syncline.applier.v1.State
+	5,   // 69: syncline.applier.v1.Event.side:type_name -> syncline.applier.v1.FaultSide
+	58,  // 70: syncline.applier.v1.Event.position:type_name -> syncline.change.v1.Position
+	59,  // 71: syncline.applier.v1.ListReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
+	47,  // 72: syncline.applier.v1.ListReplicationEventsResponse.events:type_name -> syncline.applier.v1.Event
+	59,  // 73: syncline.applier.v1.WatchReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
+	47,  // 74: syncline.applier.v1.WatchReplicationEventsResponse.event:type_name -> syncline.applier.v1.Event
+	10,  // 75: syncline.applier.v1.RunReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	57,  // 76: syncline.applier.v1.RunReplicationRequest.interval:type_name -> google.protobuf.Duration
+	12,  // 77: syncline.applier.v1.RunReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	57,  // 78: syncline.applier.v1.WatchReplicationsRequest.interval:type_name -> google.protobuf.Duration
+	12,  // 79: syncline.applier.v1.WatchReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
+	19,  // 80: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
+	21,  // 81: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
+	23,  // 82: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
+	25,  // 83: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
+	27,  // 84: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
+	29,  // 85: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
+	31,  // 86: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
+	33,  // 87: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
+	35,  // 88: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
+	43,  // 89: syncline.applier.v1.ApplierService.UpdateReplication:input_type -> syncline.applier.v1.UpdateReplicationRequest
+	45,  // 90: syncline.applier.v1.ApplierService.ResyncReplication:input_type -> syncline.applier.v1.ResyncReplicationRequest
+	48,  // 91: syncline.applier.v1.ApplierService.ListReplicationEvents:input_type -> syncline.applier.v1.ListReplicationEventsRequest
+	50,  // 92: syncline.applier.v1.ApplierService.WatchReplicationEvents:input_type -> syncline.applier.v1.WatchReplicationEventsRequest
+	62,  // 93: syncline.applier.v1.ApplierService.RepairReplication:input_type -> syncline.applier.v1.RepairReplicationRequest
+	63,  // 94: syncline.applier.v1.ApplierService.SyncReplication:input_type -> syncline.applier.v1.SyncReplicationRequest
+	64,  // 95: syncline.applier.v1.ApplierService.ListSyncs:input_type -> syncline.applier.v1.ListSyncsRequest
+	65,  // 96: syncline.applier.v1.ApplierService.GetSync:input_type -> syncline.applier.v1.GetSyncRequest
+	66,  // 97: syncline.applier.v1.ApplierService.WatchSync:input_type -> syncline.applier.v1.WatchSyncRequest
+	67,  // 98: syncline.applier.v1.ApplierService.CancelSync:input_type -> syncline.applier.v1.CancelSyncRequest
+	52,  // 99: syncline.applier.v1.ApplierService.RunReplication:input_type -> syncline.applier.v1.RunReplicationRequest
+	54,  // 100: syncline.applier.v1.ApplierService.WatchReplications:input_type -> syncline.applier.v1.WatchReplicationsRequest
+	17,  // 101: syncline.applier.v1.ApplierService.CheckReplication:input_type -> syncline.applier.v1.CheckReplicationRequest
+	20,  // 102: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
+	22,  // 103: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
+	24,  // 104: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
+	26,  // 105: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
+	28,  // 106: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
+	30,  // 107: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
+	32,  // 108: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
+	34,  // 109: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
+	36,  // 110: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
+	44,  // 111: syncline.applier.v1.ApplierService.UpdateReplication:output_type -> syncline.applier.v1.UpdateReplicationResponse
+	46,  // 112: syncline.applier.v1.ApplierService.ResyncReplication:output_type -> syncline.applier.v1.ResyncReplicationResponse
+	49,  // 113: syncline.applier.v1.ApplierService.ListReplicationEvents:output_type -> syncline.applier.v1.ListReplicationEventsResponse
+	51,  // 114: syncline.applier.v1.ApplierService.WatchReplicationEvents:output_type -> syncline.applier.v1.WatchReplicationEventsResponse
+	68,  // 115: syncline.applier.v1.ApplierService.RepairReplication:output_type -> syncline.applier.v1.RepairReplicationResponse
+	69,  // 116: syncline.applier.v1.ApplierService.SyncReplication:output_type -> syncline.applier.v1.SyncReplicationResponse
+	70,  // 117: syncline.applier.v1.ApplierService.ListSyncs:output_type -> syncline.applier.v1.ListSyncsResponse
+	71,  // 118: syncline.applier.v1.ApplierService.GetSync:output_type -> syncline.applier.v1.GetSyncResponse
+	72,  // 119: syncline.applier.v1.ApplierService.WatchSync:output_type -> syncline.applier.v1.WatchSyncResponse
+	73,  // 120: syncline.applier.v1.ApplierService.CancelSync:output_type -> syncline.applier.v1.CancelSyncResponse
+	53,  // 121: syncline.applier.v1.ApplierService.RunReplication:output_type -> syncline.applier.v1.RunReplicationResponse
+	55,  // 122: syncline.applier.v1.ApplierService.WatchReplications:output_type -> syncline.applier.v1.WatchReplicationsResponse
+	18,  // 123: syncline.applier.v1.ApplierService.CheckReplication:output_type -> syncline.applier.v1.CheckReplicationResponse
+	102, // [102:124] is the sub-list for method output_type
+	80,  // [80:102] is the sub-list for method input_type
+	80,  // [80:80] is the sub-list for extension type_name
+	80,  // [80:80] is the sub-list for extension extendee
+	0,   // [0:80] is the sub-list for field type_name
 }
 
 func init() { file_syncline_applier_v1_applier_proto_init() }
@@ -4892,10 +5017,11 @@ func file_syncline_applier_v1_applier_proto_init() {
 	if File_syncline_applier_v1_applier_proto != nil {
 		return
 	}
+	file_syncline_applier_v1_check_proto_init()
 	file_syncline_applier_v1_repair_proto_init()
 	file_syncline_applier_v1_sync_proto_init()
 	file_syncline_applier_v1_applier_proto_msgTypes[2].OneofWrappers = []any{}
-	file_syncline_applier_v1_applier_proto_msgTypes[24].OneofWrappers = []any{
+	file_syncline_applier_v1_applier_proto_msgTypes[26].OneofWrappers = []any{
 		(*VerifyReplicationResponse_Progress)(nil),
 		(*VerifyReplicationResponse_Difference)(nil),
 		(*VerifyReplicationResponse_Table)(nil),
@@ -4907,7 +5033,7 @@ func file_syncline_applier_v1_applier_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_applier_v1_applier_proto_rawDesc), len(file_syncline_applier_v1_applier_proto_rawDesc)),
 			NumEnums:      10,
-			NumMessages:   45,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -42,6 +42,7 @@ const (
 	ApplierService_CancelSync_FullMethodName             = "/syncline.applier.v1.ApplierService/CancelSync"
 	ApplierService_RunReplication_FullMethodName         = "/syncline.applier.v1.ApplierService/RunReplication"
 	ApplierService_WatchReplications_FullMethodName      = "/syncline.applier.v1.ApplierService/WatchReplications"
+	ApplierService_CheckReplication_FullMethodName       = "/syncline.applier.v1.ApplierService/CheckReplication"
 )
 
 // ApplierServiceClient is the client API for ApplierService service.
@@ -109,6 +110,10 @@ type ApplierServiceClient interface {
 	RunReplication(ctx context.Context, in *RunReplicationRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RunReplicationResponse], error)
 	// WatchReplications streams the states of all replications, and then of those that change.
 	WatchReplications(ctx context.Context, in *WatchReplicationsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchReplicationsResponse], error)
+	// CheckReplication compares source and replica, as it is done before a replication is created, and tells everything that it finds, not the first
+	// problem only. It stores and changes nothing. Of a replication that there is it also tells what has changed on either side since its tables
+	// were copied.
+	CheckReplication(ctx context.Context, in *CheckReplicationRequest, opts ...grpc.CallOption) (*CheckReplicationResponse, error)
 }
 
 type applierServiceClient struct {
@@ -392,6 +397,16 @@ func (c *applierServiceClient) WatchReplications(ctx context.Context, in *WatchR
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ApplierService_WatchReplicationsClient = grpc.ServerStreamingClient[WatchReplicationsResponse]
 
+func (c *applierServiceClient) CheckReplication(ctx context.Context, in *CheckReplicationRequest, opts ...grpc.CallOption) (*CheckReplicationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CheckReplicationResponse)
+	err := c.cc.Invoke(ctx, ApplierService_CheckReplication_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ApplierServiceServer is the server API for ApplierService service.
 // All implementations must embed UnimplementedApplierServiceServer
 // for forward compatibility.
@@ -457,6 +472,10 @@ type ApplierServiceServer interface {
 	RunReplication(*RunReplicationRequest, grpc.ServerStreamingServer[RunReplicationResponse]) error
 	// WatchReplications streams the states of all replications, and then of those that change.
 	WatchReplications(*WatchReplicationsRequest, grpc.ServerStreamingServer[WatchReplicationsResponse]) error
+	// CheckReplication compares source and replica, as it is done before a replication is created, and tells everything that it finds, not the first
+	// problem only. It stores and changes nothing. Of a replication that there is it also tells what has changed on either side since its tables
+	// were copied.
+	CheckReplication(context.Context, *CheckReplicationRequest) (*CheckReplicationResponse, error)
 	mustEmbedUnimplementedApplierServiceServer()
 }
 
@@ -529,6 +548,9 @@ func (UnimplementedApplierServiceServer) RunReplication(*RunReplicationRequest, 
 }
 func (UnimplementedApplierServiceServer) WatchReplications(*WatchReplicationsRequest, grpc.ServerStreamingServer[WatchReplicationsResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchReplications not implemented")
+}
+func (UnimplementedApplierServiceServer) CheckReplication(context.Context, *CheckReplicationRequest) (*CheckReplicationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CheckReplication not implemented")
 }
 func (UnimplementedApplierServiceServer) mustEmbedUnimplementedApplierServiceServer() {}
 func (UnimplementedApplierServiceServer) testEmbeddedByValue()                        {}
@@ -880,6 +902,24 @@ func _ApplierService_WatchReplications_Handler(srv interface{}, stream grpc.Serv
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ApplierService_WatchReplicationsServer = grpc.ServerStreamingServer[WatchReplicationsResponse]
 
+func _ApplierService_CheckReplication_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CheckReplicationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ApplierServiceServer).CheckReplication(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ApplierService_CheckReplication_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ApplierServiceServer).CheckReplication(ctx, req.(*CheckReplicationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ApplierService_ServiceDesc is the grpc.ServiceDesc for ApplierService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -942,6 +982,10 @@ var ApplierService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CancelSync",
 			Handler:    _ApplierService_CancelSync_Handler,
+		},
+		{
+			MethodName: "CheckReplication",
+			Handler:    _ApplierService_CheckReplication_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
