@@ -33,11 +33,11 @@ demo: postgres build ## replicate a live database to two replicas, on servers of
 
 .PHONY: test
 test: postgres ## all tests
-	$(GO) test -timeout 25m $(TEST_FLAGS) $(PACKAGES)
+	$(GO) test -timeout 25m -parallel 3 $(TEST_FLAGS) $(PACKAGES)
 
 .PHONY: e2e
 e2e: postgres ## the end-to-end tests alone
-	$(GO) test -timeout 25m -v ./test/...
+	$(GO) test -timeout 25m -parallel 3 -v ./test/...
 
 .PHONY: test-versions
 test-versions: ## end-to-end tests from and to each version of PostgreSQL (VERSION_PAIRS="18:15 15:18")

@@ -20,10 +20,13 @@ type fakeControl struct {
 	resynced  *applierv1.ResyncReplicationRequest
 	started   *applierv1.StartReplicationRequest
 	plan      *applierv1.ReplicationPlan
+	ran       *applierv1.RunReplicationRequest
+	watched   *applierv1.WatchReplicationsRequest
+	changes   []*applierv1.WatchReplicationsResponse // what a watch of all tells; then it ends
+	events    []*applierv1.Event                     // the oldest first
+	later     []*applierv1.Event                     // what a watch tells after those; then it ends
 	checked   *applierv1.CheckReplicationRequest
 	handshake *applierv1.Handshake
-	events    []*applierv1.Event // the oldest first
-	later     []*applierv1.Event // what a watch tells after those; then it ends
 }
 
 func (f *fakeApplier) CheckReplication(_ context.Context, in *applierv1.CheckReplicationRequest) (*applierv1.CheckReplicationResponse, error) {
@@ -82,6 +85,33 @@ func (f *fakeApplier) WatchReplicationEvents(in *applierv1.WatchReplicationEvent
 			continue
 		}
 		if err := stream.Send(&applierv1.WatchReplicationEventsResponse{Event: e}); err != nil {
+			return err
+		}
+	}
+	return rpc.Errorf(codes.Unavailable, rpc.ReasonStopping, "the server shuts down")
+}
+
+func (f *fakeApplier) RunReplication(in *applierv1.RunReplicationRequest, stream grpc.ServerStreamingServer[applierv1.RunReplicationResponse]) error {
+	if f.refusal != nil {
+		return f.refusal
+	}
+	f.ran = in
+	for _, next := range f.watch {
+		r, err := next()
+		if err != nil {
+			return err
+		}
+		if err := stream.Send(&applierv1.RunReplicationResponse{Replication: r}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *fakeApplier) WatchReplications(in *applierv1.WatchReplicationsRequest, stream grpc.ServerStreamingServer[applierv1.WatchReplicationsResponse]) error {
+	f.watched = in
+	for _, answer := range f.changes {
+		if err := stream.Send(answer); err != nil {
 			return err
 		}
 	}

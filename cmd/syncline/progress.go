@@ -85,7 +85,7 @@ func watchOnce(ctx context.Context, client applierv1.ApplierServiceClient, name 
 			if r.GetSpec().GetMode() != applierv1.Mode_MODE_ONCE { // that one is done when it has ended
 				return r, nil
 			}
-		case applierv1.State_STATE_COMPLETED:
+		case applierv1.State_STATE_COMPLETED, applierv1.State_STATE_COMPLETED_WITH_QUARANTINE:
 			return r, nil
 		case applierv1.State_STATE_FAILED, applierv1.State_STATE_STOPPED:
 			return nil, fmt.Errorf("%w: %s %s: %s; mend that, then `syncline replication start %s`", errReplicationFailed, stateName(r.GetState()), r.GetReasonCode(), r.GetReason(), name)

@@ -29,7 +29,11 @@ func renderHealth(out io.Writer, answer *applierv1.ListReplicationsResponse) {
 		fmt.Fprintln(out)
 	}
 	for _, r := range answer.GetReplications() {
-		fmt.Fprintln(out, printable(health(r)))
+		line := health(r)
+		if n := r.GetQuarantinedChanges() + r.GetWaitingChanges(); n > 0 {
+			line += fmt.Sprintf("; %s changes are in quarantine: see `syncline replication unsynced %s`", count(n), r.GetName())
+		}
+		fmt.Fprintln(out, printable(line))
 	}
 }
 
@@ -58,8 +62,8 @@ func health(r *applierv1.Replication) string {
 		return strings.Join(append([]string{name + " is not well: failed" + since + faultSide(r) + "; mend its reason, then `syncline replication start " + name + "`"}, more...), ", ")
 	case applierv1.State_STATE_STOPPED:
 		return name + " is stopped" + since + " by a user"
-	case applierv1.State_STATE_COMPLETED:
-		return name + " is completed" + since + ", up to " + lsn(r.GetCompletedPosition().GetLsn())
+	case applierv1.State_STATE_COMPLETED, applierv1.State_STATE_COMPLETED_WITH_QUARANTINE:
+		return name + " is " + stateName(r.GetState()) + since + ", up to " + lsn(r.GetCompletedPosition().GetLsn())
 	case applierv1.State_STATE_WAITING:
 		return fmt.Sprintf("%s waits for its turn since %s, at place %d", name, stamp(r.GetWaitingSince()), r.GetWaitingPlace())
 	}
@@ -130,6 +134,9 @@ func renderReplication(out io.Writer, r *applierv1.Replication) {
 		[]string{"lag", size(r.GetLagBytes()) + ", " + lagSeconds(r)},
 		[]string{"applied", count(r.GetTransactions()) + " transactions, " + count(r.GetChanges()) + " changes in all, " + count(int64(r.GetChangesPerSecond())) + " changes/s now"},
 	)
+	if n := r.GetQuarantinedChanges() + r.GetWaitingChanges(); n > 0 {
+		rows = append(rows, []string{"quarantine", fmt.Sprintf("%s refused, %s waiting, %s", count(r.GetQuarantinedChanges()), count(r.GetWaitingChanges()), size(r.GetQuarantinedBytes()))})
+	}
 	if r.GetCopiedRows() > 0 {
 		rows = append(rows, []string{"copied", count(r.GetCopiedRows()) + " rows, " + size(r.GetCopiedBytes()) + " in all"})
 	}

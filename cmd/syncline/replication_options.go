@@ -20,13 +20,15 @@ var specFlags = map[string]string{ //nolint:gosec // they are names
 	"spec.replace": "--replace", "spec.copy_workers": "--copy-workers", "spec.compression": "--compress", "spec.description": "--description",
 	"spec.retry_base": "--retry-base", "spec.retry_cap": "--retry-cap", "spec.retry_limit": "--retry-limit", "spec.source_timeout": "--source-timeout",
 	"spec.group_bytes": "--group-bytes", "spec.group_time": "--group-time", "spec.auto_resync": "--auto-resync", "spec.auto_resync_limit": "--auto-resync-limit", "spec.from_restore": "--from-restore", "spec.initial": "--initial", "spec.mode": "--mode", "spec.healthy_after": "--healthy-after",
+	"spec.on_error": "--on-error", "spec.quarantine_limit": "--quarantine-limit", "spec.quarantine_bytes": "--quarantine-bytes",
+	"ids": "ID", "table": "--table", "edits": "--set", "id": "--show", "page_size": "--limit",
 	"from.log_id": "--from", "from.lsn": "--from", "force": "--force",
 }
 
 // replicationFlags are the flags of a replication's spec.
 type replicationFlags struct {
 	spec                                                applierv1.ReplicationSpec
-	compression, autoResync, mode                       string
+	compression, autoResync, mode, onError              string
 	retryBase, retryCap, sourceTimeout, groups, healthy time.Duration
 	connection                                          sourceFlags
 }
@@ -51,6 +53,9 @@ func (f *replicationFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.mode, "mode", "continuous", "continuous, or once: apply what is committed on the source now, and end; starting it runs it again")
 	flags.DurationVar(&f.healthy, "healthy-after", 0, fmt.Sprintf("how long it has to work without a fault before those in a row are forgotten; 0 for the default of %s", applier.DefaultHealthyAfter))
 	flags.StringVar(&f.autoResync, "auto-resync", "off", "what is done when the source's change log does not reach back to the replica any more: off (fail, and wait for a decision), copy (copy all tables anew), or incremental (compare them, and ship what differs)")
+	flags.StringVar(&f.onError, "on-error", "stop", "what is done with a change that the replica refuses for what is in it: stop (fail, and wait for a decision), or quarantine (set it aside, let later changes of the same row wait, and apply the rest)")
+	flags.Int64Var(&s.QuarantineLimit, "quarantine-limit", 0, fmt.Sprintf("how many changes the quarantine takes before the replication stops; 0 for the default of %d", apply.DefaultQuarantineRows))
+	flags.Int64Var(&s.QuarantineBytes, "quarantine-bytes", 0, fmt.Sprintf("how many bytes of changes the quarantine takes; 0 for the default of %d", apply.DefaultQuarantineBytes))
 	flags.Int32Var(&s.AutoResyncLimit, "auto-resync-limit", 0, fmt.Sprintf("how many times in a row --auto-resync may act; 0 for the default of %d", applier.DefaultAutoResyncLimit))
 }
 
@@ -84,6 +89,14 @@ func (f *replicationFlags) finish() error {
 		f.spec.AutoResync = applierv1.AutoResync_AUTO_RESYNC_INCREMENTAL
 	default:
 		return usageError{fmt.Errorf("--auto-resync %q is unknown: use off, copy or incremental", f.autoResync)}
+	}
+	switch f.onError {
+	case "stop":
+		f.spec.OnError = applierv1.OnError_ON_ERROR_UNSPECIFIED
+	case "quarantine":
+		f.spec.OnError = applierv1.OnError_ON_ERROR_QUARANTINE
+	default:
+		return usageError{fmt.Errorf("--on-error %q is unknown: use stop or quarantine", f.onError)}
 	}
 	for _, d := range []struct {
 		from time.Duration

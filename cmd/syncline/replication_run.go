@@ -94,7 +94,7 @@ func runToEnd(ctx context.Context, client applierv1.ApplierServiceClient, reques
 // isOver tells whether a replication does nothing any more by itself.
 func isOver(r *applierv1.Replication) bool {
 	switch r.GetState() {
-	case applierv1.State_STATE_COMPLETED, applierv1.State_STATE_FAILED, applierv1.State_STATE_STOPPED:
+	case applierv1.State_STATE_COMPLETED, applierv1.State_STATE_COMPLETED_WITH_QUARANTINE, applierv1.State_STATE_FAILED, applierv1.State_STATE_STOPPED:
 		return true
 	default:
 		return false

@@ -54,10 +54,10 @@ type setFlags struct {
 }
 
 func (f *setFlags) register(flags *pflag.FlagSet) {
-	flags.StringArrayVar(&f.tables, "table", nil, "tables of the set: schema.table, schema.*; with rows as 'schema.table={\"column\": …}'; may be repeated, and the first that matches a table counts")
+	flags.StringArrayVar(&f.tables, "table", nil, "tables of the set: schema.table, schema.*; with rows as 'schema.table={\"column\": …}' or 'schema.table=column == params.name && …'; may be repeated, and the first that matches a table counts")
 	patternsFlag(flags, &f.exclude, "exclude-table", "leave these tables out")
 	flags.StringVar(&f.description, "description", "", "a text for people")
-	flags.StringVar(&f.file, "file", "", "read all of it from a file in JSON instead (a SetSpec); - for standard input")
+	flags.StringVar(&f.file, "file", "", "read all of it from a file in JSON instead (a SetSpec), also columns, operations and keys; - for standard input")
 }
 
 // spec is what the flags say.
@@ -86,16 +86,33 @@ func (f *setFlags) spec(cmd *cobra.Command) (*loggerv1.SetSpec, error) {
 		return nil, usageError{errors.New("say what the set selects, with --table, --exclude-table or --file")}
 	}
 	for _, text := range f.tables {
-		table := &loggerv1.SetTable{Pattern: text}
-		if at := strings.Index(text, "={"); at >= 0 {
-			table.Pattern, table.Rows = text[:at], text[at+1:]
-			if !json.Valid([]byte(table.GetRows())) {
-				return nil, usageError{fmt.Errorf("--table %s: what follows the = is no JSON: %s", table.GetPattern(), table.GetRows())}
-			}
+		table := &loggerv1.SetTable{}
+		var rows string
+		switch table.Pattern, rows = cutPattern(text); {
+		case strings.HasPrefix(rows, "{") && !json.Valid([]byte(rows)):
+			return nil, usageError{fmt.Errorf("--table %s: what follows the = is no JSON: %s", table.GetPattern(), rows)}
+		case strings.HasPrefix(rows, "{"):
+			table.Rows = rows
+		default:
+			table.Expression = rows
 		}
 		spec.Tables = append(spec.Tables, table)
 	}
 	return spec, nil
+}
+
+// cutPattern cuts what is said of rows from a pattern, in whose quoted names there may be an = too.
+func cutPattern(text string) (pattern, rows string) {
+	quoted := false
+	for i, r := range text {
+		switch {
+		case r == '"':
+			quoted = !quoted
+		case r == '=' && !quoted:
+			return text[:i], strings.TrimSpace(text[i+1:])
+		}
+	}
+	return text, ""
 }
 
 func newSetCreateCommand() *cobra.Command {
@@ -108,6 +125,7 @@ func newSetCreateCommand() *cobra.Command {
 the columns that decide about a row have to belong to the table's replica identity. A value written {"$param": "org"} is given by
 whoever uses the set, with --param org=acme.`,
 		Example: `  syncline set create shop --table 'shop.*'
+  syncline set create large --table 'public.orders=amount >= 1000 && status in ["open", "paid"]'
   syncline set create by-org --table 'public.orders={"org": {"$param": "org"}}' --table public.countries
   syncline replication create acme --source db1:7400 --set by-org --param org=acme`,
 		Args: oneSet,
@@ -139,8 +157,8 @@ func newSetUpdateCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "update NAME",
 		Short: "Change what a replication set selects",
-		Long: `Says anew, as a whole, what a set selects. Replicas that use it notice at once: they copy the tables of which other rows are selected
-now, remove the rows of those that have left the set, and leave the others as they are.`,
+		Long: `Says anew, as a whole, what a set selects. Replicas that use it notice at once: of tables of which other rows or more columns are selected
+now they fetch what differs, they remove the rows of those that have left the set, and leave the others as they are.`,
 		Example: `  syncline set update shop --table 'shop.*' --exclude-table shop.sessions`,
 		Args:    oneSet,
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
@@ -275,16 +293,42 @@ func renderSet(out io.Writer, s *loggerv1.Set) {
 		lines = append(lines, []string{"tables", "all"})
 	}
 	for _, t := range s.GetSpec().GetTables() {
-		rows := "all rows"
-		if t.GetRows() != "" {
-			rows = "rows " + t.GetRows()
-		}
-		lines = append(lines, []string{"table", t.GetPattern(), rows})
+		lines = append(lines, []string{"table", t.GetPattern(), selectionOf(t)})
 	}
 	for _, pattern := range s.GetSpec().GetExcludeTables() {
 		lines = append(lines, []string{"without", pattern})
 	}
 	table(out, lines)
+}
+
+// selectionOf says what is selected of a table.
+func selectionOf(t *loggerv1.SetTable) string {
+	var parts []string
+	switch {
+	case t.GetRows() != "":
+		parts = append(parts, "rows "+t.GetRows())
+	case t.GetExpression() != "":
+		parts = append(parts, "rows "+t.GetExpression())
+	case len(t.GetKeys()) == 0:
+		parts = append(parts, "all rows")
+	}
+	if n := len(t.GetKeys()); n > 0 {
+		parts = append(parts, fmt.Sprintf("%d keys (%s)", n, strings.Join(t.GetKeyColumns(), ", ")))
+	}
+	if len(t.GetColumns()) > 0 {
+		parts = append(parts, "columns "+strings.Join(t.GetColumns(), ", "))
+	}
+	if len(t.GetLeaveOutColumns()) > 0 {
+		parts = append(parts, "without columns "+strings.Join(t.GetLeaveOutColumns(), ", "))
+	}
+	if len(t.GetOperations()) > 0 {
+		var names []string
+		for _, o := range t.GetOperations() {
+			names = append(names, strings.ToLower(strings.TrimPrefix(o.String(), "SET_OPERATION_")))
+		}
+		parts = append(parts, "only "+strings.Join(names, ", "))
+	}
+	return strings.Join(parts, "; ")
 }
 
 // usedSetFlags are those of commands that read by a set.

@@ -64,6 +64,10 @@ var methods = map[string]rule{
 	"/syncline.applier.v1.ApplierService/CancelSync":        {least: Operator, changes: true},
 	"/syncline.applier.v1.ApplierService/ListSyncs":         {least: Reader},
 	"/syncline.applier.v1.ApplierService/GetSync":           {least: Operator}, // it has the keys of rows
+	"/syncline.applier.v1.ApplierService/ListUnsynced":      {least: Operator}, // it has the keys of rows
+	"/syncline.applier.v1.ApplierService/GetUnsynced":       {least: Operator}, // it has rows
+	"/syncline.applier.v1.ApplierService/RetryUnsynced":     {least: Operator, changes: true},
+	"/syncline.applier.v1.ApplierService/DiscardUnsynced":   {least: Operator, changes: true},
 	"/syncline.applier.v1.ApplierService/WatchSync":         {least: Operator},
 
 	// They change what is applied, or begin it anew.

@@ -33,7 +33,8 @@ type term struct {
 	operands []scalar // sorted by the family's order
 	exists   bool
 	regex    *regexp.Regexp
-	pattern  string // the same for PostgreSQL
+	pattern  string     // the same for PostgreSQL
+	keys     [][]scalar // of opKeys: values of the columns of its terms, sorted
 }
 
 // Compile fits the selector to a table and sets its parameters. Parameters that the selector does not name are ignored, one

@@ -172,7 +172,56 @@ func TestAgainstPostgreSQL(t *testing.T) {
 			break
 		}
 	}
+	compareKeyLists(t, r, table)
 	t.Logf("%d selectors on %d rows: %d false, %d unknown, %d true", rounds*batch, len(table.rows), counts[isFalse], counts[isUnknown], counts[isTrue])
+}
+
+// compareKeyLists compares lists of keys of one to three columns, some of which are of rows.
+func compareKeyLists(t *testing.T, r *rand.Rand, tb table) {
+	t.Helper()
+	var predicates []*Predicate
+	for range 150 {
+		var columns []string
+		var indexes []int
+		for _, i := range r.Perm(len(tb.columns))[:1+r.IntN(3)] {
+			columns, indexes = append(columns, tb.columns[i].Name), append(indexes, i)
+		}
+		var keys [][]string
+		for range 1 + r.IntN(20) {
+			rows := [2][]Value{pick(r, tb.rows), pick(r, tb.rows)}
+			var key []string
+			for _, i := range indexes {
+				v := rows[r.IntN(6)/5][i] // seldom of the other row
+				if families[tb.columns[i].TypeOID] == familyBool {
+					v.Text = []byte(pick(r, []string{"true", "false"}))
+				}
+				key = append(key, string(v.Text)) // '' for NULL, which not every type takes
+			}
+			if !slices.ContainsFunc(indexes, func(i int) bool { return rows[0][i].Null || rows[1][i].Null }) {
+				keys = append(keys, key)
+			}
+		}
+		if len(keys) == 0 {
+			continue
+		}
+		list, err := NewKeys(columns, keys)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := list.Compile(tb.columns)
+		if err != nil {
+			t.Fatalf("%q of %q: %v", keys, columns, err)
+		}
+		predicates = append(predicates, p)
+		if n := len(predicates); n > 1 {
+			predicates = append(predicates, Both(p, predicates[n-2]))
+		}
+	}
+	counts := tb.compare(t, predicates)
+	t.Logf("%d lists of keys: %d false, %d unknown, %d true", len(predicates), counts[isFalse], counts[isUnknown], counts[isTrue])
+	if len(predicates) < 100 || slices.Contains(counts[:], 0) {
+		t.Error("nothing was compared")
+	}
 }
 
 // load makes t with each of the nasty values at least once, and rows at random.

@@ -57,6 +57,8 @@ func (t *term) evaluate(values []Value) (truth, error) {
 	case opNot:
 		of, err := t.terms[0].evaluate(values)
 		return isTrue - of, err
+	case opKeys:
+		return t.hasKey(values)
 	}
 	return t.condition(values)
 }

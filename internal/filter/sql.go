@@ -24,6 +24,8 @@ func (t *term) sql() string {
 		return "(" + strings.Join(parts, " OR ") + ")"
 	case opNot:
 		return "(NOT " + t.terms[0].sql() + ")"
+	case opKeys:
+		return t.keysSQL()
 	case opExists:
 		// IS NOT NULL would be false for a composite value with a NULL in it.
 		if t.exists {

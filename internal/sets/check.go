@@ -25,26 +25,61 @@ func (d *Definition) Check(db schema.Database, insertOnly []schema.Name) error {
 			return &FieldError{fmt.Sprintf("tables[%d].pattern", i), fmt.Errorf("there is no table %s that can be replicated", name)}
 		}
 	}
+	known := map[*Entry]map[string]bool{}
 	for _, t := range db.Tables {
 		entry, in := d.Entry(t.FullName(), Above(db, t))
-		if !in || entry.selector == nil {
+		if !in {
 			continue
 		}
-		field := "tables"
-		for i := range d.entries {
-			if entry == &d.entries[i] {
-				field = fmt.Sprintf("tables[%d].rows", i)
+		if known[entry] == nil {
+			known[entry] = map[string]bool{}
+		}
+		for _, c := range t.Columns {
+			known[entry][c.Name] = true
+		}
+		if err := entry.check(t, slices.Contains(insertOnly, t.FullName())); err != nil {
+			for i := range d.entries {
+				if entry == &d.entries[i] {
+					err.Field = fmt.Sprintf("tables[%d].%s", i, err.Field)
+				}
+			}
+			return err
+		}
+	}
+	for i := range d.entries {
+		for _, name := range d.entries[i].leave {
+			if columns := known[&d.entries[i]]; columns != nil && !columns[name] {
+				return &FieldError{fmt.Sprintf("tables[%d].leave_out_columns", i), fmt.Errorf("no table of the pattern has a column %q", name)}
 			}
 		}
-		if err := entry.selector.Check(FilterColumns(t)); err != nil {
-			return &FieldError{field, fmt.Errorf("table %s: %w", t.FullName(), err)}
+	}
+	return nil
+}
+
+// check fits an entry to a table.
+func (e *Entry) check(t schema.Table, insertOnly bool) *FieldError {
+	if err := e.checkColumns(t); err != nil {
+		return &FieldError{"columns", err}
+	}
+	if e.selector != nil {
+		if err := e.selector.Check(FilterColumns(t)); err != nil {
+			return &FieldError{e.field, fmt.Errorf("table %s: %w", t.FullName(), err)}
 		}
-		if !t.HasRows() || slices.Contains(insertOnly, t.FullName()) {
-			continue
+	}
+	if e.keys != nil {
+		if _, err := e.keys.Compile(FilterColumns(t)); err != nil {
+			return &FieldError{"keys", fmt.Errorf("table %s: %w", t.FullName(), err)}
 		}
-		if err := Decidable(t.FullName(), t.ReplicaIdentity == replicaIdentityFull, t.IdentityColumns, entry.Columns()); err != nil {
-			return &FieldError{field, err}
+	}
+	if !t.HasRows() || insertOnly || !e.Publishes(Update) && !e.Publishes(Delete) {
+		return nil
+	}
+	if err := Decidable(t.FullName(), t.ReplicaIdentity == replicaIdentityFull, t.IdentityColumns, e.Columns()); err != nil {
+		field := e.field
+		if field == "" {
+			field = "keys"
 		}
+		return &FieldError{field, err}
 	}
 	return nil
 }

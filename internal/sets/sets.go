@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/seed0419d559/syncline/internal/filter"
+	"github.com/seed0419d559/syncline/internal/filter/cel"
 	"github.com/seed0419d559/syncline/internal/schema"
 )
 
@@ -26,9 +27,27 @@ type Spec struct {
 
 // Table selects rows of the tables that match a pattern.
 type Table struct {
-	Pattern string
-	Rows    string // a selector; all rows when empty
+	Pattern    string
+	Rows       string // a selector; all rows when empty
+	Expression string // or the same in the Common Expression Language
+	// Columns are those to take, LeaveOut those to take not; all are taken when both are empty.
+	Columns, LeaveOut []string
+	Operations        []Operation // all when empty
+	// Keys are those of the rows to take, with a value for each of KeyColumns; all rows when empty.
+	Keys       [][]string
+	KeyColumns []string
 }
+
+// Operation is what a statement does to a table. Its numbers are those of the protobuf enum SetOperation.
+type Operation int
+
+// The operations of a set.
+const (
+	Insert Operation = iota + 1
+	Update
+	Delete
+	Truncate
+)
 
 // FieldError says which part of a definition is wrong.
 type FieldError struct {
@@ -49,10 +68,15 @@ type Definition struct {
 	exclude []schema.Pattern
 }
 
-// Entry is what a definition says of some tables. A nil selector means all rows.
+// Entry is what a definition says of some tables. A nil selector means all rows, and so do nil keys.
 type Entry struct {
-	pattern  schema.Pattern
-	selector *filter.Selector
+	pattern    schema.Pattern
+	selector   *filter.Selector
+	keys       *filter.Keys
+	take       []string // the columns to take, nil for all
+	leave      []string // the columns to leave out
+	operations []Operation
+	field      string // where the selector was written
 }
 
 // Parse reads a definition, and returns a *FieldError for what is none.
@@ -66,11 +90,10 @@ func Parse(spec Spec) (*Definition, error) {
 		if err != nil {
 			return nil, &FieldError{fmt.Sprintf("tables[%d].pattern", i), err}
 		}
-		entry := Entry{pattern: pattern}
-		if strings.TrimSpace(t.Rows) != "" {
-			if entry.selector, err = filter.Parse([]byte(t.Rows)); err != nil {
-				return nil, &FieldError{fmt.Sprintf("tables[%d].rows", i), err}
-			}
+		entry := Entry{pattern: pattern, take: t.Columns, leave: t.LeaveOut, operations: t.Operations}
+		if err := entry.parse(t); err != nil {
+			err.Field = fmt.Sprintf("tables[%d].%s", i, err.Field)
+			return nil, err
 		}
 		d.entries = append(d.entries, entry)
 	}
@@ -82,6 +105,44 @@ func Parse(spec Spec) (*Definition, error) {
 		d.exclude = append(d.exclude, pattern)
 	}
 	return d, nil
+}
+
+// parse reads what an entry says of rows, columns and operations.
+func (e *Entry) parse(t Table) *FieldError {
+	var err error
+	switch rows, expression := strings.TrimSpace(t.Rows) != "", strings.TrimSpace(t.Expression) != ""; {
+	case rows && expression:
+		return &FieldError{"expression", errors.New("rows are selected by rows or by an expression, and both are given")}
+	case rows:
+		e.field = "rows"
+		if e.selector, err = filter.Parse([]byte(t.Rows)); err != nil {
+			return &FieldError{"rows", err}
+		}
+	case expression:
+		e.field = "expression"
+		if e.selector, err = cel.Parse(t.Expression); err != nil {
+			return &FieldError{"expression", err}
+		}
+	}
+	switch {
+	case len(t.Keys) == 0 && len(t.KeyColumns) > 0:
+		return &FieldError{"key_columns", errors.New("they belong to keys, and there are none")}
+	case len(t.Keys) > 0 && len(t.KeyColumns) == 0:
+		return &FieldError{"key_columns", errors.New("name the columns that the keys are of")}
+	case len(t.Keys) > 0:
+		if e.keys, err = filter.NewKeys(t.KeyColumns, t.Keys); err != nil {
+			return &FieldError{"keys", err}
+		}
+	}
+	if len(t.Columns) > 0 && len(t.LeaveOut) > 0 {
+		return &FieldError{"leave_out_columns", errors.New("columns to take are named too, and one of them is needed")}
+	}
+	for _, o := range t.Operations {
+		if o < Insert || o > Truncate {
+			return &FieldError{"operations", errors.New("there are insert, update, delete and truncate")}
+		}
+	}
+	return nil
 }
 
 // Of is the set of all rows of tables.
@@ -125,7 +186,7 @@ func (d *Definition) Entry(name schema.Name, above []schema.Name) (*Entry, bool)
 
 // Selects tells whether any table has a selector.
 func (d *Definition) Selects() bool {
-	return slices.ContainsFunc(d.entries, func(e Entry) bool { return e.selector != nil })
+	return slices.ContainsFunc(d.entries, func(e Entry) bool { return e.selector != nil || e.keys != nil })
 }
 
 // Parameters are the names of the parameters that selectors use, sorted.
@@ -161,24 +222,50 @@ func (d *Definition) CheckParameters(values map[string]string) error {
 
 // Columns are the columns that decide about rows, sorted; none when all rows are meant.
 func (e *Entry) Columns() []string {
-	if e.selector == nil {
-		return nil
+	var columns []string
+	if e.selector != nil {
+		columns = e.selector.Columns()
 	}
-	return e.selector.Columns()
+	if e.keys != nil {
+		columns = append(columns, e.keys.Columns()...)
+	}
+	slices.Sort(columns)
+	return slices.Compact(columns)
 }
 
-// Predicate compiles the selector for a table with these columns. It is nil when all rows are meant.
-func (e *Entry) Predicate(columns []filter.Column, parameters map[string]string) (*filter.Predicate, error) {
-	if e.selector == nil {
-		return nil, nil //nolint:nilnil // all rows are meant, which is no error
+// Predicate compiles the selector and the keys for a table with these columns. It is nil when all rows are meant.
+func (e *Entry) Predicate(columns []filter.Column, parameters map[string]string) (rows *filter.Predicate, err error) {
+	if e.selector != nil {
+		if rows, err = e.selector.Compile(columns, parameters); err != nil {
+			return nil, err //nolint:wrapcheck // it names the place
+		}
 	}
-	return e.selector.Compile(columns, parameters) //nolint:wrapcheck // it names the place
+	if e.keys == nil {
+		return rows, nil
+	}
+	keys, err := e.keys.Compile(columns)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // it names the place
+	}
+	return filter.Both(rows, keys), nil
 }
 
-// Rows is the selector as text, the same for selectors that are equal; empty when all rows are meant.
+// Rows is what is said of rows as text, the same where the same is said; empty when all rows are meant.
 func (e *Entry) Rows() string {
-	if e.selector == nil {
-		return ""
+	var parts []string
+	if e.selector != nil {
+		parts = append(parts, e.selector.String())
 	}
-	return e.selector.String()
+	if e.keys != nil {
+		parts = append(parts, e.keys.String())
+	}
+	return strings.Join(parts, " ")
 }
+
+// Publishes tells whether an operation is replicated.
+func (e *Entry) Publishes(o Operation) bool {
+	return len(e.operations) == 0 || slices.Contains(e.operations, o)
+}
+
+// OnlyInserts tells whether updates or deletes are left out, so that rows of a replica may be ones that the source has no longer.
+func (e *Entry) OnlyInserts() bool { return !e.Publishes(Update) || !e.Publishes(Delete) }

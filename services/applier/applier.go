@@ -153,6 +153,12 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	close(s.ready)
 	s.mu.Unlock()
+	unobserve, err := s.observe()
+	if err != nil {
+		s.config.Log.Warn("metrics of the quarantine are missing", "error", err)
+	} else {
+		defer unobserve()
+	}
 	<-ctx.Done()
 	s.syncs.wait()
 	s.mu.Lock()

@@ -275,13 +275,18 @@ func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *s
 	if err := r.setRunEnd(ctx, src, spec.spec, position); err != nil {
 		return err
 	}
+	held, err := apply.LoadHeld(ctx, session.Conn(), spec.name)
+	if err != nil {
+		return err
+	}
 	holds := apply.NewHolds()
-	r.setEngine(holds, session.Conn().PgConn().PID(), cancel)
-	defer r.setEngine(nil, 0, nil)
+	r.setEngine(holds, held, session.Conn().PgConn().PID(), cancel)
+	defer r.setEngine(nil, nil, 0, nil)
+	o.quarantine.Held = held
 	engine := apply.NewEngine(apply.Config{
 		Holds: holds, Replication: spec.name, Session: session, SourceID: spec.sourceServerID, Position: position,
 		Table: routes.table, Captured: routes.captured, Removed: r.removed,
-		Reader: r.store.pool, Options: o.apply,
+		Reader: r.store.pool, Options: o.apply, Quarantine: o.quarantine,
 		Applied: func(p apply.Progress) error {
 			r.status.progressed(p)
 			return catchUp.reached(ctx, p.Position.LSN)

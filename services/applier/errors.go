@@ -61,6 +61,9 @@ const (
 	reasonReadOnly       = "READ_ONLY"
 	reasonSourceMixed    = "SOURCE_MIXED"
 	reasonSourceOld      = "SOURCE_TOO_OLD"
+	reasonQuarantineFull = "QUARANTINE_FULL"
+	reasonNotUnsynced    = "NOT_IN_QUARANTINE"
+	reasonEditRefused    = "EDIT_REFUSED"
 	// From the logger and the inventory.
 	reasonSnapshotGone   = "SNAPSHOT_GONE"
 	reasonTableRewritten = "TABLE_REWRITTEN"
@@ -121,6 +124,7 @@ func classify(err error) failure {
 	var own *rpc.Error
 	var change *apply.ChangeError
 	var rows *apply.RowCountError
+	var full *apply.QuarantineFullError
 	var noPlan *apply.MismatchError
 	var mismatch *schema.MismatchError
 	var missing *schema.MissingObjectsError
@@ -140,6 +144,8 @@ func classify(err error) failure {
 		return failure{reasonInUse, true}
 	case errors.Is(err, errSilent), errors.Is(err, block.ErrChecksum), errors.Is(err, block.ErrMalformed), errors.Is(err, block.ErrChain), errors.Is(err, apply.ErrStreamOrder), errors.Is(err, errOtherLog):
 		return failure{reasonStream, true}
+	case errors.As(err, &full):
+		return failure{reasonQuarantineFull, false}
 	case errors.As(err, &change):
 		return classifyChange(err, errors.As(err, &rows))
 	}

@@ -31,6 +31,9 @@ const (
 	kindLost           eventKind = "lost"
 	kindCompleted      eventKind = "completed"
 	kindInterrupted    eventKind = "interrupted"
+	kindQuarantined    eventKind = "quarantined"
+	kindRetriedRows    eventKind = "unsynced_retried"
+	kindDiscarded      eventKind = "unsynced_discarded"
 )
 
 var eventKinds = map[eventKind]applierv1.EventKind{
@@ -41,7 +44,8 @@ var eventKinds = map[eventKind]applierv1.EventKind{
 	kindCopied: applierv1.EventKind_EVENT_KIND_COPIED, kindResync: applierv1.EventKind_EVENT_KIND_RESYNC,
 	kindPositionForced: applierv1.EventKind_EVENT_KIND_POSITION_FORCED, kindSourceAccepted: applierv1.EventKind_EVENT_KIND_SOURCE_ACCEPTED,
 	kindLost: applierv1.EventKind_EVENT_KIND_LOST, kindCompleted: applierv1.EventKind_EVENT_KIND_COMPLETED,
-	kindInterrupted: applierv1.EventKind_EVENT_KIND_INTERRUPTED,
+	kindInterrupted: applierv1.EventKind_EVENT_KIND_INTERRUPTED, kindQuarantined: applierv1.EventKind_EVENT_KIND_QUARANTINED,
+	kindRetriedRows: applierv1.EventKind_EVENT_KIND_UNSYNCED_RETRIED, kindDiscarded: applierv1.EventKind_EVENT_KIND_UNSYNCED_DISCARDED,
 }
 
 // The sides on which a fault can have its cause, as stored.

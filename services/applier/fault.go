@@ -17,7 +17,7 @@ const (
 	FaultLeaving        = "jobs/leaving"         // nothing is applied at the end of a run or a turn, and that is not stored
 	FaultLeft           = "jobs/left"            // it is stored, and the engine has not ended
 	FaultRunEnded       = "jobs/run-ended"       // a transient run has ended, and nothing says how
-	FaultRunForgotten   = "jobs/run-forgotten"   // its result is stored and the rest is forgotten here, not at the source
+	FaultRunForgotten   = "jobs/run-forgotten"   // its result is stored and the rest is forgotten, and nobody is told
 	FaultMending        = "copy/mending"         // rows of a table that held some are about to be mended
 )
 

@@ -328,7 +328,7 @@ func (r *runner) waitCompleted(ctx, waiting context.Context, timeout time.Durati
 	for {
 		changed := r.status.watch()
 		now := r.status.proto(r.snapshot(), false)
-		if now.GetState() == applierv1.State_STATE_COMPLETED {
+		if isCompleted(now.GetState()) {
 			return &applierv1.WaitReplicationResponse{Position: now.GetCompletedPosition(), Replication: now}, nil
 		}
 		if err := mustRun(now); err != nil {
@@ -349,7 +349,7 @@ func (r *runner) waitCompleted(ctx, waiting context.Context, timeout time.Durati
 // mustRun refuses to wait for a replication that does nothing.
 func mustRun(now *applierv1.Replication) error {
 	state := now.GetState()
-	if state != applierv1.State_STATE_FAILED && state != applierv1.State_STATE_STOPPED && state != applierv1.State_STATE_COMPLETED {
+	if state != applierv1.State_STATE_FAILED && state != applierv1.State_STATE_STOPPED && !isCompleted(state) {
 		return nil
 	}
 	why := stateName(state)

@@ -54,6 +54,7 @@ type options struct {
 	retryLimit          int // 0 is none
 	sourceTimeout       time.Duration
 	apply               apply.Options
+	quarantine          apply.Quarantine
 	resync              pending // what is done at a gap
 	autoResyncLimit     int
 	healthyAfter        time.Duration
@@ -64,7 +65,7 @@ func (c *Config) options(spec *applierv1.ReplicationSpec) options {
 	o := options{
 		copyWorkers: DefaultCopyWorkers, retryBase: c.RetryBase, retryCap: c.RetryCap, retryLimit: int(spec.GetRetryLimit()),
 		sourceTimeout: DefaultSourceTimeout, apply: c.Apply, resync: resyncOf(spec.GetAutoResync()),
-		autoResyncLimit: DefaultAutoResyncLimit, healthyAfter: c.HealthyAfter,
+		autoResyncLimit: DefaultAutoResyncLimit, healthyAfter: c.HealthyAfter, quarantine: quarantineOf(spec),
 	}
 	if n := spec.GetCopyWorkers(); n > 0 {
 		o.copyWorkers = int(n)
@@ -137,6 +138,7 @@ func (c *Config) checkOptions(p *problems, spec *applierv1.ReplicationSpec) {
 	p.count("spec.retry_limit", int64(spec.GetRetryLimit()), 1, maxRetryLimit)
 	p.count("spec.group_bytes", spec.GetGroupBytes(), minGroupBytes, maxGroupBytes)
 	p.count("spec.auto_resync_limit", int64(spec.GetAutoResyncLimit()), 1, maxAutoResyncLimit)
+	checkQuarantine(p, spec)
 	p.duration("spec.retry_base", spec.GetRetryBase(), minRetryBase, maxRetryBase)
 	p.duration("spec.retry_cap", spec.GetRetryCap(), minRetryBase, maxRetryCap)
 	p.duration("spec.source_timeout", spec.GetSourceTimeout(), minSourceTimeout, maxSourceTimeout)

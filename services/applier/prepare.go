@@ -402,6 +402,9 @@ func (p *plan) carryOut(ctx context.Context, conn *pgx.Conn, replication string)
 		if err := p.leave(ctx, tx, replication); err != nil {
 			return err
 		}
+		if err := p.keepColumns(ctx, tx, replication); err != nil {
+			return err
+		}
 		if err := setSetVersion(ctx, tx, replication, p.set.version); err != nil {
 			return err
 		}

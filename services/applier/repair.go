@@ -12,7 +12,6 @@ import (
 
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
-	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/rpc"
 	"github.com/seed0419d559/syncline/internal/schema"
 )
@@ -56,8 +55,7 @@ type repair struct {
 	request   *applierv1.RepairReplicationRequest
 	named     int
 	maxHold   time.Duration
-	standing  change.LSN // the stored position while applying stands still
-	copying   bool       // nothing is applied: the tables are in their first copy, from the snapshot of that
+	copying   bool // nothing is applied: the tables are in their first copy, from the snapshot of that
 
 	insertOnly map[string]bool // tables of the source of which only inserts come, by their SQL names
 	tables     map[schema.Name]*repairedTable

@@ -11,7 +11,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
-	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/checksum"
 	"github.com/seed0419d559/syncline/internal/fault"
 	"github.com/seed0419d559/syncline/internal/postgres"
@@ -149,11 +148,6 @@ func closeQuietly(conn *pgx.Conn) {
 // there mends batches until enough time has passed or the session is of no more use.
 func (p *repair) there(ctx context.Context, conn *pgx.Conn, s copySnapshot, todo []*batch) (left []*batch, err error) {
 	began := time.Now()
-	if !p.copying {
-		if p.standing, err = p.runner.standingAt(ctx, conn); err != nil {
-			return nil, err
-		}
-	}
 	for len(todo) > 0 {
 		b := todo[0]
 		t := p.tables[b.table.unit.target]
@@ -194,15 +188,6 @@ func (p *repair) there(ctx context.Context, conn *pgx.Conn, s copySnapshot, todo
 		}
 	}
 	return todo, nil
-}
-
-// standingAt is the stored position, while applying stands still.
-func (r *runner) standingAt(ctx context.Context, conn *pgx.Conn) (change.LSN, error) {
-	var text string
-	if err := conn.QueryRow(ctx, "SELECT lsn::text FROM syncline.positions WHERE replication = $1", r.name).Scan(&text); err != nil {
-		return 0, fmt.Errorf("read position of replication %s: %w", r.name, err)
-	}
-	return change.ParseLSN(text)
 }
 
 func withoutTable(todo []*batch, table *differingTable) (left []*batch) {

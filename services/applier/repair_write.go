@@ -157,8 +157,7 @@ func (m *mending) enterPosition(ctx context.Context, tx pgx.Tx) (commitTime chan
 	if err != nil {
 		return 0, err
 	}
-	// A mark may have taken the position further: nothing of this replication lies between.
-	if position.LogID != at.LogID || position.LSN > at.LSN && position.LSN != m.repair.standing {
+	if position.LogID != at.LogID || position.LSN > at.LSN {
 		return 0, fmt.Errorf("%w: the replica is at %s instead of %s", errSuperseded, position, at)
 	}
 	for _, source := range m.unit.sources {

@@ -11,6 +11,7 @@ import (
 	"github.com/seed0419d559/syncline/internal/fault"
 	"github.com/seed0419d559/syncline/internal/rpc"
 	"github.com/seed0419d559/syncline/internal/schema"
+	"github.com/seed0419d559/syncline/services/applier/apply"
 )
 
 // closeGap decides what follows when the source's change log does not hold the position: a copy of all tables where the user has
@@ -106,7 +107,8 @@ func forgetPosition(ctx context.Context, tx pgx.Tx, replication string) error {
 	if err != nil {
 		return fmt.Errorf("forget the position of replication %s: %w", replication, err)
 	}
-	return nil
+	_, err = apply.ForgetQuarantine(ctx, tx, replication, nil) // it is in the copies that come
+	return err
 }
 
 // removeTable takes a table out of a replication. Its rows stay.
@@ -118,7 +120,8 @@ func removeTable(ctx context.Context, tx pgx.Tx, replication string, name schema
 	if err != nil {
 		return fmt.Errorf("remove table %s from replication %s: %w", name, replication, err)
 	}
-	return nil
+	_, err = apply.ForgetQuarantine(ctx, tx, replication, &name)
+	return err
 }
 
 // uncopied are the tables whose copy is not whole.

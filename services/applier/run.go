@@ -100,6 +100,9 @@ func (s *Service) RunReplication(in *applierv1.RunReplicationRequest, stream grp
 	if in.GetSpec().GetMode() == applierv1.Mode_MODE_CONTINUOUS {
 		return rpc.Invalid("spec.mode", "a run has an end; create a replication for one that goes on")
 	}
+	if in.GetSpec().GetOnError() == applierv1.OnError_ON_ERROR_QUARANTINE {
+		return rpc.Invalid("spec.on_error", "a run leaves nothing behind, so nobody could look after what it sets aside; create a replication with --mode once for that")
+	}
 	spec := &applierv1.ReplicationSpec{}
 	if in.GetSpec() != nil {
 		spec = proto.CloneOf(in.GetSpec())
@@ -129,7 +132,7 @@ func streamRun(ctx context.Context, r *runner, interval time.Duration, ended <-c
 		changed := r.status.watch()
 		now := r.status.proto(r.snapshot(), false)
 		switch now.GetState() {
-		case applierv1.State_STATE_COMPLETED, applierv1.State_STATE_FAILED, applierv1.State_STATE_STOPPED: // that is told when it is stored
+		case applierv1.State_STATE_COMPLETED, applierv1.State_STATE_COMPLETED_WITH_QUARANTINE, applierv1.State_STATE_FAILED, applierv1.State_STATE_STOPPED: // that is told when it is stored
 		default:
 			if err := stream.Send(&applierv1.RunReplicationResponse{Replication: now}); err != nil {
 				return err
@@ -228,6 +231,7 @@ func (s *Service) forget(ctx context.Context, r *runner) (*applierv1.Replication
 	if r.result != nil {
 		return r.result, nil
 	}
+	r.farewell(ctx) // before nothing here knows any more that there is something to forget there
 	result := r.status.proto(r.snapshot(), true)
 	if err := s.store.endRun(ctx, result, nil); err != nil {
 		return nil, err
@@ -239,21 +243,34 @@ func (s *Service) forget(ctx context.Context, r *runner) (*applierv1.Replication
 	s.mu.Unlock()
 	r.result = result
 	close(r.forgotten)
-	r.farewell(ctx)
 	return result, nil
 }
 
 // endInterrupted ends the transient runs of a former process, and returns the replications that are left.
 func (s *Service) endInterrupted(ctx context.Context, list []*stored) ([]*stored, error) {
 	var left []*stored
+	var told sync.WaitGroup // the sources
+	interrupted := map[*stored]*runner{}
 	for _, one := range list {
 		if !one.transient {
 			left = append(left, one)
 			continue
 		}
 		r := newRunner(&s.config, s.store, one)
+		interrupted[one] = r
+		told.Go(func() { r.farewell(ctx) })
+	}
+	told.Wait()
+	for one, r := range interrupted {
 		const text = "the applier ended while the run went on; what it copied stays: run it again, with --initial incremental to ship only what is missing"
 		r.status.note = func(*event) {}
+		if one.wanted == wantedCompleted {
+			r.status.setState(applierv1.State_STATE_COMPLETED)
+			if err := s.store.endRun(ctx, r.status.proto(one, false), nil); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		r.status.update(func(st *status) {
 			st.state, st.reason, st.reasonCode = applierv1.State_STATE_FAILED, text, reasonInterrupted
 		})
@@ -262,7 +279,6 @@ func (s *Service) endInterrupted(ctx context.Context, list []*stored) ([]*stored
 			return nil, err
 		}
 		s.config.Log.Warn("a transient run was interrupted", "replication", one.name)
-		s.runs.Go(func() { r.farewell(ctx) })
 	}
 	return left, nil
 }

@@ -32,6 +32,7 @@ type runner struct {
 	done   chan struct{}
 	wake   chan struct{} // holds one when the next attempt shall not wait
 	holds  *apply.Holds  // of the engine that runs, nil while none does
+	aside  *apply.Held   // by that engine's quarantine
 	holder uint32        // the server's process id of that engine's session
 
 	runEnd     change.Position // where a run of mode once ends, zero before that is decided; of the running goroutine
@@ -358,9 +359,9 @@ func (r *runner) setPhase(ctx context.Context, to phase) error {
 }
 
 // setEngine notes how the engine that runs is held and ended.
-func (r *runner) setEngine(holds *apply.Holds, holder uint32, end context.CancelCauseFunc) {
+func (r *runner) setEngine(holds *apply.Holds, held *apply.Held, holder uint32, end context.CancelCauseFunc) {
 	r.mu.Lock()
-	r.holds, r.holder, r.endStream = holds, holder, end
+	r.holds, r.aside, r.holder, r.endStream = holds, held, holder, end
 	r.mu.Unlock()
 	r.status.update(func(*status) {}) // wakes those who wait for it
 }

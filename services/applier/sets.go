@@ -30,6 +30,8 @@ type usedSet struct {
 	own *loggerv1.SetSpec
 	// rows are the selectors of tables of which not all rows are selected, as the source's inventory told last.
 	rows map[schema.Name]string
+	// insertOnly are tables of which only inserts come, as the inventory told last.
+	insertOnly map[schema.Name]bool
 }
 
 // selects tells whether less than everything comes in the stream.
@@ -60,9 +62,11 @@ func (s *source) describeSet(ctx context.Context, selection schema.Selection) (s
 	if s.set.version != version {
 		return schema.Database{}, rpc.Errorf(codes.FailedPrecondition, reasonSetChanged, "set %s of the source is now version %d instead of %d", s.set.name, version, s.set.version)
 	}
-	s.set.rows = map[schema.Name]string{}
+	s.set.rows, s.set.insertOnly = map[schema.Name]string{}, map[schema.Name]bool{}
 	for _, t := range answer.GetTables() {
-		s.set.rows[schema.Name{Schema: t.GetSchema(), Name: t.GetName()}] = t.GetRows()
+		name := schema.Name{Schema: t.GetSchema(), Name: t.GetName()}
+		s.set.rows[name] = t.GetRows()
+		s.set.insertOnly[name] = t.GetCaptured() == capturedInserts
 	}
 	if !selection.All() {
 		all := database
@@ -73,8 +77,9 @@ func (s *source) describeSet(ctx context.Context, selection schema.Selection) (s
 	return database, nil
 }
 
-// adoptSet brings the target from the version of the set that it holds to the present one: tables of which other rows are selected are
-// copied anew, those that have left the set are emptied. What else is there stays, and goes on from where it is.
+// adoptSet brings the target from the version of the set that it holds to the present one: of tables of which other rows are selected only
+// what differs is shipped, and until then the rows of the former version stay. Those that have left the set are emptied. What else is
+// there stays, and goes on from where it is.
 func (r *runner) adoptSet(ctx context.Context, session *apply.Session, src *source, held *stored) error {
 	src.set.version = 0
 	database, err := src.describe(ctx, schema.Selection{})
@@ -90,20 +95,56 @@ func (r *runner) adoptSet(ctx context.Context, session *apply.Session, src *sour
 	}
 	again := &apply.NewTableError{LSN: change.LSN(math.MaxUint64)}
 	var left []*storedTable
+	emptied := map[schema.Name]bool{}
 	for _, t := range tables {
 		if _, in := database.Table(t.name); !in {
 			left = append(left, t)
-		} else if src.set.rows[t.name] != t.selector {
+			emptied[t.target] = true
+		}
+	}
+	for _, t := range tables {
+		described, in := database.Table(t.name)
+		if in && (src.set.rows[t.name] != t.selector || emptied[t.target] || t.lacks(ordinary(described))) {
 			again.Tables = append(again.Tables, t.name)
 		}
 	}
-	r.log.Info("the set has changed", "set", src.set.name, "version", src.set.version, "copied_anew", again.Tables, "left", len(left))
-	p, err := r.plan(ctx, session, src, held.spec, planOptions{again: again})
+	r.log.Info("the set has changed", "set", src.set.name, "version", src.set.version, "compared", again.Tables, "left", len(left))
+	p, err := r.plan(ctx, session, src, held.spec, planOptions{again: again, mend: true})
 	if err != nil {
 		return err
 	}
 	p.left = left
-	return r.carryOut(ctx, session, p)
+	return r.carryOut(ctx, session, p.copyingInserts(src))
+}
+
+// lacks tells whether there are columns whose values the target does not have.
+func (t *storedTable) lacks(columns []string) bool {
+	return t.columns != nil && slices.ContainsFunc(columns, func(c string) bool { return !slices.Contains(t.columns, c) })
+}
+
+// keepColumns stores which columns the set has the target take from now on.
+func (p *plan) keepColumns(ctx context.Context, tx pgx.Tx, replication string) error {
+	if p.set.name == "" {
+		return nil
+	}
+	for _, t := range p.source.Tables {
+		_, err := tx.Exec(ctx, "UPDATE syncline.tables SET columns = $4 WHERE replication = $1 AND schema_name = $2 AND table_name = $3",
+			replication, t.Schema, t.Name, ordinary(t))
+		if err != nil {
+			return fmt.Errorf("store the columns of table %s: %w", t.FullName(), err)
+		}
+	}
+	return nil
+}
+
+// copyingInserts has tables copied anew of which only inserts come: rows that the source has updated or deleted stay when they are mended.
+func (p *plan) copyingInserts(src *source) *plan {
+	for _, t := range p.tables {
+		if src.set.insertOnly[t.name] {
+			t.incremental = false
+		}
+	}
+	return p
 }
 
 // leave forgets the tables that have left the set, and removes their rows. A target that still takes rows of others is left as it is
@@ -133,6 +174,9 @@ func setSetVersion(ctx context.Context, q querier, replication string, version i
 	}
 	return nil
 }
+
+// capturedInserts is Table.captured of those of which only inserts come.
+const capturedInserts = "inserts"
 
 // maxParameters bounds the parameters of a set, maxParameterBytes the size of each.
 const (

@@ -35,6 +35,7 @@ type status struct {
 	commitTime  *change.Timestamp
 	applied     totals // of engines that have ended, and of the one that runs
 	engine      totals // of the engine that runs
+	unsynced    apply.Unsynced
 	rate        rate
 
 	head        change.Position
@@ -112,7 +113,7 @@ func newStatus(r *stored, note func(*event)) *status {
 // restore takes over what is stored of the position and the counts. The caller holds the lock, or is the only one.
 func (s *status) restore(r *stored) {
 	s.position, s.hasPosition, s.durable = r.position, r.hasPosition, r.position
-	s.applied, s.engine = r.applied, totals{}
+	s.applied, s.engine, s.unsynced = r.applied, totals{}, r.unsynced
 	s.copied, s.standing = r.copied, r.standing
 }
 
@@ -191,7 +192,10 @@ func (s *status) progressed(p apply.Progress) {
 		if p.HasCommit {
 			s.commitTime = &p.CommitTime
 		}
-		s.engine = totals{p.Transactions, p.Changes}
+		s.engine, s.unsynced = totals{p.Transactions, p.Changes}, p.Unsynced
+		for _, text := range p.Told {
+			s.tell(&event{kind: kindQuarantined, text: text, side: sideLocal})
+		}
 		s.rate.add(now, s.applied.changes+p.Changes)
 		s.works(now)
 	})
@@ -259,6 +263,7 @@ func (s *status) proto(r *stored, withTables bool) *applierv1.Replication {
 		Warnings: slices.Concat(s.standing, s.warnings), Etag: r.etag(), AutoResyncs: int32(r.autoResyncs), Pending: string(r.pending),
 		NextRetryTime: timeProto(&s.nextRetry), LastContactTime: timeProto(&s.lastContact),
 	}
+	s.showUnsynced(out)
 	if s.hasPosition {
 		out.Position = positionProto(s.position)
 	}

@@ -14,6 +14,7 @@ import (
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/schema"
+	"github.com/seed0419d559/syncline/services/applier/apply"
 )
 
 // The phases of a replication, as stored.
@@ -56,7 +57,8 @@ type stored struct {
 	autoResyncs    int      // in a row
 	standing       []string // warnings that stand until all is copied anew
 	applied        totals   // up to position
-	copied         copied   // by chunks that are forgotten
+	unsynced       apply.Unsynced
+	copied         copied // by chunks that are forgotten
 	position       change.Position
 	hasPosition    bool
 	// setVersion is the version of the set that the target holds; 0 without a set, and before the plan of the first copy is carried out.
@@ -94,9 +96,10 @@ type storedTable struct {
 	estimatedRows int64
 	bytesExpected int64
 	pages         int64
-	selector      string // by which the set chooses its rows, "" for all
-	rows, bytes   int64  // of the finished chunks
-	incremental   bool   // the copy mends what the target holds, instead of replacing it
+	selector      string   // by which the set chooses its rows, "" for all
+	columns       []string // those that the set has the target take; nil when that is not known
+	rows, bytes   int64    // of the finished chunks
+	incremental   bool     // the copy mends what the target holds, instead of replacing it
 }
 
 // store reads and writes the replications in the target database.
@@ -116,15 +119,19 @@ const replicationQuery = `SELECT r.name, r.spec, r.wanted, r.phase, r.source_ser
 	r.revision, r.pending, r.auto_resyncs, r.standing_warnings, r.transactions + coalesce(p.transactions, 0), r.changes + coalesce(p.changes, 0),
 	r.copied_rows, r.copied_bytes, coalesce(p.log_id || '@' || p.lsn::text, ''), r.set_version, r.left_out,
 	r.completed_at, coalesce(r.completed_log_id || '@' || r.completed_lsn::text, ''), r.transient,
+	q.refused, q.waiting, q.bytes,
 	(SELECT secrets FROM syncline.replication_secrets WHERE replication = r.name)
-	FROM syncline.replications r LEFT JOIN syncline.positions p ON p.replication = r.name`
+	FROM syncline.replications r LEFT JOIN syncline.positions p ON p.replication = r.name
+	CROSS JOIN LATERAL (SELECT count(*) FILTER (WHERE waits_behind IS NULL) AS refused, count(waits_behind) AS waiting, coalesce(sum(bytes), 0)::bigint AS bytes
+		FROM syncline.quarantine WHERE replication = r.name) q`
 
 func scanReplication(row pgx.CollectableRow) (*stored, error) {
 	var s stored
 	var spec, hidden []byte
 	var position, completed string
 	if err := row.Scan(&s.name, &spec, &s.wanted, &s.phase, &s.sourceServerID, &s.createdAt, &s.syncStarted, &s.syncEnded,
-		&s.revision, &s.pending, &s.autoResyncs, &s.standing, &s.applied.transactions, &s.applied.changes, &s.copied.rows, &s.copied.bytes, &position, &s.setVersion, &s.leftOut, &s.completedAt, &completed, &s.transient, &hidden); err != nil {
+		&s.revision, &s.pending, &s.autoResyncs, &s.standing, &s.applied.transactions, &s.applied.changes, &s.copied.rows, &s.copied.bytes, &position, &s.setVersion, &s.leftOut,
+		&s.completedAt, &completed, &s.transient, &s.unsynced.Quarantined, &s.unsynced.Waiting, &s.unsynced.Bytes, &hidden); err != nil {
 		return nil, err
 	}
 	if s.hasPosition = position != ""; s.hasPosition {
@@ -246,6 +253,9 @@ func (s *store) remove(ctx context.Context, name string) error {
 
 // forgetReplication removes all that is known of a replication, its run log excepted.
 func forgetReplication(ctx context.Context, tx pgx.Tx, name string) error {
+	if _, err := apply.ForgetQuarantine(ctx, tx, name, nil); err != nil {
+		return err
+	}
 	for _, table := range []string{"chunks", "tables", "positions"} {
 		if _, err := tx.Exec(ctx, "DELETE FROM syncline."+table+" WHERE replication = $1", name); err != nil {
 			return err

@@ -8,11 +8,12 @@ import (
 
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/schema"
+	"github.com/seed0419d559/syncline/services/applier/apply"
 )
 
 func listTables(ctx context.Context, q querier, replication string) ([]*storedTable, error) {
 	rows, err := q.Query(ctx, `SELECT t.schema_name, t.table_name, t.state, coalesce(t.log_id, ''), coalesce(t.copy_lsn::text, ''),
-		coalesce(t.snapshot_id, ''), t.estimated_rows, t.bytes_expected, t.pages, t.target_schema, t.target_table, t.source_oid, t.selector, t.incremental, coalesce(sum(c.rows), 0)::bigint, coalesce(sum(c.bytes), 0)::bigint
+		coalesce(t.snapshot_id, ''), t.estimated_rows, t.bytes_expected, t.pages, t.target_schema, t.target_table, t.source_oid, t.selector, t.incremental, t.columns, coalesce(sum(c.rows), 0)::bigint, coalesce(sum(c.bytes), 0)::bigint
 		FROM syncline.tables t LEFT JOIN syncline.chunks c USING (replication, schema_name, table_name)
 		WHERE t.replication = $1
 		GROUP BY t.replication, t.schema_name, t.table_name ORDER BY t.schema_name, t.table_name`, replication)
@@ -23,7 +24,7 @@ func listTables(ctx context.Context, q querier, replication string) ([]*storedTa
 		var t storedTable
 		var log, lsn string
 		if err := row.Scan(&t.name.Schema, &t.name.Name, &t.state, &log, &lsn, &t.snapshotID, &t.estimatedRows, &t.bytesExpected, &t.pages,
-			&t.target.Schema, &t.target.Name, &t.oid, &t.selector, &t.incremental, &t.rows, &t.bytes); err != nil {
+			&t.target.Schema, &t.target.Name, &t.oid, &t.selector, &t.incremental, &t.columns, &t.rows, &t.bytes); err != nil {
 			return nil, err
 		}
 		if lsn == "" {
@@ -81,6 +82,9 @@ func beginTable(ctx context.Context, q querier, replication string, name schema.
 		replication, name.Schema, name.Name, snapshot.id, snapshot.position.LogID.String(), snapshot.position.LSN.String())
 	if err != nil {
 		return fmt.Errorf("store begin of the copy of table %s: %w", name, err)
+	}
+	if _, err := apply.ForgetQuarantine(ctx, q, replication, &name); err != nil { // it is in the copy
+		return err
 	}
 	return forgetChunks(ctx, q, replication, name)
 }

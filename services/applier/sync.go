@@ -44,7 +44,7 @@ func (s *Service) SyncReplication(ctx context.Context, in *applierv1.SyncReplica
 		return nil, rpc.Invalid("max_hold", "must be between %v and %v", minHold, maxHold)
 	}
 	switch state := r.status.proto(r.snapshot(), false).GetState(); state {
-	case applierv1.State_STATE_STOPPED, applierv1.State_STATE_SYNCING, applierv1.State_STATE_COMPLETED:
+	case applierv1.State_STATE_STOPPED, applierv1.State_STATE_SYNCING, applierv1.State_STATE_COMPLETED, applierv1.State_STATE_COMPLETED_WITH_QUARANTINE:
 		return nil, r.notApplying()
 	case applierv1.State_STATE_FAILED:
 		if !r.hasFailed() || in.GetDryRun() && in.GetMode() == applierv1.SyncMode_SYNC_MODE_INCREMENTAL {

@@ -60,7 +60,7 @@ func (j *syncJob) waitSettled(ctx context.Context) error {
 		switch now := j.runner.status.proto(j.runner.snapshot(), false); now.GetState() {
 		case applierv1.State_STATE_RUNNING, applierv1.State_STATE_FAILED:
 			return nil
-		case applierv1.State_STATE_STOPPED, applierv1.State_STATE_COMPLETED:
+		case applierv1.State_STATE_STOPPED, applierv1.State_STATE_COMPLETED, applierv1.State_STATE_COMPLETED_WITH_QUARANTINE:
 			return j.runner.notApplying()
 		default:
 			j.update(func(s *applierv1.Sync) {
@@ -151,12 +151,12 @@ func (j *syncJob) watchCopy(ctx context.Context, before map[schema.Name]change.L
 		now.TablesDone, now.EstimatedRows = int32(len(copied)), max(estimated, now.Rows)
 		j.update(func(s *applierv1.Sync) { s.Progress = now })
 		switch state.GetState() {
-		case applierv1.State_STATE_RUNNING, applierv1.State_STATE_COMPLETED:
+		case applierv1.State_STATE_RUNNING, applierv1.State_STATE_COMPLETED, applierv1.State_STATE_COMPLETED_WITH_QUARANTINE:
 			if len(copied) == len(before) {
 				j.copied(copied, state)
 				return nil
 			}
-			if state.GetState() == applierv1.State_STATE_COMPLETED {
+			if isCompleted(state.GetState()) {
 				return j.runner.notApplying()
 			}
 		case applierv1.State_STATE_FAILED, applierv1.State_STATE_STOPPED:

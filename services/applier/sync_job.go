@@ -142,7 +142,7 @@ func (j *syncJob) passes(ctx context.Context, err error) bool {
 	refused := verifyRefusal(ctx, err)
 	if rpc.Reason(refused) == reasonNotRunning {
 		switch j.runner.status.proto(j.runner.snapshot(), false).GetState() {
-		case applierv1.State_STATE_FAILED, applierv1.State_STATE_STOPPED, applierv1.State_STATE_COMPLETED:
+		case applierv1.State_STATE_FAILED, applierv1.State_STATE_STOPPED, applierv1.State_STATE_COMPLETED, applierv1.State_STATE_COMPLETED_WITH_QUARANTINE:
 			return false
 		}
 		return true

@@ -34,6 +34,9 @@ func newTurns(most int) *turns { return &turns{most: most, changed: make(chan st
 
 // take waits for a place; waits is called when there is none at once. Whoever has got one calls release.
 func (t *turns) take(ctx context.Context, copies bool, waits func(*turn)) (release func(), err error) {
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	one := &turn{copies: copies, since: time.Now(), granted: make(chan struct{})}
 	t.mu.Lock()
 	t.waiting = append(t.waiting, one)

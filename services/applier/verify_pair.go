@@ -11,7 +11,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/rpc"
@@ -139,7 +138,7 @@ func (r *runner) notApplying() error {
 		why += ": " + now.GetReasonCode() + ": " + now.GetReason()
 	}
 	refused := rpc.Errorf(codes.FailedPrecondition, reasonNotRunning, "replication %s is %s; it can be compared and mended while it follows its source, when every table has its first copy", stored.name, why)
-	if now.GetState() == applierv1.State_STATE_COMPLETED {
+	if isCompleted(now.GetState()) {
 		refused.Message += fmt.Sprintf(". `syncline replication update %s --mode continuous`, and then `syncline replication start %s`, has it follow", stored.name, stored.name)
 	}
 	if r.hasFailed() {

@@ -68,7 +68,7 @@ func (s *Service) GetInventory(ctx context.Context, request *inventoryv1.GetInve
 	addDetails(db, answer)
 	asking, cancel := context.WithTimeout(ctx, positionTimeout)
 	defer cancel()
-	state, err := s.logger.GetState(asking, &loggerv1.GetStateRequest{})
+	state, err := s.logger.GetState(asking, &loggerv1.GetStateRequest{Set: request.GetSet(), Parameters: request.GetParameters()})
 	var position change.Position
 	if err == nil {
 		position, err = positionOf(state, s.config.ServerID)
@@ -93,13 +93,14 @@ func (s *Service) readSchema(ctx context.Context, selection schema.Selection, on
 	if db, err = schema.Read(ctx, conn, selection); err != nil {
 		return db, nil, around, explain(ctx, err)
 	}
-	if around, err = readSurroundings(ctx, conn, db); err != nil {
-		return db, nil, around, explain(ctx, err)
-	}
 	if only != nil {
 		db.NotReplicated = slices.DeleteFunc(db.NotReplicated, func(skipped schema.Skipped) bool { return !selection.Matches(skipped.Relation) })
-		selectors, err = only.selectors(ctx, conn, db)
-		return db, selectors, around, err
+		selectors, err = only.selectors(ctx, conn, &db)
+		if err != nil {
+			return db, nil, around, err
+		}
+		around, err = readSurroundings(ctx, conn, db)
+		return db, selectors, around, explain(ctx, err)
 	}
 	if err := db.Check(selection); err != nil {
 		var unknown *schema.UnknownTablesError
@@ -108,7 +109,8 @@ func (s *Service) readSchema(ctx context.Context, selection schema.Selection, on
 		}
 		return db, nil, around, err
 	}
-	return db, nil, around, nil
+	around, err = readSurroundings(ctx, conn, db)
+	return db, nil, around, explain(ctx, err)
 }
 
 // kinds are the words of the API for those of descriptors.

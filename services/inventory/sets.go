@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 	"google.golang.org/grpc/codes"
@@ -41,12 +42,7 @@ func (s *Service) usedSet(ctx context.Context, name string, parameters map[strin
 		}
 		return nil, fmt.Errorf("%w: ask for set %s: %s", ErrLoggerUnavailable, name, rpc.Message(err))
 	}
-	var spec sets.Spec
-	spec.Exclude = answer.GetSet().GetSpec().GetExcludeTables()
-	for _, t := range answer.GetSet().GetSpec().GetTables() {
-		spec.Tables = append(spec.Tables, sets.Table{Pattern: t.GetPattern(), Rows: t.GetRows()})
-	}
-	definition, err := sets.Parse(spec)
+	definition, err := sets.Parse(sets.SpecOf(answer.GetSet().GetSpec()))
 	if err != nil {
 		return nil, fmt.Errorf("read set %s: %w", name, err)
 	}
@@ -73,26 +69,26 @@ SELECT n.nspname::text, c.relname::text FROM up JOIN pg_class c ON c.oid = up.pa
 UNION
 SELECT above_schema, above_name FROM syncline.partitions WHERE oid = $1`
 
-// rows is the condition for the rows of a table that belong to the set, "" when all do. A table that is not in the set is as good as
-// not there.
-func (s *set) rows(ctx context.Context, conn *pgx.Conn, t table) (string, error) {
+// choose leaves of a table what the set selects: rows by a condition, and columns. A table that is not in the set is as good as not there,
+// and so is a column.
+func (s *set) choose(ctx context.Context, conn *pgx.Conn, t *table) error {
 	if s == nil {
-		return "", nil
+		return nil
 	}
 	found, err := conn.Query(ctx, aboveSQL, t.oid)
 	if err != nil {
-		return "", explain(ctx, err)
+		return explain(ctx, err)
 	}
 	above, err := pgx.CollectRows(found, func(row pgx.CollectableRow) (name schema.Name, err error) {
 		err = row.Scan(&name.Schema, &name.Name)
 		return name, err
 	})
 	if err != nil {
-		return "", explain(ctx, err)
+		return explain(ctx, err)
 	}
 	entry, in := s.definition.Entry(t.name, above)
 	if !in {
-		return "", s.noTable(t.name)
+		return s.noTable(t.name)
 	}
 	columns := make([]filter.Column, 0, len(t.columns))
 	for _, c := range t.columns {
@@ -102,16 +98,17 @@ func (s *set) rows(ctx context.Context, conn *pgx.Conn, t table) (string, error)
 	}
 	predicate, err := entry.Predicate(columns, s.parameters)
 	if err != nil {
-		return "", rpc.Errorf(codes.FailedPrecondition, "SET_UNDECIDABLE", "set %s: table %s: %w", s.name, t.name, err).With("set", s.name)
+		return rpc.Errorf(codes.FailedPrecondition, "SET_UNDECIDABLE", "set %s: table %s: %w", s.name, t.name, err).With("set", s.name)
 	}
-	if predicate == nil {
-		return "", nil
+	if predicate != nil {
+		t.rows = predicate.SQL()
 	}
-	return predicate.SQL(), nil
+	t.columns = slices.DeleteFunc(t.columns, func(c column) bool { return !entry.Takes(c.name) })
+	return nil
 }
 
-// selectors tells which selector applies to each table of an inventory.
-func (s *set) selectors(ctx context.Context, conn *pgx.Conn, db schema.Database) (map[schema.Name]string, error) {
+// selectors tells which selector applies to each table of an inventory, and leaves columns out of it that the set leaves out.
+func (s *set) selectors(ctx context.Context, conn *pgx.Conn, db *schema.Database) (map[schema.Name]string, error) {
 	rows, err := conn.Query(ctx, "SELECT oid, above_schema, above_name FROM syncline.partitions")
 	if err != nil {
 		return nil, explain(ctx, err)
@@ -127,7 +124,7 @@ func (s *set) selectors(ctx context.Context, conn *pgx.Conn, db schema.Database)
 	}
 	selectors := map[schema.Name]string{}
 	for _, t := range db.Tables {
-		entry, in := s.definition.Entry(t.FullName(), append(sets.Above(db, t), above[t.OID]...))
+		entry, in := s.definition.Entry(t.FullName(), append(sets.Above(*db, t), above[t.OID]...))
 		if !in {
 			continue
 		}
@@ -137,6 +134,7 @@ func (s *set) selectors(ctx context.Context, conn *pgx.Conn, db schema.Database)
 			return nil, rpc.Invalid("parameters", "set %s: table %s: %v", s.name, t.FullName(), err)
 		}
 	}
+	s.definition.Project(db, above)
 	return selectors, nil
 }
 

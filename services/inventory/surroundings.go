@@ -3,6 +3,7 @@ package inventory
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -32,19 +33,20 @@ func readSurroundings(ctx context.Context, conn *pgx.Conn, db schema.Database) (
 	return s, err
 }
 
-// unreadableQuery finds tables that the role may not read: a copy reads all columns but generated ones.
+// unreadableQuery finds what the role may not read of tables, by their columns.
 const unreadableQuery = `
-SELECT c.oid, has_schema_privilege(c.relnamespace, 'USAGE'), has_table_privilege(c.oid, 'SELECT') OR NOT EXISTS (
-       SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+SELECT c.oid, has_schema_privilege(c.relnamespace, 'USAGE'), ARRAY(
+       SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
           AND NOT has_column_privilege(c.oid, a.attnum, 'SELECT'))
   FROM pg_class c WHERE c.oid = ANY ($1)`
 
+// readGrants finds tables of which the role may not read a column that is described.
 func readGrants(ctx context.Context, conn *pgx.Conn, db schema.Database) (map[uint32]string, error) {
-	byOID := make(map[uint32]schema.Name, len(db.Tables))
+	byOID := make(map[uint32]schema.Table, len(db.Tables))
 	var oids []uint32
 	for _, t := range db.Tables {
 		if t.HasRows() {
-			byOID[t.OID] = t.FullName()
+			byOID[t.OID] = t
 			oids = append(oids, t.OID)
 		}
 	}
@@ -54,14 +56,16 @@ func readGrants(ctx context.Context, conn *pgx.Conn, db schema.Database) (map[ui
 	}
 	grants, role := map[uint32]string{}, postgres.Ident(db.Role.Name)
 	var oid uint32
-	var usable, readable bool
-	_, err = pgx.ForEachRow(rows, []any{&oid, &usable, &readable}, func() error {
+	var usable bool
+	var hidden []string
+	_, err = pgx.ForEachRow(rows, []any{&oid, &usable, &hidden}, func() error {
 		var statements []string
+		t := byOID[oid]
 		if !usable {
-			statements = append(statements, "GRANT USAGE ON SCHEMA "+postgres.Ident(byOID[oid].Schema)+" TO "+role)
+			statements = append(statements, "GRANT USAGE ON SCHEMA "+postgres.Ident(t.Schema)+" TO "+role)
 		}
-		if !readable {
-			statements = append(statements, "GRANT SELECT ON TABLE "+byOID[oid].SQL()+" TO "+role)
+		if slices.ContainsFunc(hidden, func(name string) bool { _, wanted := t.Column(name); return wanted }) {
+			statements = append(statements, "GRANT SELECT ON TABLE "+t.FullName().SQL()+" TO "+role)
 		}
 		if statements != nil {
 			grants[oid] = strings.Join(statements, "; ")

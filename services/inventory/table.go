@@ -54,7 +54,7 @@ FROM pg_attribute LEFT JOIN pg_type t ON t.oid = atttypid WHERE attrelid = $1 AN
 func lockTable(ctx context.Context, conn *pgx.Conn, name schema.Name, only *set, lockTimeout time.Duration) (table, error) {
 	t, err := readTable(ctx, conn, name)
 	if err == nil {
-		t.rows, err = only.rows(ctx, conn, t)
+		err = only.choose(ctx, conn, &t)
 	}
 	if err != nil {
 		return table{}, only.hide(name, err)

@@ -71,7 +71,9 @@ func (s *Service) Follow(request *loggerv1.FollowRequest, stream grpc.ServerStre
 		known: make(map[change.RelationHash]struct{}),
 	}
 	if one != nil {
-		p.selecting = newSelecting(s.lookup(), one, request.GetParameters(), from)
+		p.selecting = newSetStream(s.lookup(), one, request.GetParameters(), from)
+		p.selecting.enter(s.sharing.join(shareKey(one, request.GetParameters())))
+		defer p.selecting.group.leave()
 	}
 	err = p.run(ctx)
 	switch {
@@ -159,7 +161,7 @@ type pursuit struct {
 	known     map[change.RelationHash]struct{}
 	inside    bool // the last block sent ends inside a transaction
 	bounds    bounds
-	selecting *selecting // nil when everything is served
+	selecting *setStream // nil when everything is served
 }
 
 // run sends blocks and heartbeats until a bound is reached or something fails.
@@ -215,7 +217,7 @@ func (p *pursuit) sendMark(ctx context.Context) error {
 	if !p.selecting.marked() {
 		return nil
 	}
-	through := p.selecting.through()
+	through := p.selecting.read
 	last := p.bounds.reached(through) || p.bounds.announced() && p.service.changes.Head().Position.LSN <= through
 	if time.Since(p.marked) < markWantedInterval && !last {
 		return nil
@@ -314,9 +316,9 @@ func (p *pursuit) sendRelation(ctx context.Context, hash change.RelationHash) er
 	if _, known := p.known[hash]; known {
 		return nil
 	}
-	relation, err := p.service.changes.Relation(hash)
+	relation, err := p.relation(hash)
 	if err != nil {
-		return err //nolint:wrapcheck // it says what failed
+		return err
 	}
 	answer := &loggerv1.FollowResponse{Event: &loggerv1.FollowResponse_Relation{Relation: relationProto(hash, relation)}}
 	if err := p.stream.Send(answer); err != nil {
@@ -324,6 +326,16 @@ func (p *pursuit) sendRelation(ctx context.Context, hash change.RelationHash) er
 	}
 	p.known[hash] = struct{}{}
 	return nil
+}
+
+// relation is a relation version of the log, or one that the set has made of it.
+func (p *pursuit) relation(hash change.RelationHash) (*change.Relation, error) {
+	if p.selecting != nil {
+		if made := p.selecting.selecting.shapes.find(hash); made != nil {
+			return made, nil
+		}
+	}
+	return p.service.changes.Relation(hash) //nolint:wrapcheck // it says what failed
 }
 
 func relationProto(hash change.RelationHash, r *change.Relation) *changev1.Relation {

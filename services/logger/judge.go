@@ -6,11 +6,33 @@ import (
 	"github.com/seed0419d559/syncline/internal/changelog/block"
 	"github.com/seed0419d559/syncline/internal/filter"
 	"github.com/seed0419d559/syncline/internal/schema"
+	"github.com/seed0419d559/syncline/internal/sets"
 )
 
-// judge returns a row operation as the set sees it: an update may be the insert of a row that enters, or the delete of one that
-// leaves. It tells whether anything is left of it.
+// judge returns a row operation as the set sees it, without the columns that are left out. It tells whether anything is left of it. What
+// it returns is valid until the next call.
 func (t *selectedTable) judge(c *block.Change) (out block.Change, in bool, err error) {
+	if !t.entry.Publishes(sets.Operation(c.Operation)) {
+		return *c, false, nil
+	}
+	if out, in, err = t.choose(c); !in || err != nil || t.take == nil {
+		return out, in, err
+	}
+	if out.HasOld {
+		t.old = out.Old.Project(t.take, t.old)
+		out.Old = t.old
+	}
+	if out.HasNew {
+		t.new = out.New.Project(t.take, t.new)
+		out.New = t.new
+	}
+	// An update of nothing that is taken is none.
+	unseen := out.Operation == block.Update && out.HasOld && !out.OldIsKey && out.New.Same(out.Old)
+	return out, !unseen, nil
+}
+
+// choose tells what the operation is to the set: an update may be the insert of a row that enters, or the delete of one that leaves.
+func (t *selectedTable) choose(c *block.Change) (out block.Change, in bool, err error) {
 	if t.rows == nil {
 		return *c, true, nil
 	}
@@ -61,7 +83,7 @@ func (t *selectedTable) whole(c *block.Change) (block.Row, error) {
 }
 
 func (t *selectedTable) name() schema.Name {
-	return schema.Name{Schema: t.relation.Schema, Name: t.relation.Name}
+	return schema.Name{Schema: t.full.Schema, Name: t.full.Name}
 }
 
 // matches tells whether the set selects a row. Values that the row does not repeat are those of the row before.
@@ -84,7 +106,7 @@ func (t *selectedTable) matches(row, before block.Row) (bool, error) {
 		case block.ValueNull:
 			t.values[i] = filter.Value{Null: true}
 		default:
-			return false, fmt.Errorf("table %s: column %q is not in the log, because the update did not change it", t.name(), t.relation.Columns[i].Name)
+			return false, fmt.Errorf("table %s: column %q is not in the log, because the update did not change it", t.name(), t.full.Columns[i].Name)
 		}
 	}
 	if len(needed) > 0 {

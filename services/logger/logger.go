@@ -44,6 +44,7 @@ type Service struct {
 	followers *followers
 	sets      setList
 	families  families
+	sharing   sharing
 	meters    *meters
 	speeds    speeds
 	heads     timeline // of the log's durable end

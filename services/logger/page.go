@@ -6,6 +6,7 @@ import (
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/changelog"
 	"github.com/seed0419d559/syncline/internal/changelog/block"
+	"github.com/seed0419d559/syncline/internal/sets"
 )
 
 // page is a page of ListUpdatedSince while it is made.
@@ -167,7 +168,7 @@ func (p *page) event(ctx context.Context, b *block.Block, rec *block.Record) err
 			if err != nil {
 				return err
 			}
-			if t.in {
+			if t.in && t.entry.Publishes(sets.Truncate) {
 				p.latest.truncate(t.relation, p.open)
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/changelog/block"
 	"github.com/seed0419d559/syncline/internal/schema"
+	"github.com/seed0419d559/syncline/internal/sets"
 	"github.com/seed0419d559/syncline/services/logger/publish"
 )
 
@@ -25,6 +26,15 @@ type selecting struct {
 	begin       block.Begin
 	origin      *block.Origin
 	waiting     bool // the builder holds records
+}
+
+// restart goes on after a position, outside of transactions, with blocks that follow the state's: what lies between was given out by
+// another.
+func (s *selecting) restart(from change.Position, state block.State) error {
+	s.assembler = block.NewAssembler(from)
+	s.builder.Restart(state)
+	s.open, s.waiting = false, false
+	return s.builder.Mark(from.LSN) //nolint:wrapcheck // it cannot happen
 }
 
 func newSelecting(find lookup, one *set, parameters map[string]string, from change.Position) *selecting {
@@ -65,20 +75,6 @@ func (s *selecting) take(ctx context.Context, b *block.Block, emit func(*block.B
 	}
 	return nil
 }
-
-// mark gives emit what says how far the log has been read, if that is news.
-func (s *selecting) mark(emit func(*block.Block) error) error {
-	if !s.marked() {
-		return nil
-	}
-	return s.cut(emit)
-}
-
-// marked tells whether the log has been read further than what was given out says.
-func (s *selecting) marked() bool { return !s.open && s.builder.Ready() }
-
-// through is how far the log has been read.
-func (s *selecting) through() change.LSN { return s.builder.Through() }
 
 func (s *selecting) cutFull(emit func(*block.Block) error) error {
 	for s.builder.Full() {
@@ -136,8 +132,7 @@ func (s *selecting) start() error {
 }
 
 func (s *selecting) change(ctx context.Context, b *block.Block, c *block.Change) error {
-	hash := b.Relations[c.Relation]
-	t, err := s.table(ctx, hash)
+	t, err := s.table(ctx, b.Relations[c.Relation])
 	if err != nil || !t.in {
 		return err
 	}
@@ -151,7 +146,7 @@ func (s *selecting) change(ctx context.Context, b *block.Block, c *block.Change)
 	if err := s.start(); err != nil {
 		return err
 	}
-	return s.builder.Copy(&out, hash) //nolint:wrapcheck // it says what it copied
+	return s.builder.Copy(&out, t.hash) //nolint:wrapcheck // it says what it copied
 }
 
 func (s *selecting) truncate(ctx context.Context, b *block.Block, m *block.Truncate) error {
@@ -161,8 +156,8 @@ func (s *selecting) truncate(ctx context.Context, b *block.Block, m *block.Trunc
 		if err != nil {
 			return err
 		}
-		if t.in {
-			in = append(in, b.Relations[index])
+		if t.in && t.entry.Publishes(sets.Truncate) {
+			in = append(in, t.hash)
 		}
 	}
 	if len(in) == 0 {

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
@@ -63,11 +64,7 @@ type setList struct {
 
 // parseSet reads what a set selects; field is where that stands in the request.
 func parseSet(field string, spec *loggerv1.SetSpec) (*sets.Definition, error) {
-	s := sets.Spec{Exclude: spec.GetExcludeTables()}
-	for _, t := range spec.GetTables() {
-		s.Tables = append(s.Tables, sets.Table{Pattern: t.GetPattern(), Rows: t.GetRows()})
-	}
-	definition, err := sets.Parse(s)
+	definition, err := sets.Parse(sets.SpecOf(spec))
 	return definition, setRefusal(field, err)
 }
 
@@ -277,7 +274,15 @@ func (s *Service) newSet(ctx context.Context, name string, spec *loggerv1.SetSpe
 	if err := s.ready(); err != nil {
 		return nil, err
 	}
-	definition, err := parseSet("spec", spec)
+	spec = proto.CloneOf(spec)
+	if spec == nil {
+		spec = &loggerv1.SetSpec{}
+	}
+	patterns := &loggerv1.SetSpec{ExcludeTables: spec.GetExcludeTables()}
+	for _, t := range spec.GetTables() {
+		patterns.Tables = append(patterns.Tables, &loggerv1.SetTable{Pattern: t.GetPattern()})
+	}
+	tables, err := parseSet("spec", patterns)
 	if err != nil {
 		return nil, err
 	}
@@ -289,18 +294,22 @@ func (s *Service) newSet(ctx context.Context, name string, spec *loggerv1.SetSpe
 		return nil, unreachable("connect to the primary", err)
 	}
 	defer conn.Release()
-	if err := mayCompare(ctx, conn.Conn(), definition); err != nil {
-		return nil, err
-	}
-	db, err := schema.Read(ctx, conn.Conn(), definition.Selection())
+	db, err := schema.Read(ctx, conn.Conn(), tables.Selection())
 	if err != nil {
 		return nil, unreachable("read the primary's tables", err)
 	}
-	if err := definition.Check(db, s.status.insertOnlyTables()); err != nil {
+	if err := sets.FillKeys(spec, db); err != nil {
 		return nil, setRefusal("spec", err)
 	}
-	if spec == nil {
-		spec = &loggerv1.SetSpec{}
+	definition, err := parseSet("spec", spec)
+	if err != nil {
+		return nil, err
+	}
+	if err := mayCompare(ctx, conn.Conn(), definition); err != nil {
+		return nil, err
+	}
+	if err := definition.Check(db, s.status.insertOnlyTables()); err != nil {
+		return nil, setRefusal("spec", err)
 	}
 	return &set{name: name, spec: spec, definition: definition}, nil
 }

@@ -3,10 +3,12 @@ package logger
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"google.golang.org/grpc/codes"
 
 	"github.com/seed0419d559/syncline/internal/change"
+	"github.com/seed0419d559/syncline/internal/changelog/block"
 	"github.com/seed0419d559/syncline/internal/filter"
 	"github.com/seed0419d559/syncline/internal/rpc"
 	"github.com/seed0419d559/syncline/internal/schema"
@@ -28,10 +30,22 @@ type setTables struct {
 	set        *set
 	parameters map[string]string
 	tables     map[change.RelationHash]*selectedTable
+	shapes     *shapes
+}
+
+// shapes are the relation versions that a set makes of those in the log by leaving columns out. Several streams may share them.
+type shapes struct{ byHash sync.Map }
+
+// find returns a relation version, nil if the set has not made it.
+func (s *shapes) find(hash change.RelationHash) *change.Relation {
+	if r, found := s.byHash.Load(hash); found {
+		return r.(*change.Relation) //nolint:forcetypeassert // nothing else is stored
+	}
+	return nil
 }
 
 func newSetTables(find lookup, one *set, parameters map[string]string) setTables {
-	return setTables{lookup: find, set: one, parameters: parameters, tables: make(map[change.RelationHash]*selectedTable)}
+	return setTables{lookup: find, set: one, parameters: parameters, tables: make(map[change.RelationHash]*selectedTable), shapes: &shapes{}}
 }
 
 // undecidable gives the status to an error about what the set cannot judge.
@@ -42,7 +56,12 @@ func (s *setTables) undecidable(err error) error {
 // selectedTable is what a set says of a relation version.
 type selectedTable struct {
 	in       bool
-	relation *change.Relation
+	entry    *sets.Entry
+	full     *change.Relation // as it is in the log
+	relation *change.Relation // without the columns that are left out
+	hash     change.RelationHash
+	take     []bool            // the columns of full that are taken; nil for all
+	old, new block.Row         // rows without the others
 	rows     *filter.Predicate // nil when all rows are meant
 	// undecidable says why deletes and updates cannot be judged, nil when they can.
 	undecidable error
@@ -70,12 +89,16 @@ func (s *setTables) table(ctx context.Context, hash change.RelationHash) (*selec
 		return nil, err //nolint:wrapcheck // it says what failed
 	}
 	name := schema.Name{Schema: relation.Schema, Name: relation.Name}
-	t := &selectedTable{relation: relation}
+	t := &selectedTable{full: relation, relation: relation, hash: hash}
 	entry, in, err := s.entry(ctx, relation.OID, name)
 	if err != nil {
 		return nil, err
 	}
 	if t.in = in; in {
+		t.entry = entry
+		if err := s.project(t); err != nil {
+			return nil, err
+		}
 		columns := make([]filter.Column, len(relation.Columns))
 		var identity []string
 		for i, c := range relation.Columns {
@@ -94,4 +117,25 @@ func (s *setTables) table(ctx context.Context, hash change.RelationHash) (*selec
 	}
 	s.tables[hash] = t
 	return t, nil
+}
+
+// project makes the relation version that the stream has, without the columns that are left out.
+func (s *setTables) project(t *selectedTable) error {
+	if t.entry.AllColumns() {
+		return nil
+	}
+	relation := *t.full
+	relation.Columns, t.take = nil, make([]bool, len(t.full.Columns))
+	for i, c := range t.full.Columns {
+		switch t.take[i] = t.entry.Takes(c.Name); {
+		case t.take[i]:
+			relation.Columns = append(relation.Columns, c)
+		case c.Key && t.full.Identity != change.IdentityFull:
+			return s.undecidable(fmt.Errorf("table %s: column %q belongs to its replica identity by now and is left out, so deletes and updates do not tell which row is meant: "+
+				"take it into the set, or give the table another REPLICA IDENTITY", t.name(), c.Name))
+		}
+	}
+	t.relation, t.hash = &relation, relation.Hash()
+	s.shapes.byHash.Store(t.hash, t.relation)
+	return nil
 }

@@ -12,6 +12,7 @@ import (
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/schema"
+	"github.com/seed0419d559/syncline/internal/sets"
 	"github.com/seed0419d559/syncline/services/logger/publish"
 )
 
@@ -126,16 +127,23 @@ func (s *status) describe(answer *loggerv1.GetStateResponse, only *set) {
 	answer.Transactions, answer.Changes, answer.LogBytes = s.transactions.Load(), s.changes.Load(), s.logBytes.Load()
 	answer.WalLimitBytes, answer.WalLeftBytes, answer.SlotWalStatus = s.server.limit, s.server.left, s.server.walStatus
 	answer.RemoteTransactionsLeftOut = s.leftOut.Load()
-	in := func(name schema.Name) bool {
+	entry := func(name schema.Name) (*sets.Entry, bool) {
 		if only == nil {
-			return true
+			return nil, true
 		}
-		_, in := only.definition.Entry(name, s.tables.Above[name])
+		return only.definition.Entry(name, s.tables.Above[name])
+	}
+	in := func(name schema.Name) bool {
+		_, in := entry(name)
 		return in
 	}
+	inserts := slices.Clone(s.tables.InsertOnly)
 	for _, name := range s.tables.Captured {
 		if in(name) {
 			answer.Tables = append(answer.Tables, name.SQL())
+		}
+		if e, in := entry(name); in && e != nil && e.OnlyInserts() && !slices.Contains(inserts, name) {
+			answer.InsertOnlyTables = append(answer.InsertOnlyTables, name.SQL())
 		}
 	}
 	answer.Warnings = slices.Concat(s.standing, s.limits)
@@ -151,7 +159,7 @@ func (s *status) describe(answer *loggerv1.GetStateResponse, only *set) {
 			Schema: refusal.Table.Schema, Name: refusal.Table.Name, Reason: refusal.Reason, Mend: refusal.Mend, Sql: refusal.SQL,
 		})
 	}
-	for _, name := range s.tables.InsertOnly {
+	for _, name := range inserts {
 		if !in(name) {
 			continue
 		}

@@ -16,6 +16,7 @@ import (
 // TestAlterTables alters tables on both sides while the primary is written to, each time in the order in which neither side
 // ever lacks what the other one sends. The replication goes on without anybody's help and without a loss.
 func TestAlterTables(t *testing.T) {
+	t.Parallel()
 	source, target := newSource(t, pgtest.WithFsync(false)), newTarget(t, pgtest.WithFsync(false))
 	sourceURL, targetURL := source.Database(t), target.Database(t)
 	primary, replica := pgtest.Connect(t, sourceURL), pgtest.Connect(t, targetURL)

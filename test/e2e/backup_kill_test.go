@@ -54,6 +54,7 @@ func killed(t testing.TB, point string, count int, args ...string) {
 // TestBackupKilled kills a dump and a restore between any two of their durable steps. A dump that was killed is no backup, a restore that
 // was killed is none that a replication begins with, and both are whole in the end.
 func TestBackupKilled(t *testing.T) {
+	t.Parallel()
 	source, target := newSource(t, pgtest.WithFsync(false)), newTarget(t, pgtest.WithFsync(false))
 	sourceURL, targetURL := source.Database(t), target.Database(t)
 	bank := pgtest.NewBank(t, sourceURL, pgtest.BankOptions{Accounts: 50})

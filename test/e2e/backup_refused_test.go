@@ -39,6 +39,7 @@ func firstFile(t testing.TB, dir string) string {
 
 // TestDamagedBackup damages a backup in every way: it is refused, and the database is as it was, down to Syncline's own schema.
 func TestDamagedBackup(t *testing.T) {
+	t.Parallel()
 	source, target := newSource(t, pgtest.WithFsync(false)), newTarget(t, pgtest.WithFsync(false))
 	sourceURL, targetURL := source.Database(t), target.Database(t)
 	pgtest.Exec(t, pgtest.Connect(t, sourceURL), shop)
@@ -116,6 +117,7 @@ func TestDamagedBackup(t *testing.T) {
 
 // TestBackupRefused has backups that are whole and do not fit: the database, the source, or its change log.
 func TestBackupRefused(t *testing.T) {
+	t.Parallel()
 	source, target := newSource(t, pgtest.WithFsync(false)), newTarget(t, pgtest.WithFsync(false))
 	sourceURL, targetURL := source.Database(t), target.Database(t)
 	conn, restored := pgtest.Connect(t, sourceURL), pgtest.Connect(t, targetURL)

@@ -43,6 +43,7 @@ func wontRun(t testing.TB, words []string, args ...string) {
 // TestBackup dumps a database under load, restores it on another server, and follows on from there: nothing is copied, and every row
 // of every kind of table is equal at the end.
 func TestBackup(t *testing.T) {
+	t.Parallel()
 	source, target := newSource(t, pgtest.WithFsync(false)), newTarget(t, pgtest.WithFsync(false))
 	t.Logf("PostgreSQL %d to %d", source.Major(), target.Major())
 	sourceURL, targetURL := source.Database(t), target.Database(t)
@@ -110,6 +111,7 @@ func TestBackup(t *testing.T) {
 
 // TestBackupOfSomeTables restores a part of a database, without compression, and has the rest copied.
 func TestBackupOfSomeTables(t *testing.T) {
+	t.Parallel()
 	source, target := newSource(t, pgtest.WithFsync(false)), newTarget(t, pgtest.WithFsync(false))
 	sourceURL, targetURL := source.Database(t), target.Database(t)
 	conn := pgtest.Connect(t, sourceURL)

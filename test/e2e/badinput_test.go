@@ -21,39 +21,43 @@ const secret = "s3cr3t-0f-the-test"
 
 var errStillThere = errors.New("it is still there")
 
-// servers are what the tests of bad input share. Each test has databases of its own.
+// servers are what the tests of bad input of one group share. Each test has databases of its own.
 type servers struct{ source, target *pgtest.Server }
 
 // TestBadInput gives the real servers what they cannot work with. Each time there is one clear sentence that names the way
 // out, nothing is left half done, and once the way out is taken the work goes on without a loss.
 func TestBadInput(t *testing.T) {
-	s := &servers{newSource(t, pgtest.WithFsync(false)), newTarget(t, pgtest.WithFsync(false))}
-	t.Run("primary refuses", s.primaryRefuses)
-	t.Run("primary mends", s.primaryMends)
-	t.Run("primary needs logical WAL", s.primaryNeedsLogicalWAL)
-	t.Run("primary needs room", s.primaryNeedsRoom)
-	t.Run("standby", s.standbyIsRefused)
-	t.Run("foreign objects", s.foreignObjects)
-	t.Run("two loggers", s.twoLoggers)
-	t.Run("replica refuses", s.replicaRefuses)
-	t.Run("source refuses", s.sourceRefuses)
-	t.Run("names and tables twice", s.twice)
-	t.Run("tables taken meanwhile", s.takenMeanwhile)
-	t.Run("retry now", s.retryNow)
-	t.Run("rewritten again", s.rewrittenAgain)
-	t.Run("source is itself", s.sourceIsItself)
-	t.Run("logger not ready", s.notReady)
-	t.Run("malformed requests", s.malformed)
-	t.Run("replica's role", s.replicaRole)
-	t.Run("row level security", s.rowSecurity)
-	t.Run("without SELECT", s.withoutSelect)
-	t.Run("no slot for a copy", s.noSlotForCopy)
-	t.Run("column lost", s.columnLost)
-	t.Run("row lost", s.rowLost)
-	t.Run("row in the way", s.rowInTheWay)
-	t.Run("row too large", s.rowTooLarge)
-	t.Run("without identity", s.withoutIdentity)
-	t.Run("identity lost", s.identityLost)
+	t.Parallel()
+	type test struct {
+		name string
+		run  func(*servers, *testing.T)
+	}
+	for group, tests := range map[string][]test{
+		"primary": {
+			{"primary refuses", (*servers).primaryRefuses}, {"primary mends", (*servers).primaryMends}, {"primary needs logical WAL", (*servers).primaryNeedsLogicalWAL},
+			{"primary needs room", (*servers).primaryNeedsRoom}, {"standby", (*servers).standbyIsRefused}, {"foreign objects", (*servers).foreignObjects},
+			{"two loggers", (*servers).twoLoggers}, {"logger not ready", (*servers).notReady}, {"without SELECT", (*servers).withoutSelect},
+			{"no slot for a copy", (*servers).noSlotForCopy},
+		},
+		"create": {
+			{"replica refuses", (*servers).replicaRefuses}, {"source refuses", (*servers).sourceRefuses}, {"names and tables twice", (*servers).twice},
+			{"tables taken meanwhile", (*servers).takenMeanwhile}, {"source is itself", (*servers).sourceIsItself}, {"malformed requests", (*servers).malformed},
+			{"replica's role", (*servers).replicaRole}, {"row level security", (*servers).rowSecurity},
+		},
+		"run": {
+			{"retry now", (*servers).retryNow}, {"rewritten again", (*servers).rewrittenAgain}, {"column lost", (*servers).columnLost},
+			{"row lost", (*servers).rowLost}, {"row in the way", (*servers).rowInTheWay}, {"row too large", (*servers).rowTooLarge},
+		},
+		"identity": {{"without identity", (*servers).withoutIdentity}, {"identity lost", (*servers).identityLost}},
+	} {
+		t.Run(group, func(t *testing.T) {
+			t.Parallel()
+			s := &servers{newSource(t, pgtest.WithFsync(false)), newTarget(t, pgtest.WithFsync(false))}
+			for _, test := range tests {
+				t.Run(test.name, func(t *testing.T) { test.run(s, t) })
+			}
+		})
+	}
 }
 
 // requireReplicates makes a replica of a primary and compares all rows.

@@ -50,6 +50,7 @@ func (c *cluster) dataDir() string { return c.logger.args[8] }
 // TestLostContinuity takes away what proves that a change log continues, while the logger is down and the primary goes on.
 // Nothing is passed over: the replica stays at a state that the primary had, and says why and what to do.
 func TestLostContinuity(t *testing.T) {
+	t.Parallel()
 	source, target := newSource(t, pgtest.WithFsync(false)), newTarget(t, pgtest.WithFsync(false))
 	for name, test := range map[string]struct {
 		reason string

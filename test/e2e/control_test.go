@@ -54,6 +54,7 @@ func (c *controlled) slot(name string) string {
 
 // TestControl has users change, move and copy anew what runs.
 func TestControl(t *testing.T) {
+	t.Parallel()
 	s := &servers{newSource(t, pgtest.WithFsync(false)), newTarget(t, pgtest.WithFsync(false))}
 	for name, run := range map[string]func(*controlled){
 		"update": (*controlled).updated, "tables": (*controlled).selectedAnew, "gap": (*controlled).gap, "killed": (*controlled).killed,

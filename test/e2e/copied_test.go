@@ -17,6 +17,7 @@ import (
 // TestCopiedDatabases copies a replica's database and a primary's while they are known to others. A copy is refused until it
 // has an id of its own; then the replica's goes on where it was, and the primary's is another source.
 func TestCopiedDatabases(t *testing.T) {
+	t.Parallel()
 	source, target := newSource(t, pgtest.WithFsync(false)), newTarget(t, pgtest.WithFsync(false))
 	sourceURL, targetURL := source.Database(t), target.Database(t)
 	conn := pgtest.Connect(t, sourceURL)

@@ -206,6 +206,7 @@ func (c *cluster) killAt(n *node, log string, steps []step, nudge func() error, 
 // TestFaultPoints kills each process at each point between two of its durable steps, one kill after the other under load,
 // and each time goes on with what the kill left. At the end no row is lost, doubled or different.
 func TestFaultPoints(t *testing.T) {
+	t.Parallel()
 	source, target := newSource(t, pgtest.WithFsync(false)), newTarget(t, pgtest.WithFsync(false))
 	all := &hits{counts: map[string]int{}}
 	t.Run("each", func(t *testing.T) {

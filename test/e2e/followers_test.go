@@ -24,6 +24,7 @@ import (
 
 // TestFollow follows a primary as anybody may: with the generated client and nothing of ours besides.
 func TestFollow(t *testing.T) {
+	t.Parallel()
 	source := newSource(t, pgtest.WithFsync(false))
 	for name, test := range map[string]func(*testing.T, *pgtest.Server){
 		"every transaction once": followEveryTransaction,

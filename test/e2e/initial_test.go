@@ -20,6 +20,7 @@ func initialIncremental(s *applierv1.ReplicationSpec) {
 // TestInitialIncremental begins a replication with what an earlier one left, while the source is written to. What is equal is not
 // written again.
 func TestInitialIncremental(t *testing.T) {
+	t.Parallel()
 	source, target := newSource(t, pgtest.WithFsync(false)), newTarget(t, pgtest.WithFsync(false))
 	primaryURL, replicaURL := source.Database(t), target.Database(t)
 	there, here := pgtest.Connect(t, primaryURL), pgtest.Connect(t, replicaURL)

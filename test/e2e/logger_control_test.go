@@ -94,6 +94,7 @@ func TestControlUnderLoad(t *testing.T) {
 // TestRemoteChangesLeftOutOfAChain has a node pass on what is its own, and not what it takes from its primary, whose traffic holds back
 // nothing on it.
 func TestRemoteChangesLeftOutOfAChain(t *testing.T) {
+	t.Parallel()
 	first, last := newSource(t, pgtest.WithFsync(false)), newTarget(t, pgtest.WithFsync(false))
 	primaryURL, middleURL, endURL := first.Database(t), first.Database(t), last.Database(t)
 	primaryConn, middleConn := pgtest.Connect(t, primaryURL), pgtest.Connect(t, middleURL)

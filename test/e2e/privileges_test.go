@@ -46,6 +46,7 @@ func letIn(t testing.TB, server *pgtest.Server) {
 // TestReadmePrivileges sets up two servers with the statements of the README, word by word, and carries every kind of table
 // from one to the other under load, with roles that have no other privilege.
 func TestReadmePrivileges(t *testing.T) {
+	t.Parallel()
 	readme := readmeSQL(t)
 	source := newSource(t, pgtest.WithFsync(false), pgtest.WithSetting("wal_level", "replica"))
 	target := newTarget(t, pgtest.WithFsync(false))

@@ -11,6 +11,7 @@ import (
 
 // TestRepairOfSet mends a replica of one organisation's rows: those of others are never shipped, and go where they are.
 func TestRepairOfSet(t *testing.T) {
+	t.Parallel()
 	source, target := newSource(t, pgtest.WithFsync(false)), newTarget(t, pgtest.WithFsync(false))
 	primaryURL, replicaURL := source.Database(t), target.Database(t)
 	there, here := pgtest.Connect(t, primaryURL), pgtest.Connect(t, replicaURL)

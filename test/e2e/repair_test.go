@@ -127,6 +127,7 @@ const repairTarget = verifyTarget + `
 CREATE TABLE seats (id integer PRIMARY KEY, seat integer UNIQUE, holder text, local text);`
 
 func TestRepairCases(t *testing.T) {
+	t.Parallel()
 	source, target := newSource(t, pgtest.WithFsync(false)), newTarget(t, pgtest.WithFsync(false))
 	primaryURL, replicaURL := source.Database(t), target.Database(t)
 	there, here := pgtest.Connect(t, primaryURL), pgtest.Connect(t, replicaURL)
@@ -271,6 +272,7 @@ func versions(t testing.TB, here *pgx.Conn) string {
 
 // TestRepairMendsEveryKind changes a replica at random, over every kind of type, table, key and name, and repairs it.
 func TestRepairMendsEveryKind(t *testing.T) {
+	t.Parallel()
 	source, target := newSource(t, pgtest.WithFsync(false)), newTarget(t, pgtest.WithFsync(false))
 	primaryURL, replicaURL := source.Database(t), target.Database(t)
 	conn := pgtest.Connect(t, primaryURL)

@@ -13,6 +13,7 @@ import (
 // TestEveryKind carries every kind of type, table, key and name to two replicas, first as a copy and then as changes,
 // while it is being written.
 func TestEveryKind(t *testing.T) {
+	t.Parallel()
 	source, target := newSource(t), newTarget(t)
 	t.Logf("PostgreSQL %d to %d", source.Major(), target.Major())
 	primaryURL := source.Database(t)

@@ -174,6 +174,7 @@ func (w *web) refuses(c call) {
 // TestREST walks the OpenAPI documents of a primary and a replica, and calls every operation, well and badly. An operation that is in a
 // document and not called here fails it.
 func TestREST(t *testing.T) {
+	t.Parallel()
 	source := newSource(t).Database(t)
 	conn := pgtest.Connect(t, source)
 	pgtest.Exec(t, conn, `CREATE TABLE orders (id bigint PRIMARY KEY, note text, doc json);
@@ -181,7 +182,8 @@ func TestREST(t *testing.T) {
  1}' FROM generate_series(1, 500) n`)
 	primaryNode := startPrimary(t, source)
 	primary := openWeb(t, primaryNode)
-	replica := openWeb(t, startReplica(t, newTarget(t).Database(t)))
+	targetURL := newTarget(t).Database(t)
+	replica := openWeb(t, startReplica(t, targetURL))
 
 	for _, w := range []*web{primary, replica} {
 		server := w.good(call{id: "ServerService_GetServer"})[0]["server"].(map[string]any)
@@ -203,7 +205,7 @@ func TestREST(t *testing.T) {
 	}
 	walkInventory(t, primary)
 	walkLogger(t, primary, conn)
-	walkApplier(t, replica, primaryNode.grpc)
+	walkApplier(t, replica, primaryNode.grpc, targetURL)
 
 	for _, w := range []*web{primary, replica} {
 		for path, methods := range w.document.Paths {
@@ -395,7 +397,7 @@ func walkSets(primary *web) {
 	primary.bad("GET", "/v1/sets/mine", "", http.StatusNotFound, "SET_UNKNOWN")
 }
 
-func walkApplier(t *testing.T, replica *web, source string) {
+func walkApplier(t *testing.T, replica *web, source, targetURL string) {
 	t.Helper()
 	replica.bad("POST", "/v1/replications", fmt.Sprintf(`{"name":"shop","spec":{"source":%q,"fromRestore":true}}`, source), http.StatusBadRequest, "NO_RESTORE")
 	replica.bad("POST", "/v1/replications", `{"name":"shop","spec":{"source":"db:1","fromRestore":true,"replace":true}}`, http.StatusBadRequest, "INVALID_FIELD")
@@ -442,6 +444,24 @@ func walkApplier(t *testing.T, replica *web, source string) {
 		t.Errorf("stopped: %v", stopped)
 	}
 	replica.bad("POST", "/v1/replications/shop:wait", `{"timeout":"60s"}`, http.StatusBadRequest, "REPLICATION_NOT_RUNNING")
+	replica.good(call{id: "ApplierService_ListUnsynced", path: shop, query: url.Values{"table": {"public.none"}}})
+	replica.bad("GET", "/v1/replications/shop/unsynced?table=none", "", http.StatusBadRequest, "INVALID_FIELD")
+	replica.bad("GET", "/v1/replications/shop/unsynced/7", "", http.StatusNotFound, "NOT_IN_QUARANTINE")
+	// A change of no table, as one that was refused would stand there.
+	id := pgtest.QueryRow[int64](t, pgtest.Connect(t, targetURL), `INSERT INTO syncline.quarantine (replication, log_id, commit_lsn, number, commit_time, xid, origin_server, origin_log, origin_lsn, origin_time,
+		schema_name, table_name, target_schema, target_table, relation, locator, operation, has_old, signature, held, bytes)
+		VALUES ('shop', '00', '0/1', 1, 0, 1, '', '00', '0/1', 0, 'public', 'none', 'public', 'none', '{"identity": "d", "columns": []}', '{}', 'I', false, '', '{}', 1) RETURNING id`)
+	if got := replica.good(call{id: "ApplierService_GetUnsynced", path: map[string]string{"name": "shop", "id": strconv.FormatInt(id, 10)}})[0]["change"].(map[string]any); got["table"] != "none" {
+		t.Errorf("unsynced: %v", got)
+	}
+	if discarded := replica.good(call{id: "ApplierService_DiscardUnsynced", path: shop, body: `{"all":true}`})[0]; discarded["discarded"] != "1" {
+		t.Errorf("discarded: %v", discarded)
+	}
+	if retried := replica.good(call{id: "ApplierService_RetryUnsynced", path: shop, body: `{"all":true}`})[0]; retried["applied"] != "0" {
+		t.Errorf("retried: %v", retried)
+	}
+	replica.bad("POST", "/v1/replications/shop/unsynced:retry", `{"ids":["7"]}`, http.StatusNotFound, "NOT_IN_QUARANTINE")
+	replica.bad("POST", "/v1/replications/shop/unsynced:discard", `{}`, http.StatusBadRequest, "INVALID_FIELD")
 	replica.good(call{id: "ApplierService_StartReplication", path: shop, body: `{}`})
 	replica.node.waitState("shop", time.Minute, applierv1.State_STATE_RUNNING)
 
@@ -465,6 +485,7 @@ func walkApplier(t *testing.T, replica *web, source string) {
 	replica.bad("GET", "/v1/events?replication=sop", "", http.StatusNotFound, "REPLICATION_NOT_FOUND")
 	replica.bad("GET", "/v1/events?pageSize=5000", "", http.StatusBadRequest, "INVALID_FIELD")
 	walkEvents(t, replica)
+	walkJobs(t, replica)
 
 	// A watch tells each change, and at last why it ends.
 	replica.called["ApplierService_WatchReplication"] = true
@@ -500,6 +521,7 @@ func walkApplier(t *testing.T, replica *web, source string) {
 	} {
 		replica.bad(one.method, "/v1/replications/shop"+one.path, "", http.StatusNotFound, "REPLICATION_NOT_FOUND")
 	}
+	walkRun(t, replica, source)
 	for _, id := range slices.Sorted(maps.Keys(replica.called)) {
 		replica.refuses(call{id: id, path: shop})
 	}
@@ -528,6 +550,7 @@ func walkEvents(t *testing.T, replica *web) {
 
 // TestRESTStreamsEndWithTheServer follows a primary until it stops: the last line says why.
 func TestRESTStreamsEndWithTheServer(t *testing.T) {
+	t.Parallel()
 	primary := openWeb(t, startPrimary(t, newSource(t).Database(t)))
 	answer := primary.open("GET", "/v1/logger:follow?start=START_NOW&heartbeat=0.1s", "")
 	defer answer.Body.Close()

@@ -123,6 +123,7 @@ func orgLoad(ctx context.Context, t *testing.T, url string, seed uint64) {
 // TestSets replicates two organisations' rows into two replicas while rows move between them, kills both sides, and changes the set
 // meanwhile: each replica ends with exactly the rows that the set selects, and never has anything else.
 func TestSets(t *testing.T) {
+	t.Parallel()
 	source, target := newSource(t, pgtest.WithFsync(false)), newTarget(t, pgtest.WithFsync(false))
 	primaryURL := source.Database(t)
 	admin := pgtest.Connect(t, primaryURL)
@@ -237,6 +238,7 @@ func TestSets(t *testing.T) {
 
 // TestSetsRefuse asks for what no set gives.
 func TestSetsRefuse(t *testing.T) {
+	t.Parallel()
 	source := newSource(t, pgtest.WithFsync(false))
 	primaryURL := source.Database(t)
 	pgtest.Exec(t, pgtest.Connect(t, primaryURL), orgTables+`CREATE VIEW org.hidden AS SELECT 1; CREATE TABLE org.hidden_parts (id int PRIMARY KEY) PARTITION BY RANGE (id);`)
@@ -345,6 +347,7 @@ func openSnapshot(t testing.TB, inventory inventoryv1.InventoryServiceClient) st
 // TestNewPartition makes a partition of a table that a replication names, while it runs: the partition belongs to it, and a replica
 // that lacks it says so.
 func TestNewPartition(t *testing.T) {
+	t.Parallel()
 	source, target := newSource(t, pgtest.WithFsync(false)), newTarget(t, pgtest.WithFsync(false))
 	primaryURL, replicaURL := source.Database(t), target.Database(t)
 	conn, here := pgtest.Connect(t, primaryURL), pgtest.Connect(t, replicaURL)

@@ -58,6 +58,7 @@ func tables(patterns ...string) func(*applierv1.VerifyReplicationRequest) {
 }
 
 func TestVerifyCases(t *testing.T) {
+	t.Parallel()
 	source, target := newSource(t, pgtest.WithFsync(false)), newTarget(t, pgtest.WithFsync(false))
 	primaryURL, replicaURL := source.Database(t), target.Database(t)
 	there, here := pgtest.Connect(t, primaryURL), pgtest.Connect(t, replicaURL)

@@ -182,6 +182,7 @@ func TestVerifyUnderLoad(t *testing.T) {
 // TestVerifyFindsEveryKind changes a replica at random, over every kind of type, table, key and name, and expects of a
 // verification what a comparison of the two databases at rest finds.
 func TestVerifyFindsEveryKind(t *testing.T) {
+	t.Parallel()
 	source, target := newSource(t, pgtest.WithFsync(false)), newTarget(t, pgtest.WithFsync(false))
 	primaryURL, replicaURL := source.Database(t), target.Database(t)
 	conn := pgtest.Connect(t, primaryURL)

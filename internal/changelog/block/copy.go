@@ -1,6 +1,7 @@
 package block
 
 import (
+	"bytes"
 	"fmt"
 
 	"github.com/seed0419d559/syncline/internal/change"
@@ -24,6 +25,32 @@ func (b *Builder) Copy(m *Change, relation change.RelationHash) error {
 	b.buf = m.append(b.head(b.buf, KindChange, size), index)
 	b.open.events++
 	return nil
+}
+
+// Restart makes the builder what NewBuilder returns for the state, and keeps its memory.
+func (b *Builder) Restart(s State) {
+	buf, list := b.buf[:0], b.relations
+	list.reset()
+	*b = *NewBuilder(s)
+	b.buf, b.relations = buf, list
+}
+
+// Rechain returns the block as one of another chain: with a number, after a block through previous, and with firstBlock as the number of
+// the block in which its large transaction begins, if it is a part of one. The block itself is returned where it is that already.
+func (b *Block) Rechain(number uint64, previous change.LSN, firstBlock uint64) *Block {
+	if b.Number == number && b.Previous == previous && (b.Part == nil || b.Part.FirstBlock == firstBlock) {
+		return b
+	}
+	h := b.Header
+	h.Number, h.Previous = number, previous
+	if h.Part != nil {
+		part := *h.Part
+		part.FirstBlock = firstBlock
+		h.Part = &part
+	}
+	data := encode(&h, b.records)
+	end := len(data) - crcField
+	return &Block{Header: h, data: data, records: data[end-len(b.records) : end : end]}
 }
 
 func (m *Change) size(relation uint32) int {
@@ -78,4 +105,36 @@ func (r Row) Fill(from Row) (Row, bool) {
 		}
 	}
 	return filled, all
+}
+
+// Project returns the row with those of its columns that are to be taken. It uses the memory of a row that Project returned before.
+func (r Row) Project(take []bool, room Row) Row {
+	out := Row{Kinds: room.Kinds[:0], values: room.values[:0]}
+	i := 0
+	for c := r.Columns(); c.More(); i++ {
+		kind, value := c.Next()
+		if i >= len(take) || !take[i] {
+			continue
+		}
+		out.Kinds = append(out.Kinds, kind)
+		if kind == ValueText {
+			out.values = append(appendSized(out.values, tagRowValue, len(value)), value...)
+		}
+	}
+	return out
+}
+
+// Same tells whether a new row has the values of the old one before it; what was not changed is the same.
+func (r Row) Same(old Row) bool {
+	if len(r.Kinds) != len(old.Kinds) {
+		return false
+	}
+	for mine, theirs := r.Columns(), old.Columns(); mine.More(); {
+		kind, value := mine.Next()
+		oldKind, oldValue := theirs.Next()
+		if kind != ValueUnchanged && (kind != oldKind || !bytes.Equal(value, oldValue)) {
+			return false
+		}
+	}
+	return true
 }

@@ -52,6 +52,10 @@ type Progress struct {
 	Transactions int64 // since the engine began
 	Changes      int64
 	Fallbacks    int64 // slices that were replayed row by row since the engine began
+	// Unsynced counts the changes that are set aside. Told are some of what was set aside, or thrown away by a truncate, since the
+	// last time.
+	Unsynced Unsynced
+	Told     []string
 }
 
 // Options of an engine. DefaultOptions gives the values used when nothing is said.
@@ -96,6 +100,8 @@ type Config struct {
 	// Applied is called after each commit of the target, and whenever the position moved without one. No target transaction
 	// is open then, and the session may be used until it returns. An error stops the engine.
 	Applied func(Progress) error
+	// Quarantine is what becomes of changes that the target refuses.
+	Quarantine Quarantine
 	// Holds is how others have the engine stand still; it may be nil.
 	Holds   *Holds
 	Options Options

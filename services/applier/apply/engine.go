@@ -39,8 +39,9 @@ type Engine struct {
 	slice []op
 	bytes int // of slice
 
-	hold   *hold
-	holdAt change.LSN // where the hold is to stand still; 0 before that is chosen
+	hold    *hold
+	holdAt  change.LSN // where the hold is to stand still; 0 before that is chosen
+	through change.LSN // the mark that was cut off there, 0 for none
 }
 
 // route is a relation version's way to its target; plan is nil when its changes are not applied.
@@ -68,6 +69,8 @@ type txn struct {
 	resolved bool // its origin is known
 	begin    block.Begin
 	origin   origin
+	number   int64      // of the latest change
+	source   *sourceTxn // for its changes; nil before the first
 }
 
 // origin tells where a transaction first happened.
@@ -86,7 +89,7 @@ func NewEngine(config Config) *Engine {
 		gather: gather.Gather{Most: 100 * time.Millisecond, Each: 4 * time.Microsecond}, later: time.NewTimer(time.Hour),
 	}
 	e.executor = &executor{
-		config: &e.config, writer: writer{pipe: pipe{conn: config.Session.conn}}, storedAt: time.Now(), idle: make(chan struct{}, 1),
+		config: &e.config, writer: newWriter(&config), storedAt: time.Now(), idle: make(chan struct{}, 1),
 		progress: Progress{Position: config.Position, Stored: config.Position.LSN},
 	}
 	return e
@@ -194,19 +197,16 @@ func (e *Engine) block(ctx context.Context, b *block.Block, last bool) error {
 	if e.txn.open {
 		return nil
 	}
+	through := e.upTo(b.Through)
 	if e.group.transactions > 0 {
 		// A mark behind the last transaction moves the position with it.
-		e.group.end = max(e.group.end, b.Through)
+		e.group.end = max(e.group.end, through)
 		if e.groupFull() || e.due(last) {
 			return e.commit(ctx)
 		}
 		return nil
 	}
-	if b.Through > e.taken {
-		e.taken = b.Through
-		return e.hand(ctx, task{commit: &commitPoint{position: b.Through}})
-	}
-	return nil
+	return e.takeThrough(ctx, through)
 }
 
 func (e *Engine) groupFull() bool {
@@ -254,6 +254,7 @@ func (e *Engine) record(ctx context.Context, b *block.Block, rec *block.Record) 
 	}
 	switch rec.Kind {
 	case block.KindChange:
+		e.txn.number++
 		return e.change(ctx, b, &rec.Change)
 	case block.KindTruncate:
 		return e.truncate(ctx, b, &rec.Truncate)
@@ -339,7 +340,10 @@ func (e *Engine) change(ctx context.Context, b *block.Block, c *block.Change) er
 	if skip, err := e.skips(r); skip {
 		return err
 	}
-	o := op{plan: r.plan, hasOld: c.HasOld, old: c.Old, new: c.New}
+	if e.txn.source == nil {
+		e.txn.source = &sourceTxn{e.txn.begin.CommitLSN, e.txn.begin.CommitTime, e.txn.begin.XID, e.txn.origin}
+	}
+	o := op{plan: r.plan, hasOld: c.HasOld, old: c.Old, new: c.New, from: e.txn.source, number: e.txn.number}
 	switch c.Operation {
 	case block.Insert:
 		o.operation = Insert

@@ -164,6 +164,7 @@ func (x *executor) applied(c *commitPoint) error {
 	x.progress.Transactions += int64(c.transactions)
 	x.progress.Changes += c.changes
 	x.progress.Fallbacks = x.writer.fallbacks
+	x.progress.Unsynced, x.progress.Told = x.writer.aside.held.Unsynced(), x.writer.aside.tell()
 	return x.config.Applied(x.progress)
 }
 
@@ -231,10 +232,13 @@ func (x *executor) truncate(ctx context.Context, t *truncation) error {
 		if postgres.Code(err) != codeFeatureNotSupported {
 			return fmt.Errorf("truncate %s: %w", names(t.targets), err)
 		}
-		return x.deleteAll(ctx, t.targets)
+		if err := x.deleteAll(ctx, t.targets); err != nil {
+			return err
+		}
+	} else if _, err := x.exec(ctx, "RELEASE SAVEPOINT syncline_truncate"); err != nil {
+		return err
 	}
-	_, err := x.exec(ctx, "RELEASE SAVEPOINT syncline_truncate")
-	return err
+	return x.writer.aside.emptied(ctx, &x.writer.pipe, t.targets)
 }
 
 const codeFeatureNotSupported = "0A000"

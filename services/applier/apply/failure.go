@@ -73,6 +73,9 @@ func (o *op) describeRow() string {
 	if o.operation == Insert || row == nil {
 		row = o.decodeNew(nil)
 	}
+	if len(row) == 0 {
+		return "" // it is another's to name
+	}
 	columns := o.plan.locator
 	if columns == nil {
 		columns = o.plan.copyFields

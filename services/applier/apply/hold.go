@@ -137,11 +137,31 @@ func (e *Engine) reach(ctx context.Context) error {
 	close(e.hold.reached)
 	select {
 	case <-e.hold.released:
-		e.hold, e.holdAt = nil, 0
-		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	through := e.through
+	e.hold, e.holdAt, e.through = nil, 0, 0
+	return e.takeThrough(ctx, through)
+}
+
+// upTo cuts a mark off at the position of a hold: the target's position, which others compare, may not lie beyond it. What is cut
+// off is taken when the hold ends.
+func (e *Engine) upTo(through change.LSN) change.LSN {
+	if e.holdAt == 0 || through <= e.holdAt {
+		return through
+	}
+	e.through = through
+	return e.holdAt
+}
+
+// takeThrough moves the position to a mark, while no transaction is open or waits to be committed.
+func (e *Engine) takeThrough(ctx context.Context, through change.LSN) error {
+	if through <= e.taken {
+		return nil
+	}
+	e.taken = through
+	return e.hand(ctx, task{commit: &commitPoint{position: through}})
 }
 
 // pass moves the position to where the engine is known to have everything, and waits until the target has it.
@@ -149,11 +169,8 @@ func (e *Engine) pass(ctx context.Context, position change.LSN) error {
 	if err := e.commit(ctx); err != nil {
 		return err
 	}
-	if position > e.taken {
-		e.taken = position
-		if err := e.hand(ctx, task{commit: &commitPoint{position: position}}); err != nil {
-			return err
-		}
+	if err := e.takeThrough(ctx, position); err != nil {
+		return err
 	}
 	return e.settle(ctx)
 }

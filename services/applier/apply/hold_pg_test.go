@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/pgtest"
@@ -32,7 +33,7 @@ func TestHoldStandsExactly(t *testing.T) {
 			l, ends := crashLog(t, transactions)
 			last := l.mark()
 			l.mark()
-			at := append([]change.LSN{l.start, l.start + 1, last}, ends...)
+			at := append([]change.LSN{l.start, l.start + 1, last - 1, last}, ends...)
 			for _, end := range ends {
 				at = append(at, end-0x40) // where its commit record begins, and the one before it ends
 			}
@@ -61,10 +62,20 @@ func TestHoldStandsExactly(t *testing.T) {
 						if err == nil && rows != want {
 							err = fmt.Errorf("at %s there are %d transactions, want %d", position, rows, want)
 						}
+						if err != nil {
+							return err
+						}
+						time.Sleep(5 * storeOften) // whatever moves the stored position by itself has had its time
+						var beyond bool
+						err = looking.QueryRow(ctx, "SELECT coalesce(max(lsn) > $1::text::pg_lsn, false) FROM syncline.positions", position.String()).Scan(&beyond)
+						if err == nil && beyond {
+							err = fmt.Errorf("at %s the stored position lies beyond", position)
+						}
 						return err
 					})
 				}()
-				g.apply(l, withOptions(edit), func(r *testRun) { r.Holds, r.stream = holds, stream })
+				often := func(o *Options) { o.StoreInterval = storeOften }
+				g.apply(l, withOptions(edit), withOptions(often), func(r *testRun) { r.Holds, r.stream = holds, stream })
 				if err := <-held; err != nil {
 					t.Error(err)
 				}
@@ -77,7 +88,10 @@ func TestHoldStandsExactly(t *testing.T) {
 	}
 }
 
-const eventsWaiting = 16
+const (
+	eventsWaiting = 16
+	storeOften    = 2 * time.Millisecond
+)
 
 // TestHoldIsGivenUp: whatever becomes of a hold, the engine goes on; and whatever becomes of the engine, the hold ends.
 func TestHoldIsGivenUp(t *testing.T) {

@@ -70,7 +70,7 @@ func (x *executor) once(ctx context.Context, w *write, c *commitPoint) (done boo
 // preparedOnce tells whether a slice is small and simple enough, and makes all its statements known to the server. What cannot be
 // prepared is left to the exact way.
 func (x *executor) preparedOnce(ctx context.Context, w *write) bool {
-	if len(w.steps) != 1 || w.steps[0].sets != nil || len(w.steps[0].ops) > onceRows {
+	if len(w.steps) != 1 || w.steps[0].sets != nil || len(w.steps[0].ops) > onceRows || x.writer.aside.waits(w.steps[0].ops) {
 		return false
 	}
 	fixed := &x.config.Session.statements

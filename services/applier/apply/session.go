@@ -49,7 +49,14 @@ type Session struct {
 }
 
 // fixedStatements are those of every applied transaction.
-type fixedStatements struct{ begin, origin, position, commit, savepoint, release statement }
+type fixedStatements struct{ begin, origin, position, commit, savepoint, release, value statement }
+
+func newFixedStatements() fixedStatements {
+	return fixedStatements{
+		begin: statement{sql: beginSQL}, origin: statement{sql: originSQL}, position: statement{sql: positionSQL}, commit: statement{sql: commitSQL},
+		savepoint: statement{sql: "SAVEPOINT syncline"}, release: statement{sql: "RELEASE SAVEPOINT syncline"}, value: statement{sql: valueSQL},
+	}
+}
 
 // OpenSession connects, sets session_replication_role where the role may, takes the replication's lock and reads the catalog.
 func OpenSession(ctx context.Context, url, replication string) (*Session, error) {
@@ -57,10 +64,7 @@ func OpenSession(ctx context.Context, url, replication string) (*Session, error)
 	if err != nil {
 		return nil, err
 	}
-	s := &Session{conn: conn, replication: replication, statements: fixedStatements{
-		begin: statement{sql: beginSQL}, origin: statement{sql: originSQL}, position: statement{sql: positionSQL}, commit: statement{sql: commitSQL},
-		savepoint: statement{sql: "SAVEPOINT syncline"}, release: statement{sql: "RELEASE SAVEPOINT syncline"},
-	}}
+	s := &Session{conn: conn, replication: replication, statements: newFixedStatements()}
 	if err := s.prepare(ctx); err != nil {
 		s.Close()
 		return nil, err
@@ -241,6 +245,7 @@ type pipe struct {
 	bytes    int
 	prepared int          // statements prepared since the session began
 	live     []*statement // those that the server knows
+	failed   *op          // the operation that the last error is about, nil when it is about none
 }
 
 // expectation is what a queued statement must do, and what to say when it does not.
@@ -275,6 +280,9 @@ func (p *pipe) send(ctx context.Context, s *statement, params [][]byte, e expect
 func (p *pipe) sendFormats(ctx context.Context, s *statement, params [][]byte, formats []int16, e expectation) error {
 	if s.name == "" {
 		if err := p.prepare(ctx, s); err != nil {
+			if p.failed == nil {
+				p.failed = e.op
+			}
 			return describe(err, e.op)
 		}
 	}
@@ -347,7 +355,7 @@ func (p *pipe) flush(ctx context.Context) error {
 			}
 		}
 		if err != nil {
-			first = describe(err, e.op)
+			first, p.failed = describe(err, e.op), e.op
 			if e.what != "" {
 				first = &stageError{e.what, first}
 			}

@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/changelog/block"
 )
 
@@ -11,6 +12,16 @@ type op struct {
 	hasOld    bool
 	old       block.Row
 	new       block.Row
+	from      *sourceTxn
+	number    int64 // among the changes of its transaction, from 1
+}
+
+// sourceTxn is the transaction that a change belongs to.
+type sourceTxn struct {
+	commitLSN  change.LSN
+	commitTime change.Timestamp
+	xid        uint32
+	origin     origin
 }
 
 // decodeOld appends the old row's values to dst, or returns nil when the change carries no old row.

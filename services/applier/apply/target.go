@@ -3,6 +3,7 @@ package apply
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -46,6 +47,8 @@ type Target struct {
 	// UniqueKeys are the column sets of unique indexes that can find a row: valid, immediate, without predicate or
 	// expression, every column NOT NULL. The primary key comes first.
 	UniqueKeys [][]string
+	// Unique are the column sets of all unique indexes without predicate or expression: two rows with the same values may not be.
+	Unique [][]string
 	// RowTriggers tells of triggers or rules that fire for replicated changes: such a table is written row by row.
 	RowTriggers bool
 }
@@ -122,16 +125,15 @@ WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
 ORDER BY c.oid, a.attnum`
 
 const keysQuery = `
-SELECT i.indrelid, array_agg(a.attname ORDER BY k.ord)
+SELECT i.indrelid, array_agg(a.attname ORDER BY k.ord), i.indimmediate AND bool_and(a.attnotnull)
 FROM pg_catalog.pg_index i
 JOIN pg_catalog.pg_class c ON c.oid = i.indrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, ord)
 JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-WHERE i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL AND k.ord <= i.indnkeyatts
+WHERE i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL AND k.ord <= i.indnkeyatts
   AND c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'syncline') {that table}
-GROUP BY i.indexrelid, i.indrelid, i.indisprimary
-HAVING bool_and(a.attnotnull)
+GROUP BY i.indexrelid, i.indrelid, i.indisprimary, i.indimmediate
 ORDER BY i.indrelid, i.indisprimary DESC, count(*), i.indexrelid`
 
 var allTables = strings.NewReplacer("{of one table}", "", "{that table}", "")
@@ -200,9 +202,15 @@ func readCatalog(ctx context.Context, conn querier, which *strings.Replacer, arg
 		return nil, fmt.Errorf("read unique indexes of the target: %w", err)
 	}
 	var columns []string
-	_, err = pgx.ForEachRow(rows, []any{&oid, &columns}, func() error {
-		if target := byOID[oid]; target != nil {
-			target.UniqueKeys = append(target.UniqueKeys, append([]string(nil), columns...))
+	var finds bool
+	_, err = pgx.ForEachRow(rows, []any{&oid, &columns, &finds}, func() error {
+		target := byOID[oid]
+		if target == nil {
+			return nil
+		}
+		key := slices.Clone(columns)
+		if target.Unique = append(target.Unique, key); finds {
+			target.UniqueKeys = append(target.UniqueKeys, key)
 		}
 		return nil
 	})

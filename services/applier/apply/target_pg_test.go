@@ -71,7 +71,7 @@ const emptyDatabase = `DO $$
 			EXECUTE format('DROP SCHEMA %I CASCADE', name);
 		END LOOP;
 	END $$;
-	CREATE SCHEMA public; DROP PUBLICATION IF EXISTS watch; DELETE FROM syncline.positions; SET client_min_messages = warning`
+	CREATE SCHEMA public; DROP PUBLICATION IF EXISTS watch; DELETE FROM syncline.positions; DELETE FROM syncline.quarantine; DELETE FROM syncline.quarantine_values; SET client_min_messages = warning`
 
 func (g *testTarget) setPosition(id change.LogID, lsn change.LSN) {
 	g.t.Helper()
@@ -138,6 +138,13 @@ func (g *testTarget) try(l *testLog, tweaks ...testTweak) error {
 	}
 	r.Session = openSession(ctx, g.t, r.url)
 	defer r.Session.Close()
+	if r.Quarantine.MaxRows > 0 {
+		held, err := LoadHeld(ctx, r.Session.Conn(), testReplication)
+		if err != nil {
+			return err
+		}
+		r.Quarantine.Held = held
+	}
 	position, found, err := r.Session.ReadPosition(ctx)
 	if err != nil {
 		return err

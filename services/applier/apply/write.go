@@ -99,26 +99,44 @@ type writer struct {
 	old, new []value
 	params   [][]byte
 	key      []byte
+	aside    aside
 	// fallbacks counts the slices that had to be replayed row by row.
 	fallbacks int64
+}
+
+func newWriter(c *Config) writer {
+	return writer{pipe: pipe{conn: c.Session.conn}, aside: newAside(c)}
 }
 
 // write writes the parts of a slice in their order. Everything is checked when it returns.
 func (w *writer) write(ctx context.Context, steps []step, fixed *fixedStatements) error {
 	for _, s := range steps {
-		if s.sets != nil {
-			if err := w.setWise(ctx, s, fixed); err != nil {
-				return err
-			}
-			continue
-		}
-		for i := range s.ops {
-			if err := w.queue(ctx, &s.ops[i]); err != nil {
-				return err
-			}
+		if err := w.step(ctx, s, fixed); err != nil {
+			return err
 		}
 	}
 	return w.pipe.flush(ctx)
+}
+
+func (w *writer) step(ctx context.Context, s step, fixed *fixedStatements) error {
+	switch {
+	case w.aside.waits(s.ops):
+		return w.carefully(ctx, s.ops, fixed)
+	case s.sets != nil:
+		return w.setWise(ctx, s, fixed)
+	case w.aside.on:
+		return w.carefully(ctx, s.ops, fixed)
+	}
+	return w.queueAll(ctx, s.ops)
+}
+
+func (w *writer) queueAll(ctx context.Context, ops []op) error {
+	for i := range ops {
+		if err := w.queue(ctx, &ops[i]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // setWise writes a part set by set. If a statement fails or touches another number of rows than it should, nothing of the part
@@ -139,10 +157,11 @@ func (w *writer) setWise(ctx context.Context, s step, fixed *fixedStatements) er
 	}
 	fault.Point(FaultSetWiseFailed)
 	w.fallbacks++
-	for i := range s.ops {
-		if err := w.queue(ctx, &s.ops[i]); err != nil {
-			return err
-		}
+	if w.aside.on {
+		return w.carefully(ctx, s.ops, fixed)
+	}
+	if err := w.queueAll(ctx, s.ops); err != nil {
+		return err
 	}
 	return w.pipe.flush(ctx)
 }

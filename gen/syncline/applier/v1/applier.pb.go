@@ -81,6 +81,60 @@ func (Mode) EnumDescriptor() ([]byte, []int) {
 	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{0}
 }
 
+// OnError is what is done with a change that the target refuses for what is in it, or because its row is not there. What has another cause,
+// such as a connection, a full disk, a privilege or a column that is missing, stops the replication or is tried again as ever.
+type OnError int32
+
+const (
+	// Not set: as STOP.
+	OnError_ON_ERROR_UNSPECIFIED OnError = 0
+	// The replication is FAILED, with the reason, and nothing of the change's transaction is applied.
+	OnError_ON_ERROR_STOP OnError = 1
+	// The change is set aside with its values and the reason, and the rest is applied. Later changes of the same row wait behind it.
+	OnError_ON_ERROR_QUARANTINE OnError = 2
+)
+
+// Enum value maps for OnError.
+var (
+	OnError_name = map[int32]string{
+		0: "ON_ERROR_UNSPECIFIED",
+		1: "ON_ERROR_STOP",
+		2: "ON_ERROR_QUARANTINE",
+	}
+	OnError_value = map[string]int32{
+		"ON_ERROR_UNSPECIFIED": 0,
+		"ON_ERROR_STOP":        1,
+		"ON_ERROR_QUARANTINE":  2,
+	}
+)
+
+func (x OnError) Enum() *OnError {
+	p := new(OnError)
+	*p = x
+	return p
+}
+
+func (x OnError) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OnError) Descriptor() protoreflect.EnumDescriptor {
+	return file_syncline_applier_v1_applier_proto_enumTypes[1].Descriptor()
+}
+
+func (OnError) Type() protoreflect.EnumType {
+	return &file_syncline_applier_v1_applier_proto_enumTypes[1]
+}
+
+func (x OnError) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OnError.Descriptor instead.
+func (OnError) EnumDescriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{1}
+}
+
 // AutoResync is what is done when the source's change log does not hold the replica's position any more: it was purged, or the log
 // is another one. The gap itself is never passed over.
 type AutoResync int32
@@ -123,11 +177,11 @@ func (x AutoResync) String() string {
 }
 
 func (AutoResync) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[1].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[2].Descriptor()
 }
 
 func (AutoResync) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[1]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[2]
 }
 
 func (x AutoResync) Number() protoreflect.EnumNumber {
@@ -136,7 +190,7 @@ func (x AutoResync) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AutoResync.Descriptor instead.
 func (AutoResync) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{1}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{2}
 }
 
 // Initial is what the first copy does with a table of the target that holds rows.
@@ -177,11 +231,11 @@ func (x Initial) String() string {
 }
 
 func (Initial) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[2].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[3].Descriptor()
 }
 
 func (Initial) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[2]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[3]
 }
 
 func (x Initial) Number() protoreflect.EnumNumber {
@@ -190,7 +244,7 @@ func (x Initial) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Initial.Descriptor instead.
 func (Initial) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{2}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{3}
 }
 
 // Compression of what travels between two services.
@@ -230,11 +284,11 @@ func (x Compression) String() string {
 }
 
 func (Compression) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[3].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[4].Descriptor()
 }
 
 func (Compression) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[3]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[4]
 }
 
 func (x Compression) Number() protoreflect.EnumNumber {
@@ -243,7 +297,7 @@ func (x Compression) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Compression.Descriptor instead.
 func (Compression) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{3}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{4}
 }
 
 // State is what a replication is doing.
@@ -268,6 +322,8 @@ const (
 	State_STATE_STOPPED State = 7
 	// The run of a replication of mode ONCE has ended: everything up to completed_position is applied. It is over until it is started again.
 	State_STATE_COMPLETED State = 8
+	// As COMPLETED, but for changes in quarantine, which are not in the target: see ListUnsynced.
+	State_STATE_COMPLETED_WITH_QUARANTINE State = 9
 	// As many run as may: its turn comes when one of those gives up its place. See waiting_place.
 	State_STATE_WAITING State = 10
 )
@@ -284,19 +340,21 @@ var (
 		6:  "STATE_FAILED",
 		7:  "STATE_STOPPED",
 		8:  "STATE_COMPLETED",
+		9:  "STATE_COMPLETED_WITH_QUARANTINE",
 		10: "STATE_WAITING",
 	}
 	State_value = map[string]int32{
-		"STATE_UNSPECIFIED":  0,
-		"STATE_INITIALIZING": 1,
-		"STATE_SYNCING":      2,
-		"STATE_CATCHING_UP":  3,
-		"STATE_RUNNING":      4,
-		"STATE_RETRYING":     5,
-		"STATE_FAILED":       6,
-		"STATE_STOPPED":      7,
-		"STATE_COMPLETED":    8,
-		"STATE_WAITING":      10,
+		"STATE_UNSPECIFIED":               0,
+		"STATE_INITIALIZING":              1,
+		"STATE_SYNCING":                   2,
+		"STATE_CATCHING_UP":               3,
+		"STATE_RUNNING":                   4,
+		"STATE_RETRYING":                  5,
+		"STATE_FAILED":                    6,
+		"STATE_STOPPED":                   7,
+		"STATE_COMPLETED":                 8,
+		"STATE_COMPLETED_WITH_QUARANTINE": 9,
+		"STATE_WAITING":                   10,
 	}
 )
 
@@ -311,11 +369,11 @@ func (x State) String() string {
 }
 
 func (State) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[4].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[5].Descriptor()
 }
 
 func (State) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[4]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[5]
 }
 
 func (x State) Number() protoreflect.EnumNumber {
@@ -324,7 +382,7 @@ func (x State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use State.Descriptor instead.
 func (State) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{4}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{5}
 }
 
 // FaultSide tells on which side a fault has its cause.
@@ -364,11 +422,11 @@ func (x FaultSide) String() string {
 }
 
 func (FaultSide) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[5].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[6].Descriptor()
 }
 
 func (FaultSide) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[5]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[6]
 }
 
 func (x FaultSide) Number() protoreflect.EnumNumber {
@@ -377,7 +435,7 @@ func (x FaultSide) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FaultSide.Descriptor instead.
 func (FaultSide) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{5}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{6}
 }
 
 // DifferenceKind is how a row differs.
@@ -421,11 +479,11 @@ func (x DifferenceKind) String() string {
 }
 
 func (DifferenceKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[6].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[7].Descriptor()
 }
 
 func (DifferenceKind) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[6]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[7]
 }
 
 func (x DifferenceKind) Number() protoreflect.EnumNumber {
@@ -434,7 +492,7 @@ func (x DifferenceKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use DifferenceKind.Descriptor instead.
 func (DifferenceKind) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{6}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{7}
 }
 
 // TableOutcome is how a comparison of one table ended.
@@ -482,11 +540,11 @@ func (x TableOutcome) String() string {
 }
 
 func (TableOutcome) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[7].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[8].Descriptor()
 }
 
 func (TableOutcome) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[7]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[8]
 }
 
 func (x TableOutcome) Number() protoreflect.EnumNumber {
@@ -495,7 +553,7 @@ func (x TableOutcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TableOutcome.Descriptor instead.
 func (TableOutcome) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{7}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{8}
 }
 
 // TableAction is what happens to a table.
@@ -539,11 +597,11 @@ func (x TableAction) String() string {
 }
 
 func (TableAction) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[8].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[9].Descriptor()
 }
 
 func (TableAction) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[8]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[9]
 }
 
 func (x TableAction) Number() protoreflect.EnumNumber {
@@ -552,7 +610,7 @@ func (x TableAction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TableAction.Descriptor instead.
 func (TableAction) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{8}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{9}
 }
 
 // EventKind is what an event of the run log tells.
@@ -591,6 +649,12 @@ const (
 	EventKind_EVENT_KIND_COMPLETED EventKind = 20
 	// A transient run is gone, because the applier ended while it ran.
 	EventKind_EVENT_KIND_INTERRUPTED EventKind = 21
+	// A change that the target refused was set aside, or the source emptied a table whose changes were. Of many at once some are written.
+	EventKind_EVENT_KIND_QUARANTINED EventKind = 26
+	// A user had changes in quarantine applied again: the text says what came of it.
+	EventKind_EVENT_KIND_UNSYNCED_RETRIED EventKind = 27
+	// A user discarded changes in quarantine.
+	EventKind_EVENT_KIND_UNSYNCED_DISCARDED EventKind = 28
 )
 
 // Enum value maps for EventKind.
@@ -612,24 +676,30 @@ var (
 		13: "EVENT_KIND_LOST",
 		20: "EVENT_KIND_COMPLETED",
 		21: "EVENT_KIND_INTERRUPTED",
+		26: "EVENT_KIND_QUARANTINED",
+		27: "EVENT_KIND_UNSYNCED_RETRIED",
+		28: "EVENT_KIND_UNSYNCED_DISCARDED",
 	}
 	EventKind_value = map[string]int32{
-		"EVENT_KIND_UNSPECIFIED":     0,
-		"EVENT_KIND_CREATED":         1,
-		"EVENT_KIND_UPDATED":         2,
-		"EVENT_KIND_STARTED":         3,
-		"EVENT_KIND_STOPPED":         4,
-		"EVENT_KIND_DELETED":         5,
-		"EVENT_KIND_STATE":           6,
-		"EVENT_KIND_RETRIED":         7,
-		"EVENT_KIND_FAILED":          8,
-		"EVENT_KIND_COPIED":          9,
-		"EVENT_KIND_RESYNC":          10,
-		"EVENT_KIND_POSITION_FORCED": 11,
-		"EVENT_KIND_SOURCE_ACCEPTED": 12,
-		"EVENT_KIND_LOST":            13,
-		"EVENT_KIND_COMPLETED":       20,
-		"EVENT_KIND_INTERRUPTED":     21,
+		"EVENT_KIND_UNSPECIFIED":        0,
+		"EVENT_KIND_CREATED":            1,
+		"EVENT_KIND_UPDATED":            2,
+		"EVENT_KIND_STARTED":            3,
+		"EVENT_KIND_STOPPED":            4,
+		"EVENT_KIND_DELETED":            5,
+		"EVENT_KIND_STATE":              6,
+		"EVENT_KIND_RETRIED":            7,
+		"EVENT_KIND_FAILED":             8,
+		"EVENT_KIND_COPIED":             9,
+		"EVENT_KIND_RESYNC":             10,
+		"EVENT_KIND_POSITION_FORCED":    11,
+		"EVENT_KIND_SOURCE_ACCEPTED":    12,
+		"EVENT_KIND_LOST":               13,
+		"EVENT_KIND_COMPLETED":          20,
+		"EVENT_KIND_INTERRUPTED":        21,
+		"EVENT_KIND_QUARANTINED":        26,
+		"EVENT_KIND_UNSYNCED_RETRIED":   27,
+		"EVENT_KIND_UNSYNCED_DISCARDED": 28,
 	}
 )
 
@@ -644,11 +714,11 @@ func (x EventKind) String() string {
 }
 
 func (EventKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_syncline_applier_v1_applier_proto_enumTypes[9].Descriptor()
+	return file_syncline_applier_v1_applier_proto_enumTypes[10].Descriptor()
 }
 
 func (EventKind) Type() protoreflect.EnumType {
-	return &file_syncline_applier_v1_applier_proto_enumTypes[9]
+	return &file_syncline_applier_v1_applier_proto_enumTypes[10]
 }
 
 func (x EventKind) Number() protoreflect.EnumNumber {
@@ -657,7 +727,7 @@ func (x EventKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EventKind.Descriptor instead.
 func (EventKind) EnumDescriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{9}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{10}
 }
 
 // ReplicationSpec is what a user decides about a replication.
@@ -719,9 +789,15 @@ type ReplicationSpec struct {
 	Mode Mode `protobuf:"varint,50,opt,name=mode,proto3,enum=syncline.applier.v1.Mode" json:"mode,omitempty"`
 	// How long a replication has to do its work without a fault before those that it had in a row are forgotten, by retries and by
 	// auto_resync_limit; 120 s when not set; from 1 s to 24 h.
-	HealthyAfter  *durationpb.Duration `protobuf:"bytes,51,opt,name=healthy_after,json=healthyAfter,proto3" json:"healthy_after,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	HealthyAfter *durationpb.Duration `protobuf:"bytes,51,opt,name=healthy_after,json=healthyAfter,proto3" json:"healthy_after,omitempty"`
+	// What is done with a change that the target refuses for what is in it, such as one that violates a constraint; STOP when not set.
+	OnError OnError `protobuf:"varint,60,opt,name=on_error,json=onError,proto3,enum=syncline.applier.v1.OnError" json:"on_error,omitempty"`
+	// How many changes the quarantine takes, those included that wait there; one more stops the replication. 1,000 when 0; at most 100,000.
+	QuarantineLimit int64 `protobuf:"varint,61,opt,name=quarantine_limit,json=quarantineLimit,proto3" json:"quarantine_limit,omitempty"`
+	// How many bytes of changes it takes; 64 MiB when 0; from 64 KiB to 16 GiB.
+	QuarantineBytes int64 `protobuf:"varint,62,opt,name=quarantine_bytes,json=quarantineBytes,proto3" json:"quarantine_bytes,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ReplicationSpec) Reset() {
@@ -929,6 +1005,27 @@ func (x *ReplicationSpec) GetHealthyAfter() *durationpb.Duration {
 	return nil
 }
 
+func (x *ReplicationSpec) GetOnError() OnError {
+	if x != nil {
+		return x.OnError
+	}
+	return OnError_ON_ERROR_UNSPECIFIED
+}
+
+func (x *ReplicationSpec) GetQuarantineLimit() int64 {
+	if x != nil {
+		return x.QuarantineLimit
+	}
+	return 0
+}
+
+func (x *ReplicationSpec) GetQuarantineBytes() int64 {
+	if x != nil {
+		return x.QuarantineBytes
+	}
+	return 0
+}
+
 // SourceTLS has the connections to a source encrypted, and the source verified.
 type SourceTLS struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1073,9 +1170,15 @@ type Replication struct {
 	// When that was.
 	CompleteTime *timestamppb.Timestamp `protobuf:"bytes,53,opt,name=complete_time,json=completeTime,proto3" json:"complete_time,omitempty"`
 	// It is the run of RunReplication: it can be read for a day after its end, and is gone when the applier ends.
-	Transient     bool `protobuf:"varint,54,opt,name=transient,proto3" json:"transient,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Transient bool `protobuf:"varint,54,opt,name=transient,proto3" json:"transient,omitempty"`
+	// Changes in quarantine that the target refused; see ListUnsynced.
+	QuarantinedChanges int64 `protobuf:"varint,60,opt,name=quarantined_changes,json=quarantinedChanges,proto3" json:"quarantined_changes,omitempty"`
+	// Changes in quarantine that wait behind one of the same row.
+	WaitingChanges int64 `protobuf:"varint,61,opt,name=waiting_changes,json=waitingChanges,proto3" json:"waiting_changes,omitempty"`
+	// Bytes of both.
+	QuarantinedBytes int64 `protobuf:"varint,62,opt,name=quarantined_bytes,json=quarantinedBytes,proto3" json:"quarantined_bytes,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Replication) Reset() {
@@ -1344,6 +1447,27 @@ func (x *Replication) GetTransient() bool {
 		return x.Transient
 	}
 	return false
+}
+
+func (x *Replication) GetQuarantinedChanges() int64 {
+	if x != nil {
+		return x.QuarantinedChanges
+	}
+	return 0
+}
+
+func (x *Replication) GetWaitingChanges() int64 {
+	if x != nil {
+		return x.WaitingChanges
+	}
+	return 0
+}
+
+func (x *Replication) GetQuarantinedBytes() int64 {
+	if x != nil {
+		return x.QuarantinedBytes
+	}
+	return 0
 }
 
 // Fault is what an attempt ended with.
@@ -4388,7 +4512,8 @@ var File_syncline_applier_v1_applier_proto protoreflect.FileDescriptor
 
 const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\n" +
-	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/applier/v1/check.proto\x1a syncline/applier/v1/repair.proto\x1a\x1esyncline/applier/v1/sync.proto\x1a\x1fsyncline/change/v1/change.proto\"\xaf\t\n" +
+	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/applier/v1/check.proto\x1a$syncline/applier/v1/quarantine.proto\x1a syncline/applier/v1/repair.proto\x1a\x1esyncline/applier/v1/sync.proto\x1a\x1fsyncline/change/v1/change.proto\"\xbe\n" +
+	"\n" +
 	"\x0fReplicationSpec\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1c\n" +
 	"\tinventory\x18\x02 \x01(\tR\tinventory\x12%\n" +
@@ -4422,7 +4547,10 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\ffrom_restore\x18\x1e \x01(\bR\vfromRestore\x126\n" +
 	"\ainitial\x18( \x01(\x0e2\x1c.syncline.applier.v1.InitialR\ainitial\x12-\n" +
 	"\x04mode\x182 \x01(\x0e2\x19.syncline.applier.v1.ModeR\x04mode\x12>\n" +
-	"\rhealthy_after\x183 \x01(\v2\x19.google.protobuf.DurationR\fhealthyAfter\x1a=\n" +
+	"\rhealthy_after\x183 \x01(\v2\x19.google.protobuf.DurationR\fhealthyAfter\x127\n" +
+	"\bon_error\x18< \x01(\x0e2\x1c.syncline.applier.v1.OnErrorR\aonError\x12)\n" +
+	"\x10quarantine_limit\x18= \x01(\x03R\x0fquarantineLimit\x12)\n" +
+	"\x10quarantine_bytes\x18> \x01(\x03R\x0fquarantineBytes\x1a=\n" +
 	"\x0fParametersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"u\n" +
@@ -4431,7 +4559,7 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\vserver_name\x18\x02 \x01(\tR\n" +
 	"serverName\x12 \n" +
 	"\vcertificate\x18\x03 \x01(\tR\vcertificate\x12\x15\n" +
-	"\x03key\x18\x04 \x01(\tB\x03\x80\x01\x01R\x03key\"\xd4\f\n" +
+	"\x03key\x18\x04 \x01(\tB\x03\x80\x01\x01R\x03key\"\xdb\r\n" +
 	"\vReplication\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationSpecR\x04spec\x120\n" +
@@ -4472,7 +4600,10 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\rwaiting_place\x183 \x01(\x05R\fwaitingPlace\x12K\n" +
 	"\x12completed_position\x184 \x01(\v2\x1c.syncline.change.v1.PositionR\x11completedPosition\x12?\n" +
 	"\rcomplete_time\x185 \x01(\v2\x1a.google.protobuf.TimestampR\fcompleteTime\x12\x1c\n" +
-	"\ttransient\x186 \x01(\bR\ttransientB\x0e\n" +
+	"\ttransient\x186 \x01(\bR\ttransient\x12/\n" +
+	"\x13quarantined_changes\x18< \x01(\x03R\x12quarantinedChanges\x12'\n" +
+	"\x0fwaiting_changes\x18= \x01(\x03R\x0ewaitingChanges\x12+\n" +
+	"\x11quarantined_bytes\x18> \x01(\x03R\x10quarantinedBytesB\x0e\n" +
 	"\f_lag_seconds\"\xc3\x01\n" +
 	"\x05Fault\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
@@ -4700,7 +4831,11 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x04Mode\x12\x14\n" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fMODE_CONTINUOUS\x10\x01\x12\r\n" +
-	"\tMODE_ONCE\x10\x02*q\n" +
+	"\tMODE_ONCE\x10\x02*O\n" +
+	"\aOnError\x12\x18\n" +
+	"\x14ON_ERROR_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rON_ERROR_STOP\x10\x01\x12\x17\n" +
+	"\x13ON_ERROR_QUARANTINE\x10\x02*q\n" +
 	"\n" +
 	"AutoResync\x12\x1b\n" +
 	"\x17AUTO_RESYNC_UNSPECIFIED\x10\x00\x12\x13\n" +
@@ -4714,7 +4849,7 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\vCompression\x12\x1b\n" +
 	"\x17COMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10COMPRESSION_NONE\x10\x01\x12\x14\n" +
-	"\x10COMPRESSION_ZSTD\x10\x02*\xd4\x01\n" +
+	"\x10COMPRESSION_ZSTD\x10\x02*\xf9\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12STATE_INITIALIZING\x10\x01\x12\x11\n" +
@@ -4724,7 +4859,8 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x0eSTATE_RETRYING\x10\x05\x12\x10\n" +
 	"\fSTATE_FAILED\x10\x06\x12\x11\n" +
 	"\rSTATE_STOPPED\x10\a\x12\x13\n" +
-	"\x0fSTATE_COMPLETED\x10\b\x12\x11\n" +
+	"\x0fSTATE_COMPLETED\x10\b\x12#\n" +
+	"\x1fSTATE_COMPLETED_WITH_QUARANTINE\x10\t\x12\x11\n" +
 	"\rSTATE_WAITING\x10\n" +
 	"*T\n" +
 	"\tFaultSide\x12\x1a\n" +
@@ -4746,7 +4882,7 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x18TABLE_ACTION_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11TABLE_ACTION_COPY\x10\x01\x12\x17\n" +
 	"\x13TABLE_ACTION_CREATE\x10\x02\x12\x17\n" +
-	"\x13TABLE_ACTION_REMOVE\x10\x03*\x9d\x03\n" +
+	"\x13TABLE_ACTION_REMOVE\x10\x03*\xfd\x03\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12EVENT_KIND_CREATED\x10\x01\x12\x16\n" +
@@ -4764,7 +4900,10 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x1aEVENT_KIND_SOURCE_ACCEPTED\x10\f\x12\x13\n" +
 	"\x0fEVENT_KIND_LOST\x10\r\x12\x18\n" +
 	"\x14EVENT_KIND_COMPLETED\x10\x14\x12\x1a\n" +
-	"\x16EVENT_KIND_INTERRUPTED\x10\x152\x9f\x13\n" +
+	"\x16EVENT_KIND_INTERRUPTED\x10\x15\x12\x1a\n" +
+	"\x16EVENT_KIND_QUARANTINED\x10\x1a\x12\x1f\n" +
+	"\x1bEVENT_KIND_UNSYNCED_RETRIED\x10\x1b\x12!\n" +
+	"\x1dEVENT_KIND_UNSYNCED_DISCARDED\x10\x1c2\xbc\x16\n" +
 	"\x0eApplierService\x12r\n" +
 	"\x11CreateReplication\x12-.syncline.applier.v1.CreateReplicationRequest\x1a..syncline.applier.v1.CreateReplicationResponse\x12i\n" +
 	"\x0eGetReplication\x12*.syncline.applier.v1.GetReplicationRequest\x1a+.syncline.applier.v1.GetReplicationResponse\x12o\n" +
@@ -4788,7 +4927,11 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"CancelSync\x12&.syncline.applier.v1.CancelSyncRequest\x1a'.syncline.applier.v1.CancelSyncResponse\x12k\n" +
 	"\x0eRunReplication\x12*.syncline.applier.v1.RunReplicationRequest\x1a+.syncline.applier.v1.RunReplicationResponse0\x01\x12t\n" +
 	"\x11WatchReplications\x12-.syncline.applier.v1.WatchReplicationsRequest\x1a..syncline.applier.v1.WatchReplicationsResponse0\x01\x12o\n" +
-	"\x10CheckReplication\x12,.syncline.applier.v1.CheckReplicationRequest\x1a-.syncline.applier.v1.CheckReplicationResponseBDZBgithub.com/seed0419d559/syncline/gen/syncline/applier/v1;applierv1b\x06proto3"
+	"\x10CheckReplication\x12,.syncline.applier.v1.CheckReplicationRequest\x1a-.syncline.applier.v1.CheckReplicationResponse\x12c\n" +
+	"\fListUnsynced\x12(.syncline.applier.v1.ListUnsyncedRequest\x1a).syncline.applier.v1.ListUnsyncedResponse\x12`\n" +
+	"\vGetUnsynced\x12'.syncline.applier.v1.GetUnsyncedRequest\x1a(.syncline.applier.v1.GetUnsyncedResponse\x12f\n" +
+	"\rRetryUnsynced\x12).syncline.applier.v1.RetryUnsyncedRequest\x1a*.syncline.applier.v1.RetryUnsyncedResponse\x12l\n" +
+	"\x0fDiscardUnsynced\x12+.syncline.applier.v1.DiscardUnsyncedRequest\x1a,.syncline.applier.v1.DiscardUnsyncedResponseBDZBgithub.com/seed0419d559/syncline/gen/syncline/applier/v1;applierv1b\x06proto3"
 
 var (
 	file_syncline_applier_v1_applier_proto_rawDescOnce sync.Once
@@ -4802,214 +4945,232 @@ func file_syncline_applier_v1_applier_proto_rawDescGZIP() []byte {
 	return file_syncline_applier_v1_applier_proto_rawDescData
 }
 
-var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
+var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
 var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_syncline_applier_v1_applier_proto_goTypes = []any{
 	(Mode)(0),                              // 0: syncline.applier.v1.Mode
-	(AutoResync)(0),                        // 1: syncline.applier.v1.AutoResync
-	(Initial)(0),                           // 2: syncline.applier.v1.Initial
-	(Compression)(0),                       // 3: syncline.applier.v1.Compression
-	(State)(0),                             // 4: syncline.applier.v1.State
-	(FaultSide)(0),                         // 5: syncline.applier.v1.FaultSide
-	(DifferenceKind)(0),                    // 6: syncline.applier.v1.DifferenceKind
-	(TableOutcome)(0),                      // 7: syncline.applier.v1.TableOutcome
-	(TableAction)(0),                       // 8: syncline.applier.v1.TableAction
-	(EventKind)(0),                         // 9: syncline.applier.v1.EventKind
-	(*ReplicationSpec)(nil),                // 10: syncline.applier.v1.ReplicationSpec
-	(*SourceTLS)(nil),                      // 11: syncline.applier.v1.SourceTLS
-	(*Replication)(nil),                    // 12: syncline.applier.v1.Replication
-	(*Fault)(nil),                          // 13: syncline.applier.v1.Fault
-	(*StateChange)(nil),                    // 14: syncline.applier.v1.StateChange
-	(*SyncProgress)(nil),                   // 15: syncline.applier.v1.SyncProgress
-	(*TableProgress)(nil),                  // 16: syncline.applier.v1.TableProgress
-	(*CheckReplicationRequest)(nil),        // 17: syncline.applier.v1.CheckReplicationRequest
-	(*CheckReplicationResponse)(nil),       // 18: syncline.applier.v1.CheckReplicationResponse
-	(*CreateReplicationRequest)(nil),       // 19: syncline.applier.v1.CreateReplicationRequest
-	(*CreateReplicationResponse)(nil),      // 20: syncline.applier.v1.CreateReplicationResponse
-	(*GetReplicationRequest)(nil),          // 21: syncline.applier.v1.GetReplicationRequest
-	(*GetReplicationResponse)(nil),         // 22: syncline.applier.v1.GetReplicationResponse
-	(*ListReplicationsRequest)(nil),        // 23: syncline.applier.v1.ListReplicationsRequest
-	(*ListReplicationsResponse)(nil),       // 24: syncline.applier.v1.ListReplicationsResponse
-	(*StartReplicationRequest)(nil),        // 25: syncline.applier.v1.StartReplicationRequest
-	(*StartReplicationResponse)(nil),       // 26: syncline.applier.v1.StartReplicationResponse
-	(*StopReplicationRequest)(nil),         // 27: syncline.applier.v1.StopReplicationRequest
-	(*StopReplicationResponse)(nil),        // 28: syncline.applier.v1.StopReplicationResponse
-	(*DeleteReplicationRequest)(nil),       // 29: syncline.applier.v1.DeleteReplicationRequest
-	(*DeleteReplicationResponse)(nil),      // 30: syncline.applier.v1.DeleteReplicationResponse
-	(*WatchReplicationRequest)(nil),        // 31: syncline.applier.v1.WatchReplicationRequest
-	(*WatchReplicationResponse)(nil),       // 32: syncline.applier.v1.WatchReplicationResponse
-	(*WaitReplicationRequest)(nil),         // 33: syncline.applier.v1.WaitReplicationRequest
-	(*WaitReplicationResponse)(nil),        // 34: syncline.applier.v1.WaitReplicationResponse
-	(*VerifyReplicationRequest)(nil),       // 35: syncline.applier.v1.VerifyReplicationRequest
-	(*VerifyReplicationResponse)(nil),      // 36: syncline.applier.v1.VerifyReplicationResponse
-	(*VerifyProgress)(nil),                 // 37: syncline.applier.v1.VerifyProgress
-	(*RowDifference)(nil),                  // 38: syncline.applier.v1.RowDifference
-	(*TableVerification)(nil),              // 39: syncline.applier.v1.TableVerification
-	(*VerifyResult)(nil),                   // 40: syncline.applier.v1.VerifyResult
-	(*ReplicationPlan)(nil),                // 41: syncline.applier.v1.ReplicationPlan
-	(*PlannedTable)(nil),                   // 42: syncline.applier.v1.PlannedTable
-	(*UpdateReplicationRequest)(nil),       // 43: syncline.applier.v1.UpdateReplicationRequest
-	(*UpdateReplicationResponse)(nil),      // 44: syncline.applier.v1.UpdateReplicationResponse
-	(*ResyncReplicationRequest)(nil),       // 45: syncline.applier.v1.ResyncReplicationRequest
-	(*ResyncReplicationResponse)(nil),      // 46: syncline.applier.v1.ResyncReplicationResponse
-	(*Event)(nil),                          // 47: syncline.applier.v1.Event
-	(*ListReplicationEventsRequest)(nil),   // 48: syncline.applier.v1.ListReplicationEventsRequest
-	(*ListReplicationEventsResponse)(nil),  // 49: syncline.applier.v1.ListReplicationEventsResponse
-	(*WatchReplicationEventsRequest)(nil),  // 50: syncline.applier.v1.WatchReplicationEventsRequest
-	(*WatchReplicationEventsResponse)(nil), // 51: syncline.applier.v1.WatchReplicationEventsResponse
-	(*RunReplicationRequest)(nil),          // 52: syncline.applier.v1.RunReplicationRequest
-	(*RunReplicationResponse)(nil),         // 53: syncline.applier.v1.RunReplicationResponse
-	(*WatchReplicationsRequest)(nil),       // 54: syncline.applier.v1.WatchReplicationsRequest
-	(*WatchReplicationsResponse)(nil),      // 55: syncline.applier.v1.WatchReplicationsResponse
-	nil,                                    // 56: syncline.applier.v1.ReplicationSpec.ParametersEntry
-	(*durationpb.Duration)(nil),            // 57: google.protobuf.Duration
-	(*v1.Position)(nil),                    // 58: syncline.change.v1.Position
-	(*timestamppb.Timestamp)(nil),          // 59: google.protobuf.Timestamp
-	(*Handshake)(nil),                      // 60: syncline.applier.v1.Handshake
-	(*fieldmaskpb.FieldMask)(nil),          // 61: google.protobuf.FieldMask
-	(*RepairReplicationRequest)(nil),       // 62: syncline.applier.v1.RepairReplicationRequest
-	(*SyncReplicationRequest)(nil),         // 63: syncline.applier.v1.SyncReplicationRequest
-	(*ListSyncsRequest)(nil),               // 64: syncline.applier.v1.ListSyncsRequest
-	(*GetSyncRequest)(nil),                 // 65: syncline.applier.v1.GetSyncRequest
-	(*WatchSyncRequest)(nil),               // 66: syncline.applier.v1.WatchSyncRequest
-	(*CancelSyncRequest)(nil),              // 67: syncline.applier.v1.CancelSyncRequest
-	(*RepairReplicationResponse)(nil),      // 68: syncline.applier.v1.RepairReplicationResponse
-	(*SyncReplicationResponse)(nil),        // 69: syncline.applier.v1.SyncReplicationResponse
-	(*ListSyncsResponse)(nil),              // 70: syncline.applier.v1.ListSyncsResponse
-	(*GetSyncResponse)(nil),                // 71: syncline.applier.v1.GetSyncResponse
-	(*WatchSyncResponse)(nil),              // 72: syncline.applier.v1.WatchSyncResponse
-	(*CancelSyncResponse)(nil),             // 73: syncline.applier.v1.CancelSyncResponse
+	(OnError)(0),                           // 1: syncline.applier.v1.OnError
+	(AutoResync)(0),                        // 2: syncline.applier.v1.AutoResync
+	(Initial)(0),                           // 3: syncline.applier.v1.Initial
+	(Compression)(0),                       // 4: syncline.applier.v1.Compression
+	(State)(0),                             // 5: syncline.applier.v1.State
+	(FaultSide)(0),                         // 6: syncline.applier.v1.FaultSide
+	(DifferenceKind)(0),                    // 7: syncline.applier.v1.DifferenceKind
+	(TableOutcome)(0),                      // 8: syncline.applier.v1.TableOutcome
+	(TableAction)(0),                       // 9: syncline.applier.v1.TableAction
+	(EventKind)(0),                         // 10: syncline.applier.v1.EventKind
+	(*ReplicationSpec)(nil),                // 11: syncline.applier.v1.ReplicationSpec
+	(*SourceTLS)(nil),                      // 12: syncline.applier.v1.SourceTLS
+	(*Replication)(nil),                    // 13: syncline.applier.v1.Replication
+	(*Fault)(nil),                          // 14: syncline.applier.v1.Fault
+	(*StateChange)(nil),                    // 15: syncline.applier.v1.StateChange
+	(*SyncProgress)(nil),                   // 16: syncline.applier.v1.SyncProgress
+	(*TableProgress)(nil),                  // 17: syncline.applier.v1.TableProgress
+	(*CheckReplicationRequest)(nil),        // 18: syncline.applier.v1.CheckReplicationRequest
+	(*CheckReplicationResponse)(nil),       // 19: syncline.applier.v1.CheckReplicationResponse
+	(*CreateReplicationRequest)(nil),       // 20: syncline.applier.v1.CreateReplicationRequest
+	(*CreateReplicationResponse)(nil),      // 21: syncline.applier.v1.CreateReplicationResponse
+	(*GetReplicationRequest)(nil),          // 22: syncline.applier.v1.GetReplicationRequest
+	(*GetReplicationResponse)(nil),         // 23: syncline.applier.v1.GetReplicationResponse
+	(*ListReplicationsRequest)(nil),        // 24: syncline.applier.v1.ListReplicationsRequest
+	(*ListReplicationsResponse)(nil),       // 25: syncline.applier.v1.ListReplicationsResponse
+	(*StartReplicationRequest)(nil),        // 26: syncline.applier.v1.StartReplicationRequest
+	(*StartReplicationResponse)(nil),       // 27: syncline.applier.v1.StartReplicationResponse
+	(*StopReplicationRequest)(nil),         // 28: syncline.applier.v1.StopReplicationRequest
+	(*StopReplicationResponse)(nil),        // 29: syncline.applier.v1.StopReplicationResponse
+	(*DeleteReplicationRequest)(nil),       // 30: syncline.applier.v1.DeleteReplicationRequest
+	(*DeleteReplicationResponse)(nil),      // 31: syncline.applier.v1.DeleteReplicationResponse
+	(*WatchReplicationRequest)(nil),        // 32: syncline.applier.v1.WatchReplicationRequest
+	(*WatchReplicationResponse)(nil),       // 33: syncline.applier.v1.WatchReplicationResponse
+	(*WaitReplicationRequest)(nil),         // 34: syncline.applier.v1.WaitReplicationRequest
+	(*WaitReplicationResponse)(nil),        // 35: syncline.applier.v1.WaitReplicationResponse
+	(*VerifyReplicationRequest)(nil),       // 36: syncline.applier.v1.VerifyReplicationRequest
+	(*VerifyReplicationResponse)(nil),      // 37: syncline.applier.v1.VerifyReplicationResponse
+	(*VerifyProgress)(nil),                 // 38: syncline.applier.v1.VerifyProgress
+	(*RowDifference)(nil),                  // 39: syncline.applier.v1.RowDifference
+	(*TableVerification)(nil),              // 40: syncline.applier.v1.TableVerification
+	(*VerifyResult)(nil),                   // 41: syncline.applier.v1.VerifyResult
+	(*ReplicationPlan)(nil),                // 42: syncline.applier.v1.ReplicationPlan
+	(*PlannedTable)(nil),                   // 43: syncline.applier.v1.PlannedTable
+	(*UpdateReplicationRequest)(nil),       // 44: syncline.applier.v1.UpdateReplicationRequest
+	(*UpdateReplicationResponse)(nil),      // 45: syncline.applier.v1.UpdateReplicationResponse
+	(*ResyncReplicationRequest)(nil),       // 46: syncline.applier.v1.ResyncReplicationRequest
+	(*ResyncReplicationResponse)(nil),      // 47: syncline.applier.v1.ResyncReplicationResponse
+	(*Event)(nil),                          // 48: syncline.applier.v1.Event
+	(*ListReplicationEventsRequest)(nil),   // 49: syncline.applier.v1.ListReplicationEventsRequest
+	(*ListReplicationEventsResponse)(nil),  // 50: syncline.applier.v1.ListReplicationEventsResponse
+	(*WatchReplicationEventsRequest)(nil),  // 51: syncline.applier.v1.WatchReplicationEventsRequest
+	(*WatchReplicationEventsResponse)(nil), // 52: syncline.applier.v1.WatchReplicationEventsResponse
+	(*RunReplicationRequest)(nil),          // 53: syncline.applier.v1.RunReplicationRequest
+	(*RunReplicationResponse)(nil),         // 54: syncline.applier.v1.RunReplicationResponse
+	(*WatchReplicationsRequest)(nil),       // 55: syncline.applier.v1.WatchReplicationsRequest
+	(*WatchReplicationsResponse)(nil),      // 56: syncline.applier.v1.WatchReplicationsResponse
+	nil,                                    // 57: syncline.applier.v1.ReplicationSpec.ParametersEntry
+	(*durationpb.Duration)(nil),            // 58: google.protobuf.Duration
+	(*v1.Position)(nil),                    // 59: syncline.change.v1.Position
+	(*timestamppb.Timestamp)(nil),          // 60: google.protobuf.Timestamp
+	(*Handshake)(nil),                      // 61: syncline.applier.v1.Handshake
+	(*fieldmaskpb.FieldMask)(nil),          // 62: google.protobuf.FieldMask
+	(*RepairReplicationRequest)(nil),       // 63: syncline.applier.v1.RepairReplicationRequest
+	(*SyncReplicationRequest)(nil),         // 64: syncline.applier.v1.SyncReplicationRequest
+	(*ListSyncsRequest)(nil),               // 65: syncline.applier.v1.ListSyncsRequest
+	(*GetSyncRequest)(nil),                 // 66: syncline.applier.v1.GetSyncRequest
+	(*WatchSyncRequest)(nil),               // 67: syncline.applier.v1.WatchSyncRequest
+	(*CancelSyncRequest)(nil),              // 68: syncline.applier.v1.CancelSyncRequest
+	(*ListUnsyncedRequest)(nil),            // 69: syncline.applier.v1.ListUnsyncedRequest
+	(*GetUnsyncedRequest)(nil),             // 70: syncline.applier.v1.GetUnsyncedRequest
+	(*RetryUnsyncedRequest)(nil),           // 71: syncline.applier.v1.RetryUnsyncedRequest
+	(*DiscardUnsyncedRequest)(nil),         // 72: syncline.applier.v1.DiscardUnsyncedRequest
+	(*RepairReplicationResponse)(nil),      // 73: syncline.applier.v1.RepairReplicationResponse
+	(*SyncReplicationResponse)(nil),        // 74: syncline.applier.v1.SyncReplicationResponse
+	(*ListSyncsResponse)(nil),              // 75: syncline.applier.v1.ListSyncsResponse
+	(*GetSyncResponse)(nil),                // 76: syncline.applier.v1.GetSyncResponse
+	(*WatchSyncResponse)(nil),              // 77: syncline.applier.v1.WatchSyncResponse
+	(*CancelSyncResponse)(nil),             // 78: syncline.applier.v1.CancelSyncResponse
+	(*ListUnsyncedResponse)(nil),           // 79: syncline.applier.v1.ListUnsyncedResponse
+	(*GetUnsyncedResponse)(nil),            // 80: syncline.applier.v1.GetUnsyncedResponse
+	(*RetryUnsyncedResponse)(nil),          // 81: syncline.applier.v1.RetryUnsyncedResponse
+	(*DiscardUnsyncedResponse)(nil),        // 82: syncline.applier.v1.DiscardUnsyncedResponse
 }
 var file_syncline_applier_v1_applier_proto_depIdxs = []int32{
-	3,   // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
-	56,  // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
-	57,  // 2: syncline.applier.v1.ReplicationSpec.retry_base:type_name -> google.protobuf.Duration
-	57,  // 3: syncline.applier.v1.ReplicationSpec.retry_cap:type_name -> google.protobuf.Duration
-	57,  // 4: syncline.applier.v1.ReplicationSpec.source_timeout:type_name -> google.protobuf.Duration
-	57,  // 5: syncline.applier.v1.ReplicationSpec.group_time:type_name -> google.protobuf.Duration
-	1,   // 6: syncline.applier.v1.ReplicationSpec.auto_resync:type_name -> syncline.applier.v1.AutoResync
-	11,  // 7: syncline.applier.v1.ReplicationSpec.tls:type_name -> syncline.applier.v1.SourceTLS
-	2,   // 8: syncline.applier.v1.ReplicationSpec.initial:type_name -> syncline.applier.v1.Initial
+	4,   // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
+	57,  // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
+	58,  // 2: syncline.applier.v1.ReplicationSpec.retry_base:type_name -> google.protobuf.Duration
+	58,  // 3: syncline.applier.v1.ReplicationSpec.retry_cap:type_name -> google.protobuf.Duration
+	58,  // 4: syncline.applier.v1.ReplicationSpec.source_timeout:type_name -> google.protobuf.Duration
+	58,  // 5: syncline.applier.v1.ReplicationSpec.group_time:type_name -> google.protobuf.Duration
+	2,   // 6: syncline.applier.v1.ReplicationSpec.auto_resync:type_name -> syncline.applier.v1.AutoResync
+	12,  // 7: syncline.applier.v1.ReplicationSpec.tls:type_name -> syncline.applier.v1.SourceTLS
+	3,   // 8: syncline.applier.v1.ReplicationSpec.initial:type_name -> syncline.applier.v1.Initial
 	0,   // 9: syncline.applier.v1.ReplicationSpec.mode:type_name -> syncline.applier.v1.Mode
-	57,  // 10: syncline.applier.v1.ReplicationSpec.healthy_after:type_name -> google.protobuf.Duration
-	10,  // 11: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	4,   // 12: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
-	58,  // 13: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
-	58,  // 14: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
-	15,  // 15: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
-	59,  // 16: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
-	59,  // 17: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
-	59,  // 18: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
-	59,  // 19: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
-	16,  // 20: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
-	13,  // 21: syncline.applier.v1.Replication.recent_faults:type_name -> syncline.applier.v1.Fault
-	14,  // 22: syncline.applier.v1.Replication.history:type_name -> syncline.applier.v1.StateChange
-	59,  // 23: syncline.applier.v1.Replication.healthy_since:type_name -> google.protobuf.Timestamp
-	59,  // 24: syncline.applier.v1.Replication.waiting_since:type_name -> google.protobuf.Timestamp
-	58,  // 25: syncline.applier.v1.Replication.completed_position:type_name -> syncline.change.v1.Position
-	59,  // 26: syncline.applier.v1.Replication.complete_time:type_name -> google.protobuf.Timestamp
-	59,  // 27: syncline.applier.v1.Fault.time:type_name -> google.protobuf.Timestamp
-	5,   // 28: syncline.applier.v1.Fault.side:type_name -> syncline.applier.v1.FaultSide
-	59,  // 29: syncline.applier.v1.StateChange.time:type_name -> google.protobuf.Timestamp
-	4,   // 30: syncline.applier.v1.StateChange.state:type_name -> syncline.applier.v1.State
-	59,  // 31: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
-	59,  // 32: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
-	10,  // 33: syncline.applier.v1.CheckReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	60,  // 34: syncline.applier.v1.CheckReplicationResponse.handshake:type_name -> syncline.applier.v1.Handshake
-	10,  // 35: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	12,  // 36: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	41,  // 37: syncline.applier.v1.CreateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
-	60,  // 38: syncline.applier.v1.CreateReplicationResponse.handshake:type_name -> syncline.applier.v1.Handshake
-	12,  // 39: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	4,   // 40: syncline.applier.v1.ListReplicationsRequest.states:type_name -> syncline.applier.v1.State
-	12,  // 41: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
-	58,  // 42: syncline.applier.v1.StartReplicationRequest.from:type_name -> syncline.change.v1.Position
-	12,  // 43: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	12,  // 44: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	57,  // 45: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
-	12,  // 46: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	57,  // 47: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
-	58,  // 48: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
-	12,  // 49: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	57,  // 50: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
-	37,  // 51: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
-	38,  // 52: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
-	39,  // 53: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
-	40,  // 54: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
-	6,   // 55: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
-	7,   // 56: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
-	58,  // 57: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
-	58,  // 58: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
-	42,  // 59: syncline.applier.v1.ReplicationPlan.tables:type_name -> syncline.applier.v1.PlannedTable
-	8,   // 60: syncline.applier.v1.PlannedTable.action:type_name -> syncline.applier.v1.TableAction
-	10,  // 61: syncline.applier.v1.UpdateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	61,  // 62: syncline.applier.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
-	12,  // 63: syncline.applier.v1.UpdateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	41,  // 64: syncline.applier.v1.UpdateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
-	12,  // 65: syncline.applier.v1.ResyncReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	59,  // 66: syncline.applier.v1.Event.time:type_name -> google.protobuf.Timestamp
-	9,   // 67: syncline.applier.v1.Event.kind:type_name -> syncline.applier.v1.EventKind
-	4,   // 68: syncline.applier.v1.Event.state:type_name -> syncline.applier.v1.State
-	5,   // 69: syncline.applier.v1.Event.side:type_name -> syncline.applier.v1.FaultSide
-	58,  // 70: syncline.applier.v1.Event.position:type_name -> syncline.change.v1.Position
-	59,  // 71: syncline.applier.v1.ListReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
-	47,  // 72: syncline.applier.v1.ListReplicationEventsResponse.events:type_name -> syncline.applier.v1.Event
-	59,  // 73: syncline.applier.v1.WatchReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
-	47,  // 74: syncline.applier.v1.WatchReplicationEventsResponse.event:type_name -> syncline.applier.v1.Event
-	10,  // 75: syncline.applier.v1.RunReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	57,  // 76: syncline.applier.v1.RunReplicationRequest.interval:type_name -> google.protobuf.Duration
-	12,  // 77: syncline.applier.v1.RunReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	57,  // 78: syncline.applier.v1.WatchReplicationsRequest.interval:type_name -> google.protobuf.Duration
-	12,  // 79: syncline.applier.v1.WatchReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
-	19,  // 80: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
-	21,  // 81: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
-	23,  // 82: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
-	25,  // 83: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
-	27,  // 84: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
-	29,  // 85: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
-	31,  // 86: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
-	33,  // 87: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
-	35,  // 88: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
-	43,  // 89: syncline.applier.v1.ApplierService.UpdateReplication:input_type -> syncline.applier.v1.UpdateReplicationRequest
-	45,  // 90: syncline.applier.v1.ApplierService.ResyncReplication:input_type -> syncline.applier.v1.ResyncReplicationRequest
-	48,  // 91: syncline.applier.v1.ApplierService.ListReplicationEvents:input_type -> syncline.applier.v1.ListReplicationEventsRequest
-	50,  // 92: syncline.applier.v1.ApplierService.WatchReplicationEvents:input_type -> syncline.applier.v1.WatchReplicationEventsRequest
-	62,  // 93: syncline.applier.v1.ApplierService.RepairReplication:input_type -> syncline.applier.v1.RepairReplicationRequest
-	63,  // 94: syncline.applier.v1.ApplierService.SyncReplication:input_type -> syncline.applier.v1.SyncReplicationRequest
-	64,  // 95: syncline.applier.v1.ApplierService.ListSyncs:input_type -> syncline.applier.v1.ListSyncsRequest
-	65,  // 96: syncline.applier.v1.ApplierService.GetSync:input_type -> syncline.applier.v1.GetSyncRequest
-	66,  // 97: syncline.applier.v1.ApplierService.WatchSync:input_type -> syncline.applier.v1.WatchSyncRequest
-	67,  // 98: syncline.applier.v1.ApplierService.CancelSync:input_type -> syncline.applier.v1.CancelSyncRequest
-	52,  // 99: syncline.applier.v1.ApplierService.RunReplication:input_type -> syncline.applier.v1.RunReplicationRequest
-	54,  // 100: syncline.applier.v1.ApplierService.WatchReplications:input_type -> syncline.applier.v1.WatchReplicationsRequest
-	17,  // 101: syncline.applier.v1.ApplierService.CheckReplication:input_type -> syncline.applier.v1.CheckReplicationRequest
-	20,  // 102: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
-	22,  // 103: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
-	24,  // 104: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
-	26,  // 105: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
-	28,  // 106: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
-	30,  // 107: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
-	32,  // 108: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
-	34,  // 109: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
-	36,  // 110: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
-	44,  // 111: syncline.applier.v1.ApplierService.UpdateReplication:output_type -> syncline.applier.v1.UpdateReplicationResponse
-	46,  // 112: syncline.applier.v1.ApplierService.ResyncReplication:output_type -> syncline.applier.v1.ResyncReplicationResponse
-	49,  // 113: syncline.applier.v1.ApplierService.ListReplicationEvents:output_type -> syncline.applier.v1.ListReplicationEventsResponse
-	51,  // 114: syncline.applier.v1.ApplierService.WatchReplicationEvents:output_type -> syncline.applier.v1.WatchReplicationEventsResponse
-	68,  // 115: syncline.applier.v1.ApplierService.RepairReplication:output_type -> syncline.applier.v1.RepairReplicationResponse
-	69,  // 116: syncline.applier.v1.ApplierService.SyncReplication:output_type -> syncline.applier.v1.SyncReplicationResponse
-	70,  // 117: syncline.applier.v1.ApplierService.ListSyncs:output_type -> syncline.applier.v1.ListSyncsResponse
-	71,  // 118: syncline.applier.v1.ApplierService.GetSync:output_type -> syncline.applier.v1.GetSyncResponse
-	72,  // 119: syncline.applier.v1.ApplierService.WatchSync:output_type -> syncline.applier.v1.WatchSyncResponse
-	73,  // 120: syncline.applier.v1.ApplierService.CancelSync:output_type -> syncline.applier.v1.CancelSyncResponse
-	53,  // 121: syncline.applier.v1.ApplierService.RunReplication:output_type -> syncline.applier.v1.RunReplicationResponse
-	55,  // 122: syncline.applier.v1.ApplierService.WatchReplications:output_type -> syncline.applier.v1.WatchReplicationsResponse
-	18,  // 123: syncline.applier.v1.ApplierService.CheckReplication:output_type -> syncline.applier.v1.CheckReplicationResponse
-	102, // [102:124] is the sub-list for method output_type
-	80,  // [80:102] is the sub-list for method input_type
-	80,  // [80:80] is the sub-list for extension type_name
-	80,  // [80:80] is the sub-list for extension extendee
-	0,   // [0:80] is the sub-list for field type_name
+	58,  // 10: syncline.applier.v1.ReplicationSpec.healthy_after:type_name -> google.protobuf.Duration
+	1,   // 11: syncline.applier.v1.ReplicationSpec.on_error:type_name -> syncline.applier.v1.OnError
+	11,  // 12: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	5,   // 13: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
+	59,  // 14: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
+	59,  // 15: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
+	16,  // 16: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
+	60,  // 17: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
+	60,  // 18: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
+	60,  // 19: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
+	60,  // 20: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
+	17,  // 21: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
+	14,  // 22: syncline.applier.v1.Replication.recent_faults:type_name -> syncline.applier.v1.Fault
+	15,  // 23: syncline.applier.v1.Replication.history:type_name -> syncline.applier.v1.StateChange
+	60,  // 24: syncline.applier.v1.Replication.healthy_since:type_name -> google.protobuf.Timestamp
+	60,  // 25: syncline.applier.v1.Replication.waiting_since:type_name -> google.protobuf.Timestamp
+	59,  // 26: syncline.applier.v1.Replication.completed_position:type_name -> syncline.change.v1.Position
+	60,  // 27: syncline.applier.v1.Replication.complete_time:type_name -> google.protobuf.Timestamp
+	60,  // 28: syncline.applier.v1.Fault.time:type_name -> google.protobuf.Timestamp
+	6,   // 29: syncline.applier.v1.Fault.side:type_name -> syncline.applier.v1.FaultSide
+	60,  // 30: syncline.applier.v1.StateChange.time:type_name -> google.protobuf.Timestamp
+	5,   // 31: syncline.applier.v1.StateChange.state:type_name -> syncline.applier.v1.State
+	60,  // 32: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
+	60,  // 33: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
+	11,  // 34: syncline.applier.v1.CheckReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	61,  // 35: syncline.applier.v1.CheckReplicationResponse.handshake:type_name -> syncline.applier.v1.Handshake
+	11,  // 36: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	13,  // 37: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	42,  // 38: syncline.applier.v1.CreateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
+	61,  // 39: syncline.applier.v1.CreateReplicationResponse.handshake:type_name -> syncline.applier.v1.Handshake
+	13,  // 40: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	5,   // 41: syncline.applier.v1.ListReplicationsRequest.states:type_name -> syncline.applier.v1.State
+	13,  // 42: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
+	59,  // 43: syncline.applier.v1.StartReplicationRequest.from:type_name -> syncline.change.v1.Position
+	13,  // 44: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	13,  // 45: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	58,  // 46: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
+	13,  // 47: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	58,  // 48: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
+	59,  // 49: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
+	13,  // 50: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	58,  // 51: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
+	38,  // 52: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
+	39,  // 53: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
+	40,  // 54: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
+	41,  // 55: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
+	7,   // 56: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
+	8,   // 57: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
+	59,  // 58: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
+	59,  // 59: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
+	43,  // 60: syncline.applier.v1.ReplicationPlan.tables:type_name -> syncline.applier.v1.PlannedTable
+	9,   // 61: syncline.applier.v1.PlannedTable.action:type_name -> syncline.applier.v1.TableAction
+	11,  // 62: syncline.applier.v1.UpdateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	62,  // 63: syncline.applier.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	13,  // 64: syncline.applier.v1.UpdateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	42,  // 65: syncline.applier.v1.UpdateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
+	13,  // 66: syncline.applier.v1.ResyncReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	60,  // 67: syncline.applier.v1.Event.time:type_name -> google.protobuf.Timestamp
+	10,  // 68: syncline.applier.v1.Event.kind:type_name -> syncline.applier.v1.EventKind
+	5,   // 69: syncline.applier.v1.Event.state:type_name -> syncline.applier.v1.State
+	6,   // 70: syncline.applier.v1.Event.side:type_name -> syncline.applier.v1.FaultSide
+	59,  // 71: syncline.applier.v1.Event.position:type_name -> syncline.change.v1.Position
+	60,  // 72: syncline.applier.v1.ListReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
+	48,  // 73: syncline.applier.v1.ListReplicationEventsResponse.events:type_name -> syncline.applier.v1.Event
+	60,  // 74: syncline.applier.v1.WatchReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
+	48,  // 75: syncline.applier.v1.WatchReplicationEventsResponse.event:type_name -> syncline.applier.v1.Event
+	11,  // 76: syncline.applier.v1.RunReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	58,  // 77: syncline.applier.v1.RunReplicationRequest.interval:type_name -> google.protobuf.Duration
+	13,  // 78: syncline.applier.v1.RunReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	58,  // 79: syncline.applier.v1.WatchReplicationsRequest.interval:type_name -> google.protobuf.Duration
+	13,  // 80: syncline.applier.v1.WatchReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
+	20,  // 81: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
+	22,  // 82: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
+	24,  // 83: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
+	26,  // 84: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
+	28,  // 85: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
+	30,  // 86: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
+	32,  // 87: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
+	34,  // 88: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
+	36,  // 89: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
+	44,  // 90: syncline.applier.v1.ApplierService.UpdateReplication:input_type -> syncline.applier.v1.UpdateReplicationRequest
+	46,  // 91: syncline.applier.v1.ApplierService.ResyncReplication:input_type -> syncline.applier.v1.ResyncReplicationRequest
+	49,  // 92: syncline.applier.v1.ApplierService.ListReplicationEvents:input_type -> syncline.applier.v1.ListReplicationEventsRequest
+	51,  // 93: syncline.applier.v1.ApplierService.WatchReplicationEvents:input_type -> syncline.applier.v1.WatchReplicationEventsRequest
+	63,  // 94: syncline.applier.v1.ApplierService.RepairReplication:input_type -> syncline.applier.v1.RepairReplicationRequest
+	64,  // 95: syncline.applier.v1.ApplierService.SyncReplication:input_type -> syncline.applier.v1.SyncReplicationRequest
+	65,  // 96: syncline.applier.v1.ApplierService.ListSyncs:input_type -> syncline.applier.v1.ListSyncsRequest
+	66,  // 97: syncline.applier.v1.ApplierService.GetSync:input_type -> syncline.applier.v1.GetSyncRequest
+	67,  // 98: syncline.applier.v1.ApplierService.WatchSync:input_type -> syncline.applier.v1.WatchSyncRequest
+	68,  // 99: syncline.applier.v1.ApplierService.CancelSync:input_type -> syncline.applier.v1.CancelSyncRequest
+	53,  // 100: syncline.applier.v1.ApplierService.RunReplication:input_type -> syncline.applier.v1.RunReplicationRequest
+	55,  // 101: syncline.applier.v1.ApplierService.WatchReplications:input_type -> syncline.applier.v1.WatchReplicationsRequest
+	18,  // 102: syncline.applier.v1.ApplierService.CheckReplication:input_type -> syncline.applier.v1.CheckReplicationRequest
+	69,  // 103: syncline.applier.v1.ApplierService.ListUnsynced:input_type -> syncline.applier.v1.ListUnsyncedRequest
+	70,  // 104: syncline.applier.v1.ApplierService.GetUnsynced:input_type -> syncline.applier.v1.GetUnsyncedRequest
+	71,  // 105: syncline.applier.v1.ApplierService.RetryUnsynced:input_type -> syncline.applier.v1.RetryUnsyncedRequest
+	72,  // 106: syncline.applier.v1.ApplierService.DiscardUnsynced:input_type -> syncline.applier.v1.DiscardUnsyncedRequest
+	21,  // 107: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
+	23,  // 108: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
+	25,  // 109: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
+	27,  // 110: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
+	29,  // 111: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
+	31,  // 112: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
+	33,  // 113: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
+	35,  // 114: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
+	37,  // 115: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
+	45,  // 116: syncline.applier.v1.ApplierService.UpdateReplication:output_type -> syncline.applier.v1.UpdateReplicationResponse
+	47,  // 117: syncline.applier.v1.ApplierService.ResyncReplication:output_type -> syncline.applier.v1.ResyncReplicationResponse
+	50,  // 118: syncline.applier.v1.ApplierService.ListReplicationEvents:output_type -> syncline.applier.v1.ListReplicationEventsResponse
+	52,  // 119: syncline.applier.v1.ApplierService.WatchReplicationEvents:output_type -> syncline.applier.v1.WatchReplicationEventsResponse
+	73,  // 120: syncline.applier.v1.ApplierService.RepairReplication:output_type -> syncline.applier.v1.RepairReplicationResponse
+	74,  // 121: syncline.applier.v1.ApplierService.SyncReplication:output_type -> syncline.applier.v1.SyncReplicationResponse
+	75,  // 122: syncline.applier.v1.ApplierService.ListSyncs:output_type -> syncline.applier.v1.ListSyncsResponse
+	76,  // 123: syncline.applier.v1.ApplierService.GetSync:output_type -> syncline.applier.v1.GetSyncResponse
+	77,  // 124: syncline.applier.v1.ApplierService.WatchSync:output_type -> syncline.applier.v1.WatchSyncResponse
+	78,  // 125: syncline.applier.v1.ApplierService.CancelSync:output_type -> syncline.applier.v1.CancelSyncResponse
+	54,  // 126: syncline.applier.v1.ApplierService.RunReplication:output_type -> syncline.applier.v1.RunReplicationResponse
+	56,  // 127: syncline.applier.v1.ApplierService.WatchReplications:output_type -> syncline.applier.v1.WatchReplicationsResponse
+	19,  // 128: syncline.applier.v1.ApplierService.CheckReplication:output_type -> syncline.applier.v1.CheckReplicationResponse
+	79,  // 129: syncline.applier.v1.ApplierService.ListUnsynced:output_type -> syncline.applier.v1.ListUnsyncedResponse
+	80,  // 130: syncline.applier.v1.ApplierService.GetUnsynced:output_type -> syncline.applier.v1.GetUnsyncedResponse
+	81,  // 131: syncline.applier.v1.ApplierService.RetryUnsynced:output_type -> syncline.applier.v1.RetryUnsyncedResponse
+	82,  // 132: syncline.applier.v1.ApplierService.DiscardUnsynced:output_type -> syncline.applier.v1.DiscardUnsyncedResponse
+	107, // [107:133] is the sub-list for method output_type
+	81,  // [81:107] is the sub-list for method input_type
+	81,  // [81:81] is the sub-list for extension type_name
+	81,  // [81:81] is the sub-list for extension extendee
+	0,   // [0:81] is the sub-list for field type_name
 }
 
 func init() { file_syncline_applier_v1_applier_proto_init() }
@@ -5018,6 +5179,7 @@ func file_syncline_applier_v1_applier_proto_init() {
 		return
 	}
 	file_syncline_applier_v1_check_proto_init()
+	file_syncline_applier_v1_quarantine_proto_init()
 	file_syncline_applier_v1_repair_proto_init()
 	file_syncline_applier_v1_sync_proto_init()
 	file_syncline_applier_v1_applier_proto_msgTypes[2].OneofWrappers = []any{}
@@ -5032,7 +5194,7 @@ func file_syncline_applier_v1_applier_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_applier_v1_applier_proto_rawDesc), len(file_syncline_applier_v1_applier_proto_rawDesc)),
-			NumEnums:      10,
+			NumEnums:      11,
 			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   1,

@@ -43,6 +43,10 @@ const (
 	ApplierService_RunReplication_FullMethodName         = "/syncline.applier.v1.ApplierService/RunReplication"
 	ApplierService_WatchReplications_FullMethodName      = "/syncline.applier.v1.ApplierService/WatchReplications"
 	ApplierService_CheckReplication_FullMethodName       = "/syncline.applier.v1.ApplierService/CheckReplication"
+	ApplierService_ListUnsynced_FullMethodName           = "/syncline.applier.v1.ApplierService/ListUnsynced"
+	ApplierService_GetUnsynced_FullMethodName            = "/syncline.applier.v1.ApplierService/GetUnsynced"
+	ApplierService_RetryUnsynced_FullMethodName          = "/syncline.applier.v1.ApplierService/RetryUnsynced"
+	ApplierService_DiscardUnsynced_FullMethodName        = "/syncline.applier.v1.ApplierService/DiscardUnsynced"
 )
 
 // ApplierServiceClient is the client API for ApplierService service.
@@ -114,6 +118,15 @@ type ApplierServiceClient interface {
 	// problem only. It stores and changes nothing. Of a replication that there is it also tells what has changed on either side since its tables
 	// were copied.
 	CheckReplication(ctx context.Context, in *CheckReplicationRequest, opts ...grpc.CallOption) (*CheckReplicationResponse, error)
+	// ListUnsynced lists what of the source is not in the target: the changes in quarantine, and how much has not arrived yet.
+	ListUnsynced(ctx context.Context, in *ListUnsyncedRequest, opts ...grpc.CallOption) (*ListUnsyncedResponse, error)
+	// GetUnsynced returns one change in quarantine with its values.
+	GetUnsynced(ctx context.Context, in *GetUnsyncedRequest, opts ...grpc.CallOption) (*GetUnsyncedResponse, error)
+	// RetryUnsynced applies changes in quarantine again, those that wait behind them too, in the order of the source. Each leaves the quarantine in the
+	// target transaction that applies it. The replication stands still meanwhile.
+	RetryUnsynced(ctx context.Context, in *RetryUnsyncedRequest, opts ...grpc.CallOption) (*RetryUnsyncedResponse, error)
+	// DiscardUnsynced gives changes in quarantine up. Their rows differ from the source's then, until they are synced.
+	DiscardUnsynced(ctx context.Context, in *DiscardUnsyncedRequest, opts ...grpc.CallOption) (*DiscardUnsyncedResponse, error)
 }
 
 type applierServiceClient struct {
@@ -407,6 +420,46 @@ func (c *applierServiceClient) CheckReplication(ctx context.Context, in *CheckRe
 	return out, nil
 }
 
+func (c *applierServiceClient) ListUnsynced(ctx context.Context, in *ListUnsyncedRequest, opts ...grpc.CallOption) (*ListUnsyncedResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListUnsyncedResponse)
+	err := c.cc.Invoke(ctx, ApplierService_ListUnsynced_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *applierServiceClient) GetUnsynced(ctx context.Context, in *GetUnsyncedRequest, opts ...grpc.CallOption) (*GetUnsyncedResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetUnsyncedResponse)
+	err := c.cc.Invoke(ctx, ApplierService_GetUnsynced_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *applierServiceClient) RetryUnsynced(ctx context.Context, in *RetryUnsyncedRequest, opts ...grpc.CallOption) (*RetryUnsyncedResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RetryUnsyncedResponse)
+	err := c.cc.Invoke(ctx, ApplierService_RetryUnsynced_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *applierServiceClient) DiscardUnsynced(ctx context.Context, in *DiscardUnsyncedRequest, opts ...grpc.CallOption) (*DiscardUnsyncedResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DiscardUnsyncedResponse)
+	err := c.cc.Invoke(ctx, ApplierService_DiscardUnsynced_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ApplierServiceServer is the server API for ApplierService service.
 // All implementations must embed UnimplementedApplierServiceServer
 // for forward compatibility.
@@ -476,6 +529,15 @@ type ApplierServiceServer interface {
 	// problem only. It stores and changes nothing. Of a replication that there is it also tells what has changed on either side since its tables
 	// were copied.
 	CheckReplication(context.Context, *CheckReplicationRequest) (*CheckReplicationResponse, error)
+	// ListUnsynced lists what of the source is not in the target: the changes in quarantine, and how much has not arrived yet.
+	ListUnsynced(context.Context, *ListUnsyncedRequest) (*ListUnsyncedResponse, error)
+	// GetUnsynced returns one change in quarantine with its values.
+	GetUnsynced(context.Context, *GetUnsyncedRequest) (*GetUnsyncedResponse, error)
+	// RetryUnsynced applies changes in quarantine again, those that wait behind them too, in the order of the source. Each leaves the quarantine in the
+	// target transaction that applies it. The replication stands still meanwhile.
+	RetryUnsynced(context.Context, *RetryUnsyncedRequest) (*RetryUnsyncedResponse, error)
+	// DiscardUnsynced gives changes in quarantine up. Their rows differ from the source's then, until they are synced.
+	DiscardUnsynced(context.Context, *DiscardUnsyncedRequest) (*DiscardUnsyncedResponse, error)
 	mustEmbedUnimplementedApplierServiceServer()
 }
 
@@ -551,6 +613,18 @@ func (UnimplementedApplierServiceServer) WatchReplications(*WatchReplicationsReq
 }
 func (UnimplementedApplierServiceServer) CheckReplication(context.Context, *CheckReplicationRequest) (*CheckReplicationResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CheckReplication not implemented")
+}
+func (UnimplementedApplierServiceServer) ListUnsynced(context.Context, *ListUnsyncedRequest) (*ListUnsyncedResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListUnsynced not implemented")
+}
+func (UnimplementedApplierServiceServer) GetUnsynced(context.Context, *GetUnsyncedRequest) (*GetUnsyncedResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetUnsynced not implemented")
+}
+func (UnimplementedApplierServiceServer) RetryUnsynced(context.Context, *RetryUnsyncedRequest) (*RetryUnsyncedResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RetryUnsynced not implemented")
+}
+func (UnimplementedApplierServiceServer) DiscardUnsynced(context.Context, *DiscardUnsyncedRequest) (*DiscardUnsyncedResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DiscardUnsynced not implemented")
 }
 func (UnimplementedApplierServiceServer) mustEmbedUnimplementedApplierServiceServer() {}
 func (UnimplementedApplierServiceServer) testEmbeddedByValue()                        {}
@@ -920,6 +994,78 @@ func _ApplierService_CheckReplication_Handler(srv interface{}, ctx context.Conte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ApplierService_ListUnsynced_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListUnsyncedRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ApplierServiceServer).ListUnsynced(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ApplierService_ListUnsynced_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ApplierServiceServer).ListUnsynced(ctx, req.(*ListUnsyncedRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ApplierService_GetUnsynced_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetUnsyncedRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ApplierServiceServer).GetUnsynced(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ApplierService_GetUnsynced_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ApplierServiceServer).GetUnsynced(ctx, req.(*GetUnsyncedRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ApplierService_RetryUnsynced_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RetryUnsyncedRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ApplierServiceServer).RetryUnsynced(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ApplierService_RetryUnsynced_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ApplierServiceServer).RetryUnsynced(ctx, req.(*RetryUnsyncedRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ApplierService_DiscardUnsynced_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DiscardUnsyncedRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ApplierServiceServer).DiscardUnsynced(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ApplierService_DiscardUnsynced_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ApplierServiceServer).DiscardUnsynced(ctx, req.(*DiscardUnsyncedRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ApplierService_ServiceDesc is the grpc.ServiceDesc for ApplierService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -986,6 +1132,22 @@ var ApplierService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CheckReplication",
 			Handler:    _ApplierService_CheckReplication_Handler,
+		},
+		{
+			MethodName: "ListUnsynced",
+			Handler:    _ApplierService_ListUnsynced_Handler,
+		},
+		{
+			MethodName: "GetUnsynced",
+			Handler:    _ApplierService_GetUnsynced_Handler,
+		},
+		{
+			MethodName: "RetryUnsynced",
+			Handler:    _ApplierService_RetryUnsynced_Handler,
+		},
+		{
+			MethodName: "DiscardUnsynced",
+			Handler:    _ApplierService_DiscardUnsynced_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -24,6 +24,67 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// SetOperation is a kind of change of a table.
+type SetOperation int32
+
+const (
+	// None; it is refused.
+	SetOperation_SET_OPERATION_UNSPECIFIED SetOperation = 0
+	// INSERT.
+	SetOperation_SET_OPERATION_INSERT SetOperation = 1
+	// UPDATE.
+	SetOperation_SET_OPERATION_UPDATE SetOperation = 2
+	// DELETE.
+	SetOperation_SET_OPERATION_DELETE SetOperation = 3
+	// TRUNCATE.
+	SetOperation_SET_OPERATION_TRUNCATE SetOperation = 4
+)
+
+// Enum value maps for SetOperation.
+var (
+	SetOperation_name = map[int32]string{
+		0: "SET_OPERATION_UNSPECIFIED",
+		1: "SET_OPERATION_INSERT",
+		2: "SET_OPERATION_UPDATE",
+		3: "SET_OPERATION_DELETE",
+		4: "SET_OPERATION_TRUNCATE",
+	}
+	SetOperation_value = map[string]int32{
+		"SET_OPERATION_UNSPECIFIED": 0,
+		"SET_OPERATION_INSERT":      1,
+		"SET_OPERATION_UPDATE":      2,
+		"SET_OPERATION_DELETE":      3,
+		"SET_OPERATION_TRUNCATE":    4,
+	}
+)
+
+func (x SetOperation) Enum() *SetOperation {
+	p := new(SetOperation)
+	*p = x
+	return p
+}
+
+func (x SetOperation) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SetOperation) Descriptor() protoreflect.EnumDescriptor {
+	return file_syncline_logger_v1_set_proto_enumTypes[0].Descriptor()
+}
+
+func (SetOperation) Type() protoreflect.EnumType {
+	return &file_syncline_logger_v1_set_proto_enumTypes[0]
+}
+
+func (x SetOperation) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SetOperation.Descriptor instead.
+func (SetOperation) EnumDescriptor() ([]byte, []int) {
+	return file_syncline_logger_v1_set_proto_rawDescGZIP(), []int{0}
+}
+
 // Set is a replication set. Whoever follows, dumps or compares by a set is shown what it selects, and nothing else.
 type Set struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -186,7 +247,23 @@ type SetTable struct {
 	Pattern string `protobuf:"bytes,1,opt,name=pattern,proto3" json:"pattern,omitempty"`
 	// The rows, as a selector in JSON, such as {"org": {"$param": "org"}, "deleted": false}; all rows when empty. Its columns have to
 	// belong to the table's replica identity, for otherwise nobody could tell which rows leave the set.
-	Rows          string `protobuf:"bytes,2,opt,name=rows,proto3" json:"rows,omitempty"`
+	Rows string `protobuf:"bytes,2,opt,name=rows,proto3" json:"rows,omitempty"`
+	// The columns to take; all when empty. Those that identify a row to UPDATE and DELETE have to be among them. Columns that only decide
+	// about rows need not be. Every table that the pattern matches has to have all of them.
+	Columns []string `protobuf:"bytes,10,rep,name=columns,proto3" json:"columns,omitempty"`
+	// Or the columns to leave out of all that there are, now and in the future.
+	LeaveOutColumns []string `protobuf:"bytes,11,rep,name=leave_out_columns,json=leaveOutColumns,proto3" json:"leave_out_columns,omitempty"`
+	// What is replicated of the tables' changes; everything when empty. What a statement on the source does counts: an update by which a row
+	// enters or leaves the set is an update, although it comes as an insert or a delete. The first copy has all rows in any case.
+	Operations []SetOperation `protobuf:"varint,12,rep,packed,name=operations,proto3,enum=syncline.logger.v1.SetOperation" json:"operations,omitempty"`
+	// Only the rows with these keys, at most 10,000; whatever their keys when empty. They have to be selected by rows or expression too.
+	Keys []*SetKey `protobuf:"bytes,13,rep,name=keys,proto3" json:"keys,omitempty"`
+	// The columns that a key has values of, in their order. When empty they are the primary key of the tables, and are filled in when the
+	// set is made.
+	KeyColumns []string `protobuf:"bytes,14,rep,name=key_columns,json=keyColumns,proto3" json:"key_columns,omitempty"`
+	// The rows, as an expression in the Common Expression Language, such as org == params.org && !deleted. It is another way to write what
+	// rows says; one of them may be set.
+	Expression    string `protobuf:"bytes,15,opt,name=expression,proto3" json:"expression,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -235,6 +312,94 @@ func (x *SetTable) GetRows() string {
 	return ""
 }
 
+func (x *SetTable) GetColumns() []string {
+	if x != nil {
+		return x.Columns
+	}
+	return nil
+}
+
+func (x *SetTable) GetLeaveOutColumns() []string {
+	if x != nil {
+		return x.LeaveOutColumns
+	}
+	return nil
+}
+
+func (x *SetTable) GetOperations() []SetOperation {
+	if x != nil {
+		return x.Operations
+	}
+	return nil
+}
+
+func (x *SetTable) GetKeys() []*SetKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *SetTable) GetKeyColumns() []string {
+	if x != nil {
+		return x.KeyColumns
+	}
+	return nil
+}
+
+func (x *SetTable) GetExpression() string {
+	if x != nil {
+		return x.Expression
+	}
+	return ""
+}
+
+// SetKey is the key of a row.
+type SetKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A value for each key column, as PostgreSQL prints it.
+	Values        []string `protobuf:"bytes,1,rep,name=values,proto3" json:"values,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetKey) Reset() {
+	*x = SetKey{}
+	mi := &file_syncline_logger_v1_set_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetKey) ProtoMessage() {}
+
+func (x *SetKey) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_logger_v1_set_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetKey.ProtoReflect.Descriptor instead.
+func (*SetKey) Descriptor() ([]byte, []int) {
+	return file_syncline_logger_v1_set_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SetKey) GetValues() []string {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
 // CreateSetRequest creates a set.
 type CreateSetRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -248,7 +413,7 @@ type CreateSetRequest struct {
 
 func (x *CreateSetRequest) Reset() {
 	*x = CreateSetRequest{}
-	mi := &file_syncline_logger_v1_set_proto_msgTypes[3]
+	mi := &file_syncline_logger_v1_set_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -260,7 +425,7 @@ func (x *CreateSetRequest) String() string {
 func (*CreateSetRequest) ProtoMessage() {}
 
 func (x *CreateSetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_logger_v1_set_proto_msgTypes[3]
+	mi := &file_syncline_logger_v1_set_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -273,7 +438,7 @@ func (x *CreateSetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSetRequest.ProtoReflect.Descriptor instead.
 func (*CreateSetRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_logger_v1_set_proto_rawDescGZIP(), []int{3}
+	return file_syncline_logger_v1_set_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *CreateSetRequest) GetName() string {
@@ -301,7 +466,7 @@ type CreateSetResponse struct {
 
 func (x *CreateSetResponse) Reset() {
 	*x = CreateSetResponse{}
-	mi := &file_syncline_logger_v1_set_proto_msgTypes[4]
+	mi := &file_syncline_logger_v1_set_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -313,7 +478,7 @@ func (x *CreateSetResponse) String() string {
 func (*CreateSetResponse) ProtoMessage() {}
 
 func (x *CreateSetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_logger_v1_set_proto_msgTypes[4]
+	mi := &file_syncline_logger_v1_set_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -326,7 +491,7 @@ func (x *CreateSetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSetResponse.ProtoReflect.Descriptor instead.
 func (*CreateSetResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_logger_v1_set_proto_rawDescGZIP(), []int{4}
+	return file_syncline_logger_v1_set_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CreateSetResponse) GetSet() *Set {
@@ -347,7 +512,7 @@ type GetSetRequest struct {
 
 func (x *GetSetRequest) Reset() {
 	*x = GetSetRequest{}
-	mi := &file_syncline_logger_v1_set_proto_msgTypes[5]
+	mi := &file_syncline_logger_v1_set_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -359,7 +524,7 @@ func (x *GetSetRequest) String() string {
 func (*GetSetRequest) ProtoMessage() {}
 
 func (x *GetSetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_logger_v1_set_proto_msgTypes[5]
+	mi := &file_syncline_logger_v1_set_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -372,7 +537,7 @@ func (x *GetSetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSetRequest.ProtoReflect.Descriptor instead.
 func (*GetSetRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_logger_v1_set_proto_rawDescGZIP(), []int{5}
+	return file_syncline_logger_v1_set_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetSetRequest) GetName() string {
@@ -393,7 +558,7 @@ type GetSetResponse struct {
 
 func (x *GetSetResponse) Reset() {
 	*x = GetSetResponse{}
-	mi := &file_syncline_logger_v1_set_proto_msgTypes[6]
+	mi := &file_syncline_logger_v1_set_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -405,7 +570,7 @@ func (x *GetSetResponse) String() string {
 func (*GetSetResponse) ProtoMessage() {}
 
 func (x *GetSetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_logger_v1_set_proto_msgTypes[6]
+	mi := &file_syncline_logger_v1_set_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -418,7 +583,7 @@ func (x *GetSetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSetResponse.ProtoReflect.Descriptor instead.
 func (*GetSetResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_logger_v1_set_proto_rawDescGZIP(), []int{6}
+	return file_syncline_logger_v1_set_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetSetResponse) GetSet() *Set {
@@ -437,7 +602,7 @@ type ListSetsRequest struct {
 
 func (x *ListSetsRequest) Reset() {
 	*x = ListSetsRequest{}
-	mi := &file_syncline_logger_v1_set_proto_msgTypes[7]
+	mi := &file_syncline_logger_v1_set_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -449,7 +614,7 @@ func (x *ListSetsRequest) String() string {
 func (*ListSetsRequest) ProtoMessage() {}
 
 func (x *ListSetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_logger_v1_set_proto_msgTypes[7]
+	mi := &file_syncline_logger_v1_set_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -462,7 +627,7 @@ func (x *ListSetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSetsRequest.ProtoReflect.Descriptor instead.
 func (*ListSetsRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_logger_v1_set_proto_rawDescGZIP(), []int{7}
+	return file_syncline_logger_v1_set_proto_rawDescGZIP(), []int{8}
 }
 
 // ListSetsResponse lists sets.
@@ -476,7 +641,7 @@ type ListSetsResponse struct {
 
 func (x *ListSetsResponse) Reset() {
 	*x = ListSetsResponse{}
-	mi := &file_syncline_logger_v1_set_proto_msgTypes[8]
+	mi := &file_syncline_logger_v1_set_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -488,7 +653,7 @@ func (x *ListSetsResponse) String() string {
 func (*ListSetsResponse) ProtoMessage() {}
 
 func (x *ListSetsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_logger_v1_set_proto_msgTypes[8]
+	mi := &file_syncline_logger_v1_set_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -501,7 +666,7 @@ func (x *ListSetsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSetsResponse.ProtoReflect.Descriptor instead.
 func (*ListSetsResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_logger_v1_set_proto_rawDescGZIP(), []int{8}
+	return file_syncline_logger_v1_set_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListSetsResponse) GetSets() []*Set {
@@ -526,7 +691,7 @@ type UpdateSetRequest struct {
 
 func (x *UpdateSetRequest) Reset() {
 	*x = UpdateSetRequest{}
-	mi := &file_syncline_logger_v1_set_proto_msgTypes[9]
+	mi := &file_syncline_logger_v1_set_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -538,7 +703,7 @@ func (x *UpdateSetRequest) String() string {
 func (*UpdateSetRequest) ProtoMessage() {}
 
 func (x *UpdateSetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_logger_v1_set_proto_msgTypes[9]
+	mi := &file_syncline_logger_v1_set_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -551,7 +716,7 @@ func (x *UpdateSetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSetRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSetRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_logger_v1_set_proto_rawDescGZIP(), []int{9}
+	return file_syncline_logger_v1_set_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *UpdateSetRequest) GetName() string {
@@ -586,7 +751,7 @@ type UpdateSetResponse struct {
 
 func (x *UpdateSetResponse) Reset() {
 	*x = UpdateSetResponse{}
-	mi := &file_syncline_logger_v1_set_proto_msgTypes[10]
+	mi := &file_syncline_logger_v1_set_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -598,7 +763,7 @@ func (x *UpdateSetResponse) String() string {
 func (*UpdateSetResponse) ProtoMessage() {}
 
 func (x *UpdateSetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_logger_v1_set_proto_msgTypes[10]
+	mi := &file_syncline_logger_v1_set_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -611,7 +776,7 @@ func (x *UpdateSetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSetResponse.ProtoReflect.Descriptor instead.
 func (*UpdateSetResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_logger_v1_set_proto_rawDescGZIP(), []int{10}
+	return file_syncline_logger_v1_set_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *UpdateSetResponse) GetSet() *Set {
@@ -632,7 +797,7 @@ type DeleteSetRequest struct {
 
 func (x *DeleteSetRequest) Reset() {
 	*x = DeleteSetRequest{}
-	mi := &file_syncline_logger_v1_set_proto_msgTypes[11]
+	mi := &file_syncline_logger_v1_set_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -644,7 +809,7 @@ func (x *DeleteSetRequest) String() string {
 func (*DeleteSetRequest) ProtoMessage() {}
 
 func (x *DeleteSetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_logger_v1_set_proto_msgTypes[11]
+	mi := &file_syncline_logger_v1_set_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -657,7 +822,7 @@ func (x *DeleteSetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSetRequest.ProtoReflect.Descriptor instead.
 func (*DeleteSetRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_logger_v1_set_proto_rawDescGZIP(), []int{11}
+	return file_syncline_logger_v1_set_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DeleteSetRequest) GetName() string {
@@ -676,7 +841,7 @@ type DeleteSetResponse struct {
 
 func (x *DeleteSetResponse) Reset() {
 	*x = DeleteSetResponse{}
-	mi := &file_syncline_logger_v1_set_proto_msgTypes[12]
+	mi := &file_syncline_logger_v1_set_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -688,7 +853,7 @@ func (x *DeleteSetResponse) String() string {
 func (*DeleteSetResponse) ProtoMessage() {}
 
 func (x *DeleteSetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_logger_v1_set_proto_msgTypes[12]
+	mi := &file_syncline_logger_v1_set_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -701,7 +866,7 @@ func (x *DeleteSetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSetResponse.ProtoReflect.Descriptor instead.
 func (*DeleteSetResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_logger_v1_set_proto_rawDescGZIP(), []int{12}
+	return file_syncline_logger_v1_set_proto_rawDescGZIP(), []int{13}
 }
 
 var File_syncline_logger_v1_set_proto protoreflect.FileDescriptor
@@ -723,10 +888,24 @@ const file_syncline_logger_v1_set_proto_rawDesc = "" +
 	"\aSetSpec\x124\n" +
 	"\x06tables\x18\x01 \x03(\v2\x1c.syncline.logger.v1.SetTableR\x06tables\x12%\n" +
 	"\x0eexclude_tables\x18\x02 \x03(\tR\rexcludeTables\x12 \n" +
-	"\vdescription\x18\x03 \x01(\tR\vdescription\"8\n" +
+	"\vdescription\x18\x03 \x01(\tR\vdescription\"\xb1\x02\n" +
 	"\bSetTable\x12\x18\n" +
 	"\apattern\x18\x01 \x01(\tR\apattern\x12\x12\n" +
-	"\x04rows\x18\x02 \x01(\tR\x04rows\"W\n" +
+	"\x04rows\x18\x02 \x01(\tR\x04rows\x12\x18\n" +
+	"\acolumns\x18\n" +
+	" \x03(\tR\acolumns\x12*\n" +
+	"\x11leave_out_columns\x18\v \x03(\tR\x0fleaveOutColumns\x12@\n" +
+	"\n" +
+	"operations\x18\f \x03(\x0e2 .syncline.logger.v1.SetOperationR\n" +
+	"operations\x12.\n" +
+	"\x04keys\x18\r \x03(\v2\x1a.syncline.logger.v1.SetKeyR\x04keys\x12\x1f\n" +
+	"\vkey_columns\x18\x0e \x03(\tR\n" +
+	"keyColumns\x12\x1e\n" +
+	"\n" +
+	"expression\x18\x0f \x01(\tR\n" +
+	"expression\" \n" +
+	"\x06SetKey\x12\x16\n" +
+	"\x06values\x18\x01 \x03(\tR\x06values\"W\n" +
 	"\x10CreateSetRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12/\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1b.syncline.logger.v1.SetSpecR\x04spec\">\n" +
@@ -747,7 +926,13 @@ const file_syncline_logger_v1_set_proto_rawDesc = "" +
 	"\x03set\x18\x01 \x01(\v2\x17.syncline.logger.v1.SetR\x03set\"&\n" +
 	"\x10DeleteSetRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x13\n" +
-	"\x11DeleteSetResponseBBZ@github.com/seed0419d559/syncline/gen/syncline/logger/v1;loggerv1b\x06proto3"
+	"\x11DeleteSetResponse*\x97\x01\n" +
+	"\fSetOperation\x12\x1d\n" +
+	"\x19SET_OPERATION_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14SET_OPERATION_INSERT\x10\x01\x12\x18\n" +
+	"\x14SET_OPERATION_UPDATE\x10\x02\x12\x18\n" +
+	"\x14SET_OPERATION_DELETE\x10\x03\x12\x1a\n" +
+	"\x16SET_OPERATION_TRUNCATE\x10\x04BBZ@github.com/seed0419d559/syncline/gen/syncline/logger/v1;loggerv1b\x06proto3"
 
 var (
 	file_syncline_logger_v1_set_proto_rawDescOnce sync.Once
@@ -761,39 +946,44 @@ func file_syncline_logger_v1_set_proto_rawDescGZIP() []byte {
 	return file_syncline_logger_v1_set_proto_rawDescData
 }
 
-var file_syncline_logger_v1_set_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_syncline_logger_v1_set_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_syncline_logger_v1_set_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_syncline_logger_v1_set_proto_goTypes = []any{
-	(*Set)(nil),                   // 0: syncline.logger.v1.Set
-	(*SetSpec)(nil),               // 1: syncline.logger.v1.SetSpec
-	(*SetTable)(nil),              // 2: syncline.logger.v1.SetTable
-	(*CreateSetRequest)(nil),      // 3: syncline.logger.v1.CreateSetRequest
-	(*CreateSetResponse)(nil),     // 4: syncline.logger.v1.CreateSetResponse
-	(*GetSetRequest)(nil),         // 5: syncline.logger.v1.GetSetRequest
-	(*GetSetResponse)(nil),        // 6: syncline.logger.v1.GetSetResponse
-	(*ListSetsRequest)(nil),       // 7: syncline.logger.v1.ListSetsRequest
-	(*ListSetsResponse)(nil),      // 8: syncline.logger.v1.ListSetsResponse
-	(*UpdateSetRequest)(nil),      // 9: syncline.logger.v1.UpdateSetRequest
-	(*UpdateSetResponse)(nil),     // 10: syncline.logger.v1.UpdateSetResponse
-	(*DeleteSetRequest)(nil),      // 11: syncline.logger.v1.DeleteSetRequest
-	(*DeleteSetResponse)(nil),     // 12: syncline.logger.v1.DeleteSetResponse
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(SetOperation)(0),             // 0: syncline.logger.v1.SetOperation
+	(*Set)(nil),                   // 1: syncline.logger.v1.Set
+	(*SetSpec)(nil),               // 2: syncline.logger.v1.SetSpec
+	(*SetTable)(nil),              // 3: syncline.logger.v1.SetTable
+	(*SetKey)(nil),                // 4: syncline.logger.v1.SetKey
+	(*CreateSetRequest)(nil),      // 5: syncline.logger.v1.CreateSetRequest
+	(*CreateSetResponse)(nil),     // 6: syncline.logger.v1.CreateSetResponse
+	(*GetSetRequest)(nil),         // 7: syncline.logger.v1.GetSetRequest
+	(*GetSetResponse)(nil),        // 8: syncline.logger.v1.GetSetResponse
+	(*ListSetsRequest)(nil),       // 9: syncline.logger.v1.ListSetsRequest
+	(*ListSetsResponse)(nil),      // 10: syncline.logger.v1.ListSetsResponse
+	(*UpdateSetRequest)(nil),      // 11: syncline.logger.v1.UpdateSetRequest
+	(*UpdateSetResponse)(nil),     // 12: syncline.logger.v1.UpdateSetResponse
+	(*DeleteSetRequest)(nil),      // 13: syncline.logger.v1.DeleteSetRequest
+	(*DeleteSetResponse)(nil),     // 14: syncline.logger.v1.DeleteSetResponse
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
 }
 var file_syncline_logger_v1_set_proto_depIdxs = []int32{
-	1,  // 0: syncline.logger.v1.Set.spec:type_name -> syncline.logger.v1.SetSpec
-	13, // 1: syncline.logger.v1.Set.create_time:type_name -> google.protobuf.Timestamp
-	13, // 2: syncline.logger.v1.Set.update_time:type_name -> google.protobuf.Timestamp
-	2,  // 3: syncline.logger.v1.SetSpec.tables:type_name -> syncline.logger.v1.SetTable
-	1,  // 4: syncline.logger.v1.CreateSetRequest.spec:type_name -> syncline.logger.v1.SetSpec
-	0,  // 5: syncline.logger.v1.CreateSetResponse.set:type_name -> syncline.logger.v1.Set
-	0,  // 6: syncline.logger.v1.GetSetResponse.set:type_name -> syncline.logger.v1.Set
-	0,  // 7: syncline.logger.v1.ListSetsResponse.sets:type_name -> syncline.logger.v1.Set
-	1,  // 8: syncline.logger.v1.UpdateSetRequest.spec:type_name -> syncline.logger.v1.SetSpec
-	0,  // 9: syncline.logger.v1.UpdateSetResponse.set:type_name -> syncline.logger.v1.Set
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	2,  // 0: syncline.logger.v1.Set.spec:type_name -> syncline.logger.v1.SetSpec
+	15, // 1: syncline.logger.v1.Set.create_time:type_name -> google.protobuf.Timestamp
+	15, // 2: syncline.logger.v1.Set.update_time:type_name -> google.protobuf.Timestamp
+	3,  // 3: syncline.logger.v1.SetSpec.tables:type_name -> syncline.logger.v1.SetTable
+	0,  // 4: syncline.logger.v1.SetTable.operations:type_name -> syncline.logger.v1.SetOperation
+	4,  // 5: syncline.logger.v1.SetTable.keys:type_name -> syncline.logger.v1.SetKey
+	2,  // 6: syncline.logger.v1.CreateSetRequest.spec:type_name -> syncline.logger.v1.SetSpec
+	1,  // 7: syncline.logger.v1.CreateSetResponse.set:type_name -> syncline.logger.v1.Set
+	1,  // 8: syncline.logger.v1.GetSetResponse.set:type_name -> syncline.logger.v1.Set
+	1,  // 9: syncline.logger.v1.ListSetsResponse.sets:type_name -> syncline.logger.v1.Set
+	2,  // 10: syncline.logger.v1.UpdateSetRequest.spec:type_name -> syncline.logger.v1.SetSpec
+	1,  // 11: syncline.logger.v1.UpdateSetResponse.set:type_name -> syncline.logger.v1.Set
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_syncline_logger_v1_set_proto_init() }
@@ -806,13 +996,14 @@ func file_syncline_logger_v1_set_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_logger_v1_set_proto_rawDesc), len(file_syncline_logger_v1_set_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   13,
+			NumEnums:      1,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_syncline_logger_v1_set_proto_goTypes,
 		DependencyIndexes: file_syncline_logger_v1_set_proto_depIdxs,
+		EnumInfos:         file_syncline_logger_v1_set_proto_enumTypes,
 		MessageInfos:      file_syncline_logger_v1_set_proto_msgTypes,
 	}.Build()
 	File_syncline_logger_v1_set_proto = out.File

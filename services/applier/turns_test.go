@@ -1,0 +1,120 @@
+package applier
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
+	"github.com/seed0419d559/syncline/services/applier/apply"
+)
+
+// TestTurnsAreFair: so many run at a time and no more, whoever has waited longest is next, and copies have a part of the places.
+func TestTurnsAreFair(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		turns := newTurns(4)
+		ctx, cancel := context.WithCancel(t.Context())
+		var mu sync.Mutex
+		had, most, running, copying := map[string]int{}, 0, 0, 0
+		for n := range 40 {
+			name, copies := fmt.Sprint("apply", n), n%2 == 0
+			if copies {
+				name = fmt.Sprint("copy", n)
+			}
+			go func() {
+				for {
+					release, err := turns.take(ctx, copies, func(*turn) {})
+					if err != nil {
+						return
+					}
+					mu.Lock()
+					had[name]++
+					if running++; copies {
+						copying++
+					}
+					most = max(most, running)
+					if copying > 1 && n > 10 { // while others wait
+						t.Errorf("%d copies at a time", copying)
+					}
+					mu.Unlock()
+					time.Sleep(time.Second)
+					mu.Lock()
+					if running--; copies {
+						copying--
+					}
+					mu.Unlock()
+					release()
+				}
+			}()
+			synctest.Wait()
+		}
+		time.Sleep(400 * time.Second)
+		synctest.Wait()
+		if most != 4 || len(had) != 40 {
+			t.Errorf("%d ran at a time, %d had a turn", most, len(had))
+		}
+		for name, n := range had {
+			if n < 15 {
+				t.Errorf("%s had %d turns: %v", name, n, had)
+			}
+		}
+		cancel()
+		synctest.Wait()
+		if len(turns.waiting) != 0 {
+			t.Errorf("%d still wait", len(turns.waiting))
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if turns.running != 0 || turns.copying != 0 {
+			t.Errorf("%d places and %d of copies are lost", turns.running, turns.copying)
+		}
+	})
+}
+
+// TestAllFit: where there are places for all, copies have as many as they want, and nobody gives one up.
+func TestAllFit(t *testing.T) {
+	turns := newTurns(3)
+	for range 3 {
+		if _, err := turns.take(t.Context(), true, func(*turn) { t.Error("it waits") }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if crowded, _ := turns.crowded(); crowded {
+		t.Error("nobody waits, and it is crowded")
+	}
+	if startSpread(freeStarts) != 0 || startSpread(1000) == 0 || startSpread(1_000_000) > mostSpread {
+		t.Errorf("starts are spread over %s and %s", startSpread(freeStarts), startSpread(1000))
+	}
+}
+
+// TestProgressDoesNotEndTheStreak: what applies something and fails again, over and over, is tried again ever more rarely.
+func TestProgressDoesNotEndTheStreak(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStatus(&stored{name: "shop"}, func(*event) {})
+		s.healthyAfter = time.Minute
+		fail := func() {
+			s.update(func(s *status) { s.happened(failure{reasonTarget, true}, "full") })
+		}
+		for n := range 5 {
+			s.setState(applierv1.State_STATE_RUNNING)
+			s.progressed(apply.Progress{})
+			time.Sleep(30 * time.Second)
+			if s.endStreak(time.Minute) {
+				t.Fatal("half a minute is enough")
+			}
+			fail()
+			if s.errors != int32(n+1) || s.faults[0].count != int32(n+1) {
+				t.Errorf("after %d faults %d in a row, %d told", n+1, s.errors, s.faults[0].count)
+			}
+		}
+		s.setState(applierv1.State_STATE_RUNNING)
+		time.Sleep(61 * time.Second)
+		s.progressed(apply.Progress{})
+		if s.errors != 0 || !s.endStreak(time.Minute) {
+			t.Errorf("%d faults in a row after a minute of health", s.errors)
+		}
+	})
+}
