@@ -12,6 +12,7 @@ import (
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
+	pushv1 "github.com/seed0419d559/syncline/gen/syncline/push/v1"
 	"github.com/seed0419d559/syncline/internal/rpc"
 )
 
@@ -37,6 +38,8 @@ func complete(cmd *cobra.Command, environment []string) {
 		cmd.ValidArgsFunction = cobra.NoFileCompletions
 	case strings.HasPrefix(arguments, "NAME") && cmd.Parent().Name() == "set":
 		cmd.ValidArgsFunction = names(cmd, environment, true, setNames)
+	case strings.HasPrefix(arguments, "NAME") && cmd.Parent().Name() == "push":
+		cmd.ValidArgsFunction = names(cmd, environment, true, pushNames)
 	case strings.HasPrefix(arguments, "NAME"):
 		cmd.ValidArgsFunction = names(cmd, environment, true, replicationNames)
 	case strings.HasPrefix(arguments, "DIRECTORY"):
@@ -103,6 +106,15 @@ func replicationNames(ctx context.Context, conn *grpc.ClientConn) ([]string, err
 	var found []string
 	for _, r := range answer.GetReplications() {
 		found = append(found, r.GetName())
+	}
+	return found, err
+}
+
+func pushNames(ctx context.Context, conn *grpc.ClientConn) ([]string, error) {
+	answer, err := pushv1.NewPushServiceClient(conn).ListPushes(ctx, &pushv1.ListPushesRequest{})
+	var found []string
+	for _, p := range answer.GetPushes() {
+		found = append(found, p.GetName())
 	}
 	return found, err
 }

@@ -117,7 +117,7 @@ func TestEveryFieldOfTheSpecHasAFlag(t *testing.T) {
 	fields := (&applierv1.ReplicationSpec{}).ProtoReflect().Descriptor().Fields()
 	for i := range fields.Len() {
 		name := specFlags["spec."+string(fields.Get(i).Name())]
-		given, decidedAtFirst := strings.TrimPrefix(name, "--"), slices.Contains([]string{"--set", "--param", "--from-restore", "--initial"}, name)
+		given, decidedAtFirst := strings.TrimPrefix(name, "--"), slices.Contains([]string{"--set", "--param", "--from-restore", "--initial", "--rename", "--shared"}, name)
 		if name == "" || create.Lookup(given) == nil || update.Lookup(given) == nil && !decidedAtFirst {
 			t.Errorf("field %s has no flag", fields.Get(i).Name())
 		}

@@ -20,7 +20,8 @@ func existing(ctx context.Context, client applierv1.ApplierServiceClient, name s
 
 // sameWork leaves out how the first copy is made, which has no meaning once it is made.
 func sameWork(a, b *applierv1.ReplicationSpec) bool {
-	return a.GetSource() == b.GetSource() && a.GetInventory() == b.GetInventory() && a.GetSet() == b.GetSet() && maps.Equal(a.GetParameters(), b.GetParameters()) &&
+	return a.GetSource() == b.GetSource() && a.GetInventory() == b.GetInventory() && a.GetSet() == b.GetSet() && a.GetShared() == b.GetShared() && maps.Equal(a.GetParameters(), b.GetParameters()) &&
+		renameList{&a.Rename}.String() == renameList{&b.Rename}.String() &&
 		sameNames(a.GetIncludeTables(), b.GetIncludeTables()) && sameNames(a.GetExcludeTables(), b.GetExcludeTables())
 }
 

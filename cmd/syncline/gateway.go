@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
@@ -13,6 +14,7 @@ import (
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
+	pushv1 "github.com/seed0419d559/syncline/gen/syncline/push/v1"
 	serverv1 "github.com/seed0419d559/syncline/gen/syncline/server/v1"
 	"github.com/seed0419d559/syncline/internal/node"
 	"github.com/seed0419d559/syncline/internal/rest"
@@ -125,6 +127,9 @@ func (f *gatewayFlags) services(ctx context.Context, conn *grpc.ClientConn) ([]s
 		if name, ok := roleServices[role]; ok {
 			services = append(services, name)
 		}
+	}
+	if push := pushv1.PushService_ServiceDesc.ServiceName; slices.Contains(answer.GetServer().GetCapabilities(), push+"/ListPushes") {
+		services = append(services, push)
 	}
 	return services, nil
 }

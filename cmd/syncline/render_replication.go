@@ -157,7 +157,7 @@ func renderReplication(out io.Writer, r *applierv1.Replication) {
 	fmt.Fprintln(out)
 	tables := [][]string{{"TABLE", "STATE", "ROWS COPIED", "BYTES", "COPY AS OF"}}
 	for _, t := range r.GetTables() {
-		tables = append(tables, []string{tableText(t.GetSchema(), t.GetName()), t.GetState(), count(t.GetRows()), size(t.GetBytes()), lsn(t.GetCopyLsn())})
+		tables = append(tables, []string{bothNames(t), t.GetState(), count(t.GetRows()), size(t.GetBytes()), lsn(t.GetCopyLsn())})
 	}
 	table(out, tables)
 }

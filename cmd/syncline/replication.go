@@ -81,6 +81,8 @@ restored from a dump, or left by an earlier replication.`,
   syncline replication create shop --source db1.example:7400 --source-tls-ca ca.pem --source-token-file replica1.token
   syncline replication create acme --source db1:7400 --set by-org --param org=acme
   syncline replication create nightly --source db1:7400 --mode once --wait
+  syncline replication create acme --source db1:7400 --set by-org --param org=acme --rename 'public.*=acme.*'
+  syncline replication create acme --source db1:7400 --set by-org --param org=acme --shared
   syncline replication create shop --source db1:7400 --dry-run
   syncline replication create shop --source db1:7400 --from-restore
   syncline replication create shop --source db1:7400 --initial incremental --wait`,
@@ -110,6 +112,8 @@ restored from a dump, or left by an earlier replication.`,
 	only.register(flags)
 	flags.BoolVar(&spec.FromRestore, "from-restore", false, "begin with the tables that a backup of the source was restored into, and follow on from there; others are copied")
 	flags.StringVar(&initial, "initial", "copy", "what is done with tables that hold rows: copy refuses or replaces them, incremental mends what differs")
+	flags.Var(renameList{&spec.Rename}, "rename", "what tables of the source are called here: public.*=acme.*, public.orders=acme.orders_in; the first rule that matches counts; may be repeated")
+	flags.BoolVar(&spec.Shared, "shared", false, "tables of which the set selects rows may hold rows of other replications, which are left alone")
 	flags.BoolVar(&ifMissing, "if-missing", false, "leave a replication alone that is there already under this name, with this source and these tables")
 	flags.BoolVar(&wait, "wait", false, "show the progress of the first copy and return when the replica is up to date")
 	flags.BoolVar(&dryRun, "dry-run", false, "check both sides, tell what would happen, and change nothing")

@@ -19,7 +19,7 @@ var specFlags = map[string]string{ //nolint:gosec // they are names
 	"name": "NAME", "spec.set": "--set", "spec.parameters": "--param", "spec.source": "--source", "spec.inventory": "--inventory", "spec.include_tables": "--table", "spec.exclude_tables": "--exclude-table",
 	"spec.replace": "--replace", "spec.copy_workers": "--copy-workers", "spec.compression": "--compress", "spec.description": "--description",
 	"spec.retry_base": "--retry-base", "spec.retry_cap": "--retry-cap", "spec.retry_limit": "--retry-limit", "spec.source_timeout": "--source-timeout",
-	"spec.group_bytes": "--group-bytes", "spec.group_time": "--group-time", "spec.auto_resync": "--auto-resync", "spec.auto_resync_limit": "--auto-resync-limit", "spec.from_restore": "--from-restore", "spec.initial": "--initial", "spec.mode": "--mode", "spec.healthy_after": "--healthy-after",
+	"spec.group_bytes": "--group-bytes", "spec.group_time": "--group-time", "spec.auto_resync": "--auto-resync", "spec.auto_resync_limit": "--auto-resync-limit", "spec.from_restore": "--from-restore", "spec.initial": "--initial", "spec.mode": "--mode", "spec.rename": "--rename", "spec.shared": "--shared", "spec.healthy_after": "--healthy-after",
 	"spec.on_error": "--on-error", "spec.quarantine_limit": "--quarantine-limit", "spec.quarantine_bytes": "--quarantine-bytes",
 	"ids": "ID", "table": "--table", "edits": "--set", "id": "--show", "page_size": "--limit",
 	"from.log_id": "--from", "from.lsn": "--from", "force": "--force",

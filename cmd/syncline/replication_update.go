@@ -114,7 +114,7 @@ func renderPlan(out io.Writer, plan *applierv1.ReplicationPlan) {
 	if len(plan.GetTables()) > 0 {
 		rows := [][]string{{"TABLE", "ACTION", "ROWS (EST.)", "SIZE"}}
 		for _, t := range plan.GetTables() {
-			row := []string{tableText(t.GetSchema(), t.GetName()), tableActions[t.GetAction()], "-", "-"}
+			row := []string{bothNames(t), tableActions[t.GetAction()], "-", "-"}
 			if t.GetAction() != applierv1.TableAction_TABLE_ACTION_REMOVE && t.GetEstimatedRows() >= 0 {
 				row[2], row[3] = count(t.GetEstimatedRows()), size(t.GetEstimatedBytes())
 			}

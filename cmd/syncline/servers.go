@@ -206,7 +206,7 @@ func (f *serverFlags) build(r *role, id node.Identity, options, own []rpc.DialOp
 		}
 		list, table = append(list, s), append(table, applier.Errors()...)
 	}
-	return list, table, nil
+	return f.addPusher(r, id, list, table, options, own, log)
 }
 
 // ownAddress is where this process reaches its own listener.

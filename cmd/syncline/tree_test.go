@@ -86,7 +86,8 @@ func TestEveryCommandHasExitCodes(t *testing.T) {
 	listener.Close()
 	needed := map[string][]string{"replication create": {"--source", nobody}, "replication run": {"--source", nobody}, "dump": {"--table", "a.b"}, "set create": {"--table", "a.b"}, "set update": {"--table", "a.b"},
 		"updated": {"--since", "earliest"}, "principal create": {"--role", "reader"}, "replication update": {"--copy-workers", "2"},
-		"replication retry": {"--all"}, "replication discard": {"--all"}}
+		"replication retry": {"--all"}, "replication discard": {"--all"},
+		"push create": {"--target", nobody}, "push update": {"--description", "x"}}
 	for path, cmd := range leaves(t) {
 		words := append(strings.Fields(path), arguments(cmd)...)
 		for name, args := range map[string][]string{

@@ -17,7 +17,9 @@ import (
 	_ "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
+	_ "github.com/seed0419d559/syncline/gen/syncline/push/v1"
 	_ "github.com/seed0419d559/syncline/gen/syncline/server/v1"
+	_ "github.com/seed0419d559/syncline/gen/syncline/tunnel/v1"
 	"github.com/seed0419d559/syncline/internal/rpc"
 )
 
@@ -122,6 +124,15 @@ func TestRoles(t *testing.T) {
 		"ApplierService/ListSyncs":         "reader operator admin",
 		"ApplierService/GetSync":           "operator admin",
 		"ApplierService/WatchSync":         "operator admin",
+
+		"TunnelService/Carry":    "operator admin",
+		"PushService/CreatePush": "operator admin",
+		"PushService/UpdatePush": "operator admin",
+		"PushService/StartPush":  "operator admin",
+		"PushService/StopPush":   "operator admin",
+		"PushService/DeletePush": "operator admin",
+		"PushService/GetPush":    "reader operator admin",
+		"PushService/ListPushes": "reader operator admin",
 	}
 	for method := range methods {
 		expected, listed := who[short(method)]

@@ -63,16 +63,22 @@ func (w *writer) service(s *protogen.Service) {
 	fmt.Fprintf(&w.out, "\n# %s\n\n%s\n\n`%s`\n", s.GoName, w.comment(s.Desc, s.Comments), s.Desc.FullName())
 	for _, m := range s.Methods {
 		fmt.Fprintf(&w.out, "\n## %s\n\n%s\n\n", m.GoName, w.comment(m.Desc, m.Comments))
-		stream := ""
-		if m.Desc.IsStreamingServer() {
-			stream = "a stream of "
+		takes, answers := "", ""
+		if m.Desc.IsStreamingClient() {
+			takes = "a stream of "
 		}
-		fmt.Fprintf(&w.out, "%s takes %s and answers with %s%s.\n", w.http(m), link(m.Input.Desc), stream, link(m.Output.Desc))
+		if m.Desc.IsStreamingServer() {
+			answers = "a stream of "
+		}
+		fmt.Fprintf(&w.out, "%s takes %s%s and answers with %s%s.\n", w.http(m), takes, link(m.Input.Desc), answers, link(m.Output.Desc))
 	}
 }
 
-// http is how a method is called over HTTP.
+// http is how a method is called over HTTP. One whose requests are a stream cannot be.
 func (w *writer) http(m *protogen.Method) string {
+	if m.Desc.IsStreamingClient() {
+		return "It has no path over HTTP, and"
+	}
 	rule, found := w.rules[string(m.Desc.FullName())]
 	if !found || rule.Path == "" {
 		w.fail("%s has no HTTP rule", m.Desc.FullName())

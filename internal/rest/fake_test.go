@@ -20,6 +20,7 @@ import (
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
+	pushv1 "github.com/seed0419d559/syncline/gen/syncline/push/v1"
 	serverv1 "github.com/seed0419d559/syncline/gen/syncline/server/v1"
 	"github.com/seed0419d559/syncline/internal/rpc"
 	"github.com/seed0419d559/syncline/internal/telemetry"
@@ -122,7 +123,7 @@ func allServices() []string {
 	return []string{
 		applierv1.ApplierService_ServiceDesc.ServiceName, inventoryv1.InventoryService_ServiceDesc.ServiceName,
 		loggerv1.LoggerService_ServiceDesc.ServiceName, serverv1.ServerService_ServiceDesc.ServiceName,
-		accessv1.AccessService_ServiceDesc.ServiceName,
+		accessv1.AccessService_ServiceDesc.ServiceName, pushv1.PushService_ServiceDesc.ServiceName,
 	}
 }
 
@@ -134,6 +135,7 @@ func start(t *testing.T, limits Limits) *fake {
 	inventoryv1.RegisterInventoryServiceServer(server, f.inventory)
 	loggerv1.RegisterLoggerServiceServer(server, f.logger)
 	accessv1.RegisterAccessServiceServer(server, accessv1.UnimplementedAccessServiceServer{})
+	pushv1.RegisterPushServiceServer(server, pushv1.UnimplementedPushServiceServer{})
 	serverv1.RegisterServerServiceServer(server, serverv1.UnimplementedServerServiceServer{})
 	listen := func() net.Listener {
 		l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -18,6 +18,7 @@ import (
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
+	pushv1 "github.com/seed0419d559/syncline/gen/syncline/push/v1"
 	serverv1 "github.com/seed0419d559/syncline/gen/syncline/server/v1"
 	"github.com/seed0419d559/syncline/internal/rpc"
 )
@@ -36,6 +37,7 @@ var registrations = map[string]func(context.Context, *runtime.ServeMux, *grpc.Cl
 	loggerv1.LoggerService_ServiceDesc.ServiceName:       loggerv1.RegisterLoggerServiceHandler,
 	applierv1.ApplierService_ServiceDesc.ServiceName:     applierv1.RegisterApplierServiceHandler,
 	accessv1.AccessService_ServiceDesc.ServiceName:       accessv1.RegisterAccessServiceHandler,
+	pushv1.PushService_ServiceDesc.ServiceName:           pushv1.RegisterPushServiceHandler,
 }
 
 // Limits bound what clients can ask for at the same time, and for how long.

@@ -81,6 +81,19 @@ func WithCompression() DialOption {
 	return WithDialOptions(grpc.WithDefaultCallOptions(grpc.UseCompressor(zstdName)))
 }
 
+// Compressed is a connection whose calls are compressed, as WithCompression has those of all that is dialled with it.
+func Compressed(conn grpc.ClientConnInterface) grpc.ClientConnInterface { return compressed{conn} }
+
+type compressed struct{ grpc.ClientConnInterface }
+
+func (c compressed) Invoke(ctx context.Context, method string, request, answer any, opts ...grpc.CallOption) error {
+	return c.ClientConnInterface.Invoke(ctx, method, request, answer, append([]grpc.CallOption{grpc.UseCompressor(zstdName)}, opts...)...)
+}
+
+func (c compressed) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	return c.ClientConnInterface.NewStream(ctx, desc, method, append([]grpc.CallOption{grpc.UseCompressor(zstdName)}, opts...)...)
+}
+
 // WithDialOptions adds options of gRPC itself.
 func WithDialOptions(options ...grpc.DialOption) DialOption {
 	return func(s *dialSettings) { s.options = append(s.options, options...) }

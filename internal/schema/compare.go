@@ -142,7 +142,7 @@ func (c *comparison) column(s, t Column) {
 		c.add(s.Name, describeColumn(s), describeColumn(t), "the column is generated on the target only, so the source's values cannot be written", false)
 	case s.Generated != "" && t.Generated == "":
 		c.add(s.Name, describeColumn(s), describeColumn(t), "the column is generated on the source only, and generated values are not shipped", false)
-	case s.Generated != "" && s.Default != t.Default:
+	case s.Generated != "" && unquoted(s.Default) != unquoted(t.Default):
 		c.add(s.Name, describeColumn(s), describeColumn(t), "the generation expression differs", true)
 	}
 	if t.NotNull && !s.NotNull && s.Generated == "" {
@@ -251,10 +251,10 @@ func (c *comparison) constraints() {
 // indexBody is what follows the table's name in an index definition.
 func indexBody(definition string) string {
 	_, body, _ := strings.Cut(definition, " USING ")
-	return body
+	return unquoted(body)
 }
 
 // sameCheck compares constraint definitions, of which either may be not validated yet.
 func sameCheck(a, b string) bool {
-	return strings.TrimSuffix(a, " NOT VALID") == strings.TrimSuffix(b, " NOT VALID")
+	return unquoted(strings.TrimSuffix(a, " NOT VALID")) == unquoted(strings.TrimSuffix(b, " NOT VALID"))
 }

@@ -35,6 +35,11 @@ func parseTypeText(s string) typeText {
 	return t
 }
 
+var needlessQuotes = regexp.MustCompile(`"([a-z_][a-z0-9_$]*)"`)
+
+// unquoted is an SQL text for being compared: the server quotes few names, and a text with other names than the source's quotes all.
+func unquoted(sql string) string { return needlessQuotes.ReplaceAllString(sql, "$1") }
+
 // typeFit says how values of one type go into a column of another.
 type typeFit int
 
@@ -46,6 +51,7 @@ const (
 
 // fitTypes tells whether every value of the source type is the same value in the target type.
 func fitTypes(source, target string) typeFit {
+	source, target = unquoted(source), unquoted(target)
 	if source == target {
 		return typeSame
 	}

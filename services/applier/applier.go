@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
+	tunnelv1 "github.com/seed0419d559/syncline/gen/syncline/tunnel/v1"
 	"github.com/seed0419d559/syncline/internal/postgres"
 	"github.com/seed0419d559/syncline/internal/rpc"
 	"github.com/seed0419d559/syncline/services/applier/apply"
@@ -40,6 +41,7 @@ type Config struct {
 	RetryBase    time.Duration
 	RetryCap     time.Duration
 	HealthyAfter time.Duration
+	pushes       *pushes // that are attached; made by New
 	// EventsMaxAge and EventsMaxCount bound the run log: events are kept for so long, and so many of each replication.
 	EventsMaxAge   time.Duration
 	EventsMaxCount int
@@ -64,6 +66,7 @@ func DefaultConfig() Config {
 // Service is the applier. New builds it, Run owns all that it does.
 type Service struct {
 	applierv1.UnimplementedApplierServiceServer
+	tunnelv1.UnimplementedTunnelServiceServer
 	config Config
 	store  *store
 
@@ -103,13 +106,17 @@ func New(config Config) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open connection pool: %w", err)
 	}
+	config.pushes = &pushes{attached: map[string]*attachment{}}
 	return &Service{
 		config: config, store: &store{pool, newRunLog(pool, &config)}, runners: map[string]*runner{}, ready: make(chan struct{}), syncs: syncJobs{running: map[string]*syncJob{}},
 	}, nil
 }
 
 // Register adds the service to a gRPC server. Calls before Run has loaded the replications wait for it.
-func (s *Service) Register(r grpc.ServiceRegistrar) { applierv1.RegisterApplierServiceServer(r, s) }
+func (s *Service) Register(r grpc.ServiceRegistrar) {
+	applierv1.RegisterApplierServiceServer(r, s)
+	tunnelv1.RegisterTunnelServiceServer(r, s)
+}
 
 // Errors is the service's table from sentinels to statuses.
 func Errors() rpc.Table { return errorTable }

@@ -35,7 +35,7 @@ func (r *runner) attempt(ctx context.Context, goesOn bool) error {
 	if fresh.wanted == wantedCompleted {
 		return errCompleted // the last attempt has stored that, and was not told so
 	}
-	src, err := dialSource(ctx, fresh.spec, r.config.Dial)
+	src, err := r.config.dialSource(ctx, r.name, fresh.spec)
 	if err != nil {
 		return err
 	}
@@ -102,10 +102,14 @@ func (r *runner) plan(ctx context.Context, session *apply.Session, src *source, 
 	if o.selection, err = schema.ParseSelection(spec.GetIncludeTables(), spec.GetExcludeTables()); err != nil {
 		return nil, err
 	}
+	if o.renaming, err = renamingOf(spec); err != nil {
+		return nil, err
+	}
 	tables, err := listTables(ctx, session.Conn(), r.name)
 	if err != nil {
 		return nil, err
 	}
+	o.shared = spec.GetShared()
 	o.replication, o.replace, o.incremental, o.unguarded, o.known = r.name, spec.GetReplace(), mends(spec), session.Unguarded, byName(tables)
 	if len(tables) == 0 && o.again == nil && !o.all {
 		if o.restored, err = findRestored(ctx, session.Conn(), src, spec); err != nil {
@@ -154,7 +158,7 @@ func (r *runner) addTables(ctx context.Context, session *apply.Session, src *sou
 		return err
 	}
 	for _, name := range appeared.Tables {
-		if _, ok := p.source.Table(name); ok {
+		if _, ok := p.source.Of(name); ok {
 			delete(r.ignored, name)
 		} else {
 			r.ignored[name] = appeared.LSN
@@ -189,7 +193,7 @@ func (r *runner) showTables(ctx context.Context, q querier) error {
 		for _, t := range tables {
 			p := s.table(t.name)
 			p.state, p.copyLSN, p.rows, p.bytes = t.state, t.position.LSN, t.rows, t.bytes
-			p.estimatedRows, p.weight = t.estimatedRows, t.bytesExpected
+			p.estimatedRows, p.weight, p.target = t.estimatedRows, t.bytesExpected, t.target
 		}
 	})
 	return nil
@@ -204,10 +208,10 @@ func (r *runner) copyTables(ctx context.Context, session *apply.Session, src *so
 	r.status.setState(applierv1.State_STATE_SYNCING)
 	c := &copier{
 		runner: r, replication: spec.name, url: r.config.PostgresURL, workers: r.config.options(spec.spec).copyWorkers, conn: session.Conn(),
-		source: src, targets: session.Catalog, replace: spec.spec.GetReplace(), status: r.status,
+		source: src, targets: session.Catalog, replace: spec.spec.GetReplace(), parameters: spec.spec.GetParameters(), status: r.status,
 	}
 	if p := r.planned; p != nil {
-		c.database, c.indexes, r.planned = p.source, p.indexes(), nil
+		c.database, c.indexes, r.planned = p.described, p.indexes(), nil
 	} else {
 		var err error
 		if c.database, err = src.describe(ctx, schema.Selection{}); err != nil {
@@ -254,7 +258,7 @@ func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *s
 	if err != nil {
 		return err
 	}
-	routes := newRoutes(tables, selection, r.ignored)
+	routes := newRoutes(tables, selection, r.ignored, spec.spec.GetParameters())
 	routes.everything = src.set.selects()
 	catchUp := &catchUp{runner: r, session: session, source: src, until: routes.lastCopy, pending: spec.phase == phaseCatchingUp}
 	ctx, cancel := context.WithCancelCause(ctx)

@@ -73,7 +73,7 @@ func (r *runner) emptyStart(ctx context.Context, src *source) (change.Position, 
 	return positionOf(state.GetPosition())
 }
 
-// describeBoth reads the two databases at the same time.
+// describeBoth reads the two databases at the same time, the source under the names that it has here.
 func (r *runner) describeBoth(ctx context.Context, session *apply.Session, src *source) (source, target schema.Database, err error) {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
@@ -86,7 +86,15 @@ func (r *runner) describeBoth(ctx context.Context, session *apply.Session, src *
 		}
 		return nil
 	})
-	return source, target, group.Wait()
+	if err := group.Wait(); err != nil {
+		return source, target, err
+	}
+	renaming, err := renamingOf(r.snapshot().spec)
+	if err != nil {
+		return source, target, err
+	}
+	renamed, err := renaming.Apply(source)
+	return renamed.Database, target, err
 }
 
 // setSequences gives the replica's sequences the values that the source's have by now. The descriptions are from before the

@@ -42,7 +42,8 @@ type copier struct {
 	source      *source
 	database    schema.Database // of the source
 	targets     apply.Catalog
-	replace     bool // rows that were in the targets before the first copy are removed
+	parameters  map[string]string // of the set
+	replace     bool              // rows that were in the targets before the first copy are removed
 	// indexes are those to build as soon as their table is whole. What is not among them is built when all tables are.
 	indexes map[schema.Name][]schema.Statement
 	status  *status
@@ -260,6 +261,13 @@ func (c *copier) beginUnit(ctx context.Context, u *unit, snapshot copySnapshot) 
 			return nil // what the target holds is mended
 		}
 		mayRemove := c.replace || slices.ContainsFunc(u.tables, func(t *storedTable) bool { return t.snapshotID != "" })
+		condition, err := c.own(u, c.targets[u.target])
+		if err != nil {
+			return err
+		}
+		if condition != "" {
+			return emptyShared(ctx, tx, c.targets[u.target], u.target, condition, mayRemove)
+		}
 		return empty(ctx, tx, c.targets[u.target], u.target, mayRemove)
 	})
 	if err != nil {

@@ -104,7 +104,9 @@ func (c *copier) compareUnit(ctx context.Context, conn *pgx.Conn, p *repair, u *
 		tables = append(tables, &read)
 	}
 	found := newDiffering(0)
-	compared := verifyUnits(c.database, target, tables, snapshot.position.LSN)[0]
+	units := verifyUnits(c.database, target, tables, snapshot.position.LSN)
+	ownRowsOnly(units, tables, target, c.parameters)
+	compared := units[0]
 	if compared.outcome != applierv1.TableOutcome_TABLE_OUTCOME_UNSPECIFIED {
 		return nil, &cannotCompareError{err: errors.New(compared.reason)}
 	}

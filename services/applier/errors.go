@@ -64,6 +64,8 @@ const (
 	reasonQuarantineFull = "QUARANTINE_FULL"
 	reasonNotUnsynced    = "NOT_IN_QUARANTINE"
 	reasonEditRefused    = "EDIT_REFUSED"
+	reasonNotApart       = "SHARED_ROWS_NOT_APART"
+	reasonRename         = "RENAME_CONFLICT"
 	// From the logger and the inventory.
 	reasonSnapshotGone   = "SNAPSHOT_GONE"
 	reasonTableRewritten = "TABLE_REWRITTEN"
@@ -102,7 +104,7 @@ func (f failure) isGap() bool {
 // side tells whose fault it is.
 func (f failure) side() string {
 	switch f.code {
-	case reasonNoSource, reasonNotSyncline, reasonSourceMixed, reasonSourceOld, reasonSourceChanged, reasonSnapshotGone, reasonTableRewritten, reasonTableLocked, reasonNoTable,
+	case reasonNotAttached, reasonNoSource, reasonNotSyncline, reasonSourceMixed, reasonSourceOld, reasonSourceChanged, reasonSnapshotGone, reasonTableRewritten, reasonTableLocked, reasonNoTable,
 		reasonNotReady, reasonFollows, reasonStream, reasonUnknownTable, reasonPositionTooOld, reasonPositionAhead, reasonLogIDMismatch, rpc.ReasonStopping:
 		return sideRemote
 	}
@@ -136,6 +138,8 @@ func classify(err error) failure {
 		return failure{own.Reason, rpc.IsTransient(own) || own.Reason == reasonSourceCredential}
 	case errors.As(err, &noPlan), errors.As(err, &mismatch), errors.As(err, &conflict):
 		return failure{reasonMismatch, false}
+	case errors.Is(err, schema.ErrRename):
+		return failure{reasonRename, false}
 	case errors.As(err, &missing):
 		return failure{reasonMissingObject, false}
 	case errors.As(err, &unknown):

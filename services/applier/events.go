@@ -34,6 +34,8 @@ const (
 	kindQuarantined    eventKind = "quarantined"
 	kindRetriedRows    eventKind = "unsynced_retried"
 	kindDiscarded      eventKind = "unsynced_discarded"
+	kindPushAttached   eventKind = "push_attached"
+	kindPushDetached   eventKind = "push_detached"
 )
 
 var eventKinds = map[eventKind]applierv1.EventKind{
@@ -46,6 +48,7 @@ var eventKinds = map[eventKind]applierv1.EventKind{
 	kindLost: applierv1.EventKind_EVENT_KIND_LOST, kindCompleted: applierv1.EventKind_EVENT_KIND_COMPLETED,
 	kindInterrupted: applierv1.EventKind_EVENT_KIND_INTERRUPTED, kindQuarantined: applierv1.EventKind_EVENT_KIND_QUARANTINED,
 	kindRetriedRows: applierv1.EventKind_EVENT_KIND_UNSYNCED_RETRIED, kindDiscarded: applierv1.EventKind_EVENT_KIND_UNSYNCED_DISCARDED,
+	kindPushAttached: applierv1.EventKind_EVENT_KIND_PUSH_ATTACHED, kindPushDetached: applierv1.EventKind_EVENT_KIND_PUSH_DETACHED,
 }
 
 // The sides on which a fault can have its cause, as stored.

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
@@ -49,7 +50,7 @@ func (s *Service) create(ctx context.Context, in *applierv1.CreateReplicationReq
 	if err := s.unused(in.GetName()); err != nil {
 		return nil, err
 	}
-	src, err := dialSource(ctx, in.GetSpec(), s.config.Dial)
+	src, err := s.config.dialSource(ctx, in.GetName(), in.GetSpec())
 	if err != nil {
 		return nil, err
 	}
@@ -125,6 +126,8 @@ func (c *Config) validate(name string, spec *applierv1.ReplicationSpec) error {
 func (c *Config) checkSpec(p *problems, spec *applierv1.ReplicationSpec) {
 	if spec.GetSource() == "" {
 		p.add("spec.source", "the address (HOST:PORT) of a primary is needed")
+	} else if _, pushed := pushOf(spec); pushed {
+		checkPushed(p, spec)
 	} else if _, err := rpc.CheckAddress(spec.GetSource()); err != nil {
 		p.add("spec.source", "%v", err)
 	}
@@ -144,6 +147,7 @@ func (c *Config) checkSpec(p *problems, spec *applierv1.ReplicationSpec) {
 		}
 	}
 	p.include(validateSet(spec))
+	validateNames(p, spec)
 	if spec.GetReplace() && mends(spec) {
 		p.add("spec.initial", "rows cannot be replaced and mended at once: choose one")
 	}
@@ -182,7 +186,7 @@ func (s *Service) notTwice(self string, spec *applierv1.ReplicationSpec, sourceI
 
 func sameTables(a, b *applierv1.ReplicationSpec) bool {
 	sorted := func(list []string) []string { return slices.Sorted(slices.Values(list)) }
-	return a.GetSet() == b.GetSet() && maps.Equal(a.GetParameters(), b.GetParameters()) &&
+	return a.GetSet() == b.GetSet() && slices.EqualFunc(a.GetRename(), b.GetRename(), func(x, y *applierv1.TableRename) bool { return proto.Equal(x, y) }) && maps.Equal(a.GetParameters(), b.GetParameters()) &&
 		slices.Equal(sorted(a.GetIncludeTables()), sorted(b.GetIncludeTables())) && slices.Equal(sorted(a.GetExcludeTables()), sorted(b.GetExcludeTables()))
 }
 
@@ -194,6 +198,10 @@ func (s *Service) check(ctx context.Context, in *applierv1.CreateReplicationRequ
 	}
 	defer session.Close()
 	o := planOptions{replication: in.GetName(), selection: selection, replace: in.GetSpec().GetReplace(), incremental: mends(in.GetSpec()), unguarded: session.Unguarded}
+	if o.renaming, err = renamingOf(in.GetSpec()); err != nil {
+		return nil, err
+	}
+	o.shared = in.GetSpec().GetShared()
 	if o.restored, err = findRestored(ctx, session.Conn(), src, in.GetSpec()); err != nil {
 		return nil, err
 	}
@@ -222,7 +230,7 @@ func (s *Service) GetReplication(ctx context.Context, in *applierv1.GetReplicati
 func (r *runner) farewell(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	src, err := dialSource(ctx, r.snapshot().spec, r.config.Dial)
+	src, err := r.config.dialSource(ctx, r.name, r.snapshot().spec)
 	if err == nil {
 		defer src.close()
 		err = src.forget(ctx, r.followerName())
@@ -287,7 +295,7 @@ func (s *Service) WaitReplication(ctx context.Context, in *applierv1.WaitReplica
 	if r.snapshot().spec.GetMode() == applierv1.Mode_MODE_ONCE {
 		return r.waitCompleted(ctx, waiting, timeout)
 	}
-	src, err := dialSource(waiting, r.snapshot().spec, s.config.Dial)
+	src, err := s.config.dialSource(waiting, r.name, r.snapshot().spec)
 	if err != nil {
 		return nil, err
 	}

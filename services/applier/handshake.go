@@ -127,7 +127,7 @@ func (s *Service) shakeHands(ctx context.Context, r *stored, exists bool) (*appl
 }
 
 func (s *Service) examine(ctx context.Context, h *handshake, r *stored, exists bool) error {
-	src, err := dialSource(ctx, r.spec, s.config.Dial)
+	src, err := s.config.dialSource(ctx, r.name, r.spec)
 	if err != nil {
 		return h.refuse(ctx, topicSource, err)
 	}
@@ -145,6 +145,10 @@ func (s *Service) examine(ctx context.Context, h *handshake, r *stored, exists b
 	if o.selection, err = schema.ParseSelection(r.spec.GetIncludeTables(), r.spec.GetExcludeTables()); err != nil {
 		return err //nolint:wrapcheck // it was parsed before
 	}
+	if o.renaming, err = renamingOf(r.spec); err != nil {
+		return err
+	}
+	o.shared = r.spec.GetShared()
 	if o.unguarded, err = unguarded(ctx, conn.Conn()); err != nil {
 		return err
 	}
@@ -171,7 +175,7 @@ func (s *Service) examine(ctx context.Context, h *handshake, r *stored, exists b
 	if err := p.make(ctx, conn.Conn(), src, o, func(topic string, err error) error { return h.refuse(ctx, topic, err) }); err != nil {
 		return err
 	}
-	if p.source.ServerVersion == 0 {
+	if p.target.ServerVersion == 0 || p.source.ServerVersion == 0 {
 		return nil // it could not be read, as was said
 	}
 	if err := h.refuse(ctx, topicTables, p.restored.unchanged(ctx, conn)); err != nil {

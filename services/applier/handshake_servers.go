@@ -1,11 +1,11 @@
 package applier
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 
 	"google.golang.org/grpc"
 
@@ -19,7 +19,7 @@ const clockTolerance = 2.0 // seconds
 func (s *Service) examineServers(ctx context.Context, h *handshake, src *source, r *stored, exists bool) error {
 	server := src.server
 	h.ok(topicSource, "server %s, database %s, answers at %s; its logger is at %s and its inventory at %s", server.GetServerId(), server.GetDatabase(), r.spec.GetSource(),
-		addressOf(src.logger), addressOf(src.inventory))
+		server.GetLoggerAddress(), cmp.Or(r.spec.GetInventory(), server.GetInventoryAddress()))
 	if err := h.refuse(ctx, topicSource, s.notMyself(src, r.spec)); err != nil {
 		return err
 	}
@@ -45,23 +45,16 @@ func (s *Service) examineServers(ctx context.Context, h *handshake, src *source,
 	return h.clock(ctx, src)
 }
 
-func addressOf(conn *grpc.ClientConn) string {
-	return strings.TrimPrefix(conn.CanonicalTarget(), "passthrough:///")
-}
-
 // examineVersions compares the versions of Syncline and of PostgreSQL.
 func (s *Service) examineVersions(ctx context.Context, h *handshake, src *source) error {
 	theirs := []string{src.server.GetVersion()}
 	for _, of := range []struct {
 		role string
-		conn *grpc.ClientConn
+		conn grpc.ClientConnInterface
 	}{{"logger", src.logger}, {"inventory", src.inventory}} {
 		process, err := whoIs(ctx, of.conn, of.role+" of the source")
 		if err == nil {
 			err = src.sameServer(of.role, process.GetServerId())
-		}
-		if err == nil {
-			err = capable(process)
 		}
 		if err := h.refuse(ctx, topicVersions, err); err != nil {
 			return err

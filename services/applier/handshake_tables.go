@@ -47,15 +47,17 @@ func (h *handshake) tables(p *plan, before map[schema.Name]storedShapes) {
 		if !t.HasRows() {
 			continue
 		}
-		shape := t.Shape()
-		one := &applierv1.TableShapes{Schema: t.Schema, Name: t.Name, SourceFingerprint: schema.Fingerprint(shape)}
+		name := p.source.Source(t.FullName())
+		described, _ := p.described.Table(name)
+		shape := described.Shape()
+		one := &applierv1.TableShapes{Schema: name.Schema, Name: name.Name, SourceFingerprint: schema.Fingerprint(shape)}
 		h.out.Tables = append(h.out.Tables, one)
-		was, known := before[t.FullName()]
+		was, known := before[name]
 		if known {
 			one.StoredSourceFingerprint, one.StoredTargetFingerprint = schema.Fingerprint(was.source), schema.Fingerprint(was.target)
-			h.changed(t.FullName(), "source", was, was.source, shape)
+			h.changed(name, "source", was, was.source, shape)
 		}
-		target, routed := schema.Route(p.source, p.target, t.FullName())
+		target, routed := schema.Route(p.source.Database, p.target, t.FullName())
 		if !routed || slices.Contains(p.create, t.FullName()) {
 			created++
 			continue
@@ -64,7 +66,7 @@ func (h *handshake) tables(p *plan, before map[schema.Name]storedShapes) {
 		there, _ := p.target.Table(target)
 		one.Target, one.TargetFingerprint = target.String(), schema.Fingerprint(there.Shape())
 		if known {
-			h.changed(t.FullName(), "replica", was, was.target, there.Shape())
+			h.changed(name, "replica", was, was.target, there.Shape())
 		}
 	}
 	if !slices.ContainsFunc(h.out.GetFindings(), func(f *applierv1.Finding) bool {

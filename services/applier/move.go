@@ -53,7 +53,7 @@ func (s *Service) moveTo(ctx context.Context, r *runner, fresh *stored, in *appl
 
 // holdsPosition refuses a position that the source's change log does not hold.
 func (s *Service) holdsPosition(ctx context.Context, fresh *stored, to change.Position) error {
-	src, err := dialSource(ctx, fresh.spec, s.config.Dial)
+	src, err := s.config.dialSource(ctx, fresh.name, fresh.spec)
 	if err != nil {
 		return err
 	}

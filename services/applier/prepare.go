@@ -25,19 +25,25 @@ var everything = schema.Selection{}
 
 // plan is what the first copy of some tables will do, found out before anything is touched.
 type plan struct {
-	source, target schema.Database
-	tables         []*storedTable  // those to copy
-	restored       *restoredTables // those that a backup was restored into, nil for none
-	create         []schema.Name   // those to create
-	statements     schema.Plan
-	warnings       []string
-	all            bool          // nothing that is copied counts any more, nor does the position
-	gone           []schema.Name // tables that were to be copied and that the source has no longer
-	set            usedSet
-	leftOut        []schema.Name  // those that are selected and that the source does not capture
-	left           []*storedTable // those that are in the set no longer
-	mismatches     []schema.Mismatch
-	settings       postgres.Settings // of the target
+	described  schema.Database // the source, under its own names
+	source     schema.Renamed  // the same under the names that it has here
+	target     schema.Database
+	tables     []*storedTable  // those to copy
+	restored   *restoredTables // those that a backup was restored into, nil for none
+	create     []schema.Name   // those to create, by their names here
+	statements schema.Plan
+	warnings   []string
+	all        bool          // nothing that is copied counts any more, nor does the position
+	gone       []schema.Name // tables that were to be copied and that the source has no longer
+	set        usedSet
+	leftOut    []schema.Name  // those that are selected and that the source does not capture
+	left       []*storedTable // those that are in the set no longer
+	sharers    []string       // the other replications that may write the same tables, as they were
+	narrowed   []*storedTable // as they were: those that are shared and of which other rows are selected now
+	parameters map[string]string
+	server     string // id of the source
+	mismatches []schema.Mismatch
+	settings   postgres.Settings // of the target
 }
 
 // planOptions say what a plan is made for.
@@ -48,6 +54,8 @@ type planOptions struct {
 	incremental bool // rows in the target's tables are mended
 	mend        bool // so are those of the replication's own tables
 	unguarded   bool // the role may not set session_replication_role
+	renaming    schema.Renaming
+	shared      bool // tables of which the set selects rows may hold rows of others
 	known       map[schema.Name]*storedTable
 	// restored are the tables that a backup was restored into, if the replication begins with them.
 	restored *restoredTables
@@ -78,11 +86,15 @@ func (p *plan) make(ctx context.Context, conn *pgx.Conn, src *source, o planOpti
 	if err := refuse(topicDatabase, p.writable()); err != nil {
 		return err
 	}
-	p.set = src.set
+	p.set, p.parameters, p.server = src.set, src.set.parameters, src.server.GetServerId()
 	var err error
 	p.warnings, err = p.leaveOut(captured, o)
 	if err := refuse(topicTables, err); err != nil {
 		return err
+	}
+	p.source, err = o.renaming.Apply(p.described)
+	if failed := refuse(topicTables, err); failed != nil || err != nil {
+		return failed
 	}
 	// Read after the target's tables, because another replication stores which are its own when it creates them.
 	others, err := targetsOfOthers(ctx, conn, o.replication)
@@ -93,7 +105,7 @@ func (p *plan) make(ctx context.Context, conn *pgx.Conn, src *source, o planOpti
 		return err
 	}
 	if o.restored != nil {
-		chosen, err := o.restored.chosen(ctx, src, p.source, others)
+		chosen, err := o.restored.chosen(ctx, src, p.described, others)
 		if err := refuse(topicTables, err); err != nil {
 			return err
 		}
@@ -101,7 +113,7 @@ func (p *plan) make(ctx context.Context, conn *pgx.Conn, src *source, o planOpti
 			p.restored, o.known = chosen, chosen.known()
 		}
 	}
-	p.mismatches = schema.CompareAll(p.source, p.target)
+	p.mismatches = slices.DeleteFunc(schema.CompareAll(p.source.Database, p.target), p.neverNull)
 	if err := refuse(topicTables, schema.Refusal(p.mismatches)); err != nil {
 		return err
 	}
@@ -109,8 +121,8 @@ func (p *plan) make(ctx context.Context, conn *pgx.Conn, src *source, o planOpti
 		p.warnings = append(p.warnings, m.String())
 	}
 	// A table of ours that somebody has dropped is created again only when all are copied again.
-	p.create = slices.DeleteFunc(schema.Missing(p.source, p.target), func(n schema.Name) bool { return o.known[n] != nil && !o.all })
-	p.statements, err = schema.CreateStatements(p.source, p.target, nonNil(p.create))
+	p.create = slices.DeleteFunc(schema.Missing(p.source.Database, p.target), func(n schema.Name) bool { return o.known[p.source.Source(n)] != nil && !o.all })
+	p.statements, err = schema.CreateStatements(p.source.Database, p.target, nonNil(p.create))
 	if err := refuse(topicTables, err); err != nil {
 		return err
 	}
@@ -130,7 +142,7 @@ func (p *plan) make(ctx context.Context, conn *pgx.Conn, src *source, o planOpti
 // findGone finds tables that wait for a copy that the source cannot give any more. Their rows on the replica stay.
 func (p *plan) findGone(o planOptions) {
 	for name, t := range o.known {
-		if _, there := p.source.Table(name); there || t.state == tableCopied && !o.all {
+		if _, there := p.source.Of(name); there || t.state == tableCopied && !o.all {
 			continue
 		}
 		if p.set.name != "" && o.all {
@@ -149,13 +161,13 @@ func (p *plan) findGone(o planOptions) {
 func (p *plan) read(ctx context.Context, conn *pgx.Conn, src *source, selection schema.Selection) (captured map[string]bool, err error) {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
-		if p.source, err = src.describe(ctx, selection); err != nil {
+		if p.described, err = src.describe(ctx, selection); err != nil {
 			return err
 		}
 		if src.set.name != "" {
 			return nil // whoever made the set has been told
 		}
-		return p.source.Check(selection)
+		return p.described.Check(selection)
 	})
 	group.Go(func() (err error) {
 		captured, err = capturedTables(ctx, src)
@@ -218,8 +230,8 @@ const (
 // What has just come in the stream is captured, whatever the logger's state says: it is a little behind.
 func (p *plan) leaveOut(captured map[string]bool, o planOptions) (warnings []string, err error) {
 	var refused []string
-	selection, all := o.selection, p.source
-	p.source.Tables = slices.DeleteFunc(slices.Clone(p.source.Tables), func(t schema.Table) bool {
+	selection, all := o.selection, p.described
+	p.described.Tables = slices.DeleteFunc(slices.Clone(p.described.Tables), func(t schema.Table) bool {
 		name := t.FullName()
 		if !t.HasRows() || captured[name.SQL()] || o.streamed && named(o.again.Tables, all, t) {
 			return false
@@ -250,21 +262,23 @@ func named(names []schema.Name, all schema.Database, t schema.Table) bool {
 
 // leaveToOthers refuses tables whose target another replication writes: two of them would take each other's rows for strangers'.
 // One that appears while the replication runs is left out.
-func (p *plan) leaveToOthers(o planOptions, others map[schema.Name]string) error {
+func (p *plan) leaveToOthers(o planOptions, others map[schema.Name][]targetHolder) error {
 	var taken []string
-	p.source.Tables = slices.DeleteFunc(p.source.Tables, func(t schema.Table) bool {
-		name := t.FullName()
-		if !t.HasRows() || o.known[name] != nil {
+	var refused error
+	p.source.Tables = slices.DeleteFunc(slices.Clone(p.source.Tables), func(t schema.Table) bool {
+		name := p.source.Source(t.FullName())
+		if !t.HasRows() || refused != nil {
 			return false
 		}
-		target, exists := schema.Route(p.source, p.target, name)
-		if !exists {
-			target = name
-		}
-		other, found := others[target]
-		if !found {
+		target := p.routed(t)
+		if p.shares(o, name) {
+			refused = p.mayShare(t, target, p.set.rows[name], others[target])
 			return false
 		}
+		if o.known[name] != nil || len(others[target]) == 0 {
+			return false
+		}
+		other := others[target][0].replication
 		if o.again != nil {
 			p.warnings = append(p.warnings, fmt.Sprintf("table %s is left out: replication %s writes table %s of the replica", name, other, target))
 			return true
@@ -272,9 +286,12 @@ func (p *plan) leaveToOthers(o planOptions, others map[schema.Name]string) error
 		taken = append(taken, fmt.Sprintf("%s (by %s)", target, other))
 		return false
 	})
+	if refused != nil {
+		return refused
+	}
 	if len(taken) > 0 {
 		slices.Sort(taken)
-		return rpc.Errorf(codes.AlreadyExists, reasonExists, "tables of the replica are written by another replication already: %s; leave them out with --exclude-table", strings.Join(slices.Compact(taken), ", "))
+		return rpc.Errorf(codes.AlreadyExists, reasonExists, "tables of the replica are written by another replication already: %s; leave them out with --exclude-table, or give them other names here with --rename; if a set selects other rows of them for each replication, all of these may say --shared", strings.Join(slices.Compact(taken), ", "))
 	}
 	return nil
 }
@@ -292,8 +309,14 @@ func (p *plan) stillFree(ctx context.Context, tx pgx.Tx, replication string) err
 		return err
 	}
 	for _, t := range slices.Concat(p.tables, p.restored.stored()) {
-		if other, taken := others[t.target]; taken {
-			return fmt.Errorf("%w: replication %s writes table %s now", errSuperseded, other, t.target)
+		for _, other := range others[t.target] {
+			if t.shared {
+				known := slices.ContainsFunc(p.sharers, func(s string) bool { return s == other.String() })
+				if known {
+					continue
+				}
+			}
+			return fmt.Errorf("%w: replication %s writes table %s now", errSuperseded, other.replication, t.target)
 		}
 	}
 	return nil
@@ -303,30 +326,35 @@ func (p *plan) stillFree(ctx context.Context, tx pgx.Tx, replication string) err
 func (p *plan) chooseTables(ctx context.Context, conn *pgx.Conn, o planOptions) error {
 	var filled []string
 	for _, t := range p.source.Tables {
-		name := t.FullName()
+		name := p.source.Source(t.FullName())
 		before := o.known[name]
-		if !t.HasRows() || before != nil && before.oid == t.OID && !o.all && !p.copiedAgain(t, before, o.again) {
+		if !t.HasRows() || before != nil && before.oid == t.OID && !o.all && !p.copiedAgain(before, o.again) {
 			continue
 		}
-		target, exists := schema.Route(p.source, p.target, name)
-		if !exists {
-			target = name
-		}
+		_, exists := schema.Route(p.source.Database, p.target, t.FullName())
+		target := p.routed(t)
 		table := &storedTable{
-			name: name, target: target, oid: t.OID, state: tableWaiting, estimatedRows: t.EstimatedRows, bytesExpected: t.EstimatedBytes, pages: t.Pages,
+			name: name, target: target, own: target == t.FullName(), shared: p.shares(o, name), oid: t.OID, state: tableWaiting, estimatedRows: t.EstimatedRows, bytesExpected: t.EstimatedBytes, pages: t.Pages,
 			selector: p.set.rows[name],
 		}
 		p.tables = append(p.tables, table)
+		if before != nil && before.shared && before.selector != table.selector {
+			p.narrowed = append(p.narrowed, before)
+		}
 		if !exists || before == nil && o.replace || before != nil && !o.mend {
 			continue
 		}
+		where, err := p.ownRows(table)
+		if err != nil {
+			return err
+		}
 		var rows bool
-		if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+target.SQL()+")").Scan(&rows); err != nil {
+		if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+target.SQL()+where+")").Scan(&rows); err != nil {
 			return fmt.Errorf("look into table %s of the replica: %w", target, err)
 		}
 		if described, _ := p.target.Table(target); rows && before == nil && t.IsPartition() && described.Kind == schema.KindPartitioned {
 			return failed(reasonMissingObject, "the source's partition %s is not there on the replica, whose table %s has partitions of its own: make it there too (CREATE TABLE %s PARTITION OF %s %s), then start the replication again",
-				name, target, name.SQL(), target.SQL(), t.Bound)
+				name, target, t.FullName().SQL(), target.SQL(), t.Bound)
 		}
 		table.incremental = rows && (o.incremental || before != nil)
 		if rows && !table.incremental && !slices.Contains(filled, target.String()) {
@@ -343,7 +371,7 @@ func (p *plan) chooseTables(ctx context.Context, conn *pgx.Conn, o planOptions) 
 func (p *plan) indexes() map[schema.Name][]schema.Statement {
 	found := map[schema.Name][]schema.Statement{}
 	for _, t := range p.tables {
-		if t.target != t.name || !slices.Contains(p.create, t.name) {
+		if !t.own || !slices.Contains(p.create, t.target) {
 			continue
 		}
 		for _, s := range p.statements.After {
@@ -356,8 +384,12 @@ func (p *plan) indexes() map[schema.Name][]schema.Statement {
 }
 
 // copiedAgain tells whether a table's copy does not count, because of its own name or that of a table above it.
-func (p *plan) copiedAgain(t schema.Table, before *storedTable, again *apply.NewTableError) bool {
-	return again != nil && before.position.LSN <= again.LSN && named(again.Tables, p.source, t)
+func (p *plan) copiedAgain(before *storedTable, again *apply.NewTableError) bool {
+	if again == nil || before.position.LSN > again.LSN {
+		return false
+	}
+	described, _ := p.described.Table(before.name)
+	return named(again.Tables, p.described, described)
 }
 
 // carryOut creates what is missing and stores the tables, all or nothing.
@@ -397,6 +429,9 @@ func (p *plan) carryOut(ctx context.Context, conn *pgx.Conn, replication string)
 			return err
 		}
 		if err := p.storeShapes(ctx, tx, replication); err != nil {
+			return err
+		}
+		if err := p.removeNarrowed(ctx, tx); err != nil {
 			return err
 		}
 		if err := p.leave(ctx, tx, replication); err != nil {

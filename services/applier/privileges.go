@@ -129,7 +129,7 @@ func (p *plan) tableProblems(ctx context.Context, conn *pgx.Conn, role string) (
 		if !t.HasRows() {
 			continue
 		}
-		if target, ok := schema.Route(p.source, p.target, t.FullName()); ok && !seen[target] {
+		if target, ok := schema.Route(p.source.Database, p.target, t.FullName()); ok && !seen[target] {
 			seen[target] = true
 			schemas, names = append(schemas, target.Schema), append(names, target.Name)
 		}

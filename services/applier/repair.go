@@ -34,7 +34,7 @@ func (s *Service) RepairReplication(in *applierv1.RepairReplicationRequest, stre
 	if err != nil {
 		return err
 	}
-	src, done, err := r.beginComparing(ctx, s.config.Dial)
+	src, done, err := r.beginComparing(ctx)
 	if err != nil {
 		return fmt.Errorf("repair replication %s: %w", in.GetName(), err)
 	}

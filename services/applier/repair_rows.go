@@ -58,7 +58,7 @@ func (c rowChange) action() applierv1.RepairAction {
 
 // readingOf is how a unit's rows are read on the target.
 func readingOf(u *verifyUnit) checksum.Table {
-	return checksum.NewTable(u.target, u.partitioned, u.key, u.columns, u.order)
+	return checksum.NewTable(u.target, u.partitioned, u.key, u.columns, u.order).Where(u.where)
 }
 
 // identityOf names a row: by its key, or without one by its hash.

@@ -75,7 +75,7 @@ func (m *mending) widen(ctx context.Context, changes []rowChange) (*batch, error
 		if len(needed) == 0 {
 			continue
 		}
-		reading := checksum.NewTable(m.unit.target, m.unit.partitioned, index, m.unit.columns, checksum.ByDigest)
+		reading := checksum.NewTable(m.unit.target, m.unit.partitioned, index, m.unit.columns, checksum.ByDigest).Where(m.unit.where)
 		err := reading.Pick(ctx, m.conn.PgConn(), checksum.Pick{Keys: needed, Equal: true}, func(r checksum.Picked) error {
 			values := make([][]byte, len(columns))
 			for i, name := range columns {

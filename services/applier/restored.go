@@ -61,6 +61,7 @@ func findRestored(ctx context.Context, q querier, src *source, spec *applierv1.R
 	found.list, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (t restoredTable, err error) {
 		var position string
 		err = row.Scan(&t.name.Schema, &t.name.Name, &t.oid, &t.target.Schema, &t.target.Name, &t.targetOID, &t.rows, &position, &t.doneXID)
+		t.own = t.name == t.target
 		if err == nil {
 			t.position, err = change.ParsePosition(position)
 		}
@@ -121,15 +122,15 @@ func (r *restoredTables) followable(ctx context.Context, src *source) error {
 
 // chosen are the tables that belong to the replication. It refuses those that another replication writes, and those that the source has
 // dropped and made anew.
-func (r *restoredTables) chosen(ctx context.Context, src *source, database schema.Database, others map[schema.Name]string) (*restoredTables, error) {
+func (r *restoredTables) chosen(ctx context.Context, src *source, database schema.Database, others map[schema.Name][]targetHolder) (*restoredTables, error) {
 	out := &restoredTables{}
 	for _, t := range r.list {
 		described, found := database.Table(t.name)
 		if !found {
 			continue
 		}
-		if other, taken := others[t.target]; taken {
-			return nil, rpc.Errorf(codes.AlreadyExists, reasonExists, "table %s of the replica is written by replication %s already; leave it out with --exclude-table", t.target, other)
+		if other := others[t.target]; len(other) > 0 {
+			return nil, rpc.Errorf(codes.AlreadyExists, reasonExists, "table %s of the replica is written by replication %s already; leave it out with --exclude-table", t.target, other[0].replication)
 		}
 		if described.OID != t.oid {
 			return nil, failed(reasonRestoredChanged, "the source has dropped table %s since the backup, and has another one of that name; leave it out with --exclude-table, or %s", t.name, copyInstead)

@@ -2,6 +2,7 @@ package applier
 
 import (
 	"github.com/seed0419d559/syncline/internal/change"
+	"github.com/seed0419d559/syncline/internal/filter"
 	"github.com/seed0419d559/syncline/internal/schema"
 	"github.com/seed0419d559/syncline/services/applier/apply"
 )
@@ -16,10 +17,17 @@ type routes struct {
 	everything bool
 }
 
-func newRoutes(tables []*storedTable, selection schema.Selection, ignored map[schema.Name]change.LSN) *routes {
+func newRoutes(tables []*storedTable, selection schema.Selection, ignored map[schema.Name]change.LSN, parameters map[string]string) *routes {
 	r := &routes{tables: make(map[schema.Name]apply.Table, len(tables)), selection: selection, ignored: ignored}
 	for _, t := range tables {
-		r.tables[t.name] = apply.Table{Apply: true, OID: t.oid, CopyLSN: t.position.LSN, Target: t.target}
+		route := apply.Table{Apply: true, OID: t.oid, CopyLSN: t.position.LSN, Target: t.target, Own: t.own}
+		if selector := t.selector; selector != "" {
+			target := t.target
+			route.Rows = func(columns []filter.Column) (string, error) {
+				return ownCondition(selector, columns, parameters, target)
+			}
+		}
+		r.tables[t.name] = route
 		r.lastCopy = max(r.lastCopy, t.position.LSN)
 	}
 	return r

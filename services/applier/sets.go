@@ -127,7 +127,7 @@ func (p *plan) keepColumns(ctx context.Context, tx pgx.Tx, replication string) e
 	if p.set.name == "" {
 		return nil
 	}
-	for _, t := range p.source.Tables {
+	for _, t := range p.described.Tables {
 		_, err := tx.Exec(ctx, "UPDATE syncline.tables SET columns = $4 WHERE replication = $1 AND schema_name = $2 AND table_name = $3",
 			replication, t.Schema, t.Name, ordinary(t))
 		if err != nil {
@@ -160,7 +160,11 @@ func (p *plan) leave(ctx context.Context, tx pgx.Tx, replication string) error {
 		if _, there := p.target.Table(t.target); !there {
 			continue
 		}
-		if _, err := tx.Exec(ctx, "DELETE FROM "+t.target.SQL()); err != nil {
+		where, err := p.ownRows(t)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, "DELETE FROM "+t.target.SQL()+where); err != nil {
 			return fmt.Errorf("remove the rows of table %s, which has left the set: %w", t.target, err)
 		}
 	}

@@ -20,12 +20,12 @@ type storedShapes struct {
 // storeShapes remembers the shapes of the tables that the plan takes into the replication. A table that it creates has the source's.
 func (p *plan) storeShapes(ctx context.Context, q querier, replication string) error {
 	for _, t := range slices.Concat(p.tables, p.restored.stored()) {
-		described, found := p.source.Table(t.name)
+		described, found := p.described.Table(t.name)
 		if !found {
 			continue
 		}
-		source := described.Shape()
-		target := source
+		renamed, _ := p.source.Of(t.name)
+		source, target := described.Shape(), renamed.Shape()
 		if there, exists := p.target.Table(t.target); exists {
 			target = there.Shape()
 		}

@@ -25,14 +25,15 @@ const handshakeTimeout = 10 * time.Second
 // source is the primary of a replication, reached through its services' clients.
 type source struct {
 	server    *serverv1.Server
-	logger    *grpc.ClientConn
-	inventory *grpc.ClientConn
+	logger    grpc.ClientConnInterface
+	inventory grpc.ClientConnInterface
 	set       usedSet
 	told      surroundings
+	dialled   []*grpc.ClientConn // those that are closed with it
 }
 
-// dialSource asks the service at spec.source who it is and where the primary's other services are, and connects to them.
-func dialSource(ctx context.Context, spec *applierv1.ReplicationSpec, options []rpc.DialOption) (_ *source, err error) {
+// dialPrimary asks the service at spec.source who it is and where the primary's other services are, and connects to them.
+func dialPrimary(ctx context.Context, spec *applierv1.ReplicationSpec, options []rpc.DialOption) (_ *source, err error) {
 	own, err := connectionOptions(spec)
 	if err != nil {
 		return nil, err
@@ -45,9 +46,6 @@ func dialSource(ctx context.Context, spec *applierv1.ReplicationSpec, options []
 	defer first.Close()
 	server, err := whoIs(ctx, first, spec.GetSource())
 	if err != nil {
-		return nil, err
-	}
-	if err := capable(server); err != nil {
 		return nil, err
 	}
 	s := &source{server: server, set: usedSetOf(spec)}
@@ -66,13 +64,23 @@ func dialSource(ctx context.Context, spec *applierv1.ReplicationSpec, options []
 	if spec.GetCompression() == applierv1.Compression_COMPRESSION_ZSTD {
 		options = append(options, rpc.WithCompression())
 	}
-	if s.logger, err = rpc.Dial(reachable(server.GetLoggerAddress(), spec.GetSource()), options...); err != nil {
+	if s.logger, err = s.dial(reachable(server.GetLoggerAddress(), spec.GetSource()), options); err != nil {
 		return nil, failed(reasonNoSource, "logger of the source: %w", err)
 	}
-	if s.inventory, err = rpc.Dial(reachable(inventory, spec.GetSource()), options...); err != nil {
+	if s.inventory, err = s.dial(reachable(inventory, spec.GetSource()), options); err != nil {
 		return nil, failed(reasonNoSource, "inventory of the source: %w", err)
 	}
 	return s, nil
+}
+
+// dial makes a connection that ends with the source.
+func (s *source) dial(address string, options []rpc.DialOption) (grpc.ClientConnInterface, error) {
+	conn, err := rpc.Dial(address, options...)
+	if err != nil {
+		return nil, err
+	}
+	s.dialled = append(s.dialled, conn)
+	return conn, nil
 }
 
 // reachable replaces a host that means "every address" or "this machine" by the one that the source was reached at.
@@ -90,13 +98,13 @@ func reachable(address, reachedAt string) string {
 	return address
 }
 
-func whoIs(ctx context.Context, conn *grpc.ClientConn, address string) (*serverv1.Server, error) {
+func whoIs(ctx context.Context, conn grpc.ClientConnInterface, address string) (*serverv1.Server, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	answer, err := serverv1.NewServerServiceClient(conn).GetServer(ctx, &serverv1.GetServerRequest{})
 	switch {
 	case err == nil:
-		return answer.GetServer(), nil
+		return answer.GetServer(), capable(answer.GetServer())
 	case rpc.Code(err) == codes.Unimplemented:
 		return nil, failed(reasonNotSyncline, "what listens at %s is no Syncline server; give the gRPC address of a primary (default port 7400)", address)
 	case rpc.Reason(err) != "":
@@ -109,10 +117,8 @@ func whoIs(ctx context.Context, conn *grpc.ClientConn, address string) (*serverv
 }
 
 func (s *source) close() {
-	for _, conn := range []*grpc.ClientConn{s.logger, s.inventory} {
-		if conn != nil {
-			_ = conn.Close()
-		}
+	for _, conn := range s.dialled {
+		_ = conn.Close()
 	}
 }
 

@@ -68,6 +68,7 @@ type syncProgress struct {
 
 // tableProgress is one table's copy.
 type tableProgress struct {
+	target        schema.Name
 	state         string
 	copyLSN       change.LSN
 	rows, bytes   int64
@@ -336,7 +337,7 @@ func (s *status) tablesProto() []*applierv1.TableProgress {
 		if state == tableCopied && s.hasPosition && s.position.LSN >= t.copyLSN {
 			state = "ready"
 		}
-		list[i] = &applierv1.TableProgress{Schema: name.Schema, Name: name.Name, State: state, CopyLsn: uint64(t.copyLSN), Rows: t.rows, Bytes: t.bytes}
+		list[i] = &applierv1.TableProgress{Schema: name.Schema, Name: name.Name, TargetSchema: t.target.Schema, TargetName: t.target.Name, State: state, CopyLsn: uint64(t.copyLSN), Rows: t.rows, Bytes: t.bytes}
 	}
 	return list
 }

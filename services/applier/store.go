@@ -89,6 +89,8 @@ type copied struct{ rows, bytes int64 }
 type storedTable struct {
 	name          schema.Name
 	target        schema.Name // where its rows go
+	own           bool        // the target is this table's, and not one that takes the rows of several partitions
+	shared        bool        // the target holds rows of other replications too
 	oid           uint32      // on the source
 	state         string
 	position      change.Position

@@ -13,7 +13,7 @@ import (
 
 func listTables(ctx context.Context, q querier, replication string) ([]*storedTable, error) {
 	rows, err := q.Query(ctx, `SELECT t.schema_name, t.table_name, t.state, coalesce(t.log_id, ''), coalesce(t.copy_lsn::text, ''),
-		coalesce(t.snapshot_id, ''), t.estimated_rows, t.bytes_expected, t.pages, t.target_schema, t.target_table, t.source_oid, t.selector, t.incremental, t.columns, coalesce(sum(c.rows), 0)::bigint, coalesce(sum(c.bytes), 0)::bigint
+		coalesce(t.snapshot_id, ''), t.estimated_rows, t.bytes_expected, t.pages, t.target_schema, t.target_table, t.source_oid, t.selector, t.incremental, t.columns, t.own, t.shared, coalesce(sum(c.rows), 0)::bigint, coalesce(sum(c.bytes), 0)::bigint
 		FROM syncline.tables t LEFT JOIN syncline.chunks c USING (replication, schema_name, table_name)
 		WHERE t.replication = $1
 		GROUP BY t.replication, t.schema_name, t.table_name ORDER BY t.schema_name, t.table_name`, replication)
@@ -24,7 +24,7 @@ func listTables(ctx context.Context, q querier, replication string) ([]*storedTa
 		var t storedTable
 		var log, lsn string
 		if err := row.Scan(&t.name.Schema, &t.name.Name, &t.state, &log, &lsn, &t.snapshotID, &t.estimatedRows, &t.bytesExpected, &t.pages,
-			&t.target.Schema, &t.target.Name, &t.oid, &t.selector, &t.incremental, &t.columns, &t.rows, &t.bytes); err != nil {
+			&t.target.Schema, &t.target.Name, &t.oid, &t.selector, &t.incremental, &t.columns, &t.own, &t.shared, &t.rows, &t.bytes); err != nil {
 			return nil, err
 		}
 		if lsn == "" {
@@ -42,35 +42,16 @@ func listTables(ctx context.Context, q querier, replication string) ([]*storedTa
 
 // addTable makes a table part of a replication, waiting for its copy; one that is part already is copied anew.
 func addTable(ctx context.Context, q querier, replication string, t *storedTable) error {
-	_, err := q.Exec(ctx, `INSERT INTO syncline.tables (replication, schema_name, table_name, state, estimated_rows, bytes_expected, pages, target_schema, target_table, source_oid, selector, incremental)
-		VALUES ($1, $2, $3, 'waiting', $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (replication, schema_name, table_name) DO UPDATE
+	_, err := q.Exec(ctx, `INSERT INTO syncline.tables (replication, schema_name, table_name, state, estimated_rows, bytes_expected, pages, target_schema, target_table, source_oid, selector, incremental, own, shared)
+		VALUES ($1, $2, $3, 'waiting', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT (replication, schema_name, table_name) DO UPDATE
 		SET state = 'waiting', estimated_rows = excluded.estimated_rows, bytes_expected = excluded.bytes_expected, pages = excluded.pages,
 			target_schema = excluded.target_schema, target_table = excluded.target_table, source_oid = excluded.source_oid, selector = excluded.selector,
-			incremental = excluded.incremental`,
-		replication, t.name.Schema, t.name.Name, t.estimatedRows, t.bytesExpected, t.pages, t.target.Schema, t.target.Name, t.oid, t.selector, t.incremental)
+			incremental = excluded.incremental, own = excluded.own, shared = excluded.shared`,
+		replication, t.name.Schema, t.name.Name, t.estimatedRows, t.bytesExpected, t.pages, t.target.Schema, t.target.Name, t.oid, t.selector, t.incremental, t.own, t.shared)
 	if err != nil {
 		return fmt.Errorf("store table %s of replication %s: %w", t.name, replication, err)
 	}
 	return nil
-}
-
-// targetsOfOthers are the tables of the target that other replications write, and which.
-func targetsOfOthers(ctx context.Context, q querier, replication string) (map[schema.Name]string, error) {
-	rows, err := q.Query(ctx, "SELECT target_schema, target_table, replication FROM syncline.tables WHERE replication <> $1", replication)
-	if err != nil {
-		return nil, fmt.Errorf("read tables of other replications: %w", err)
-	}
-	others := map[schema.Name]string{}
-	var name schema.Name
-	var other string
-	_, err = pgx.ForEachRow(rows, []any{&name.Schema, &name.Name, &other}, func() error {
-		others[name] = other
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read tables of other replications: %w", err)
-	}
-	return others, nil
 }
 
 // beginTable makes a table 'copying' from a snapshot, forgetting what an earlier copy had finished. It stands before the

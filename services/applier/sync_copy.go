@@ -77,7 +77,7 @@ func (j *syncJob) waitSettled(ctx context.Context) error {
 
 // selected are the tables of the replication that are to be copied, as they are stored.
 func (j *syncJob) selected(ctx context.Context) ([]*storedTable, error) {
-	src, err := dialSource(ctx, j.runner.snapshot().spec, j.service.config.Dial)
+	src, err := j.service.config.dialSource(ctx, j.runner.name, j.runner.snapshot().spec)
 	if err != nil {
 		return nil, err
 	}

@@ -128,7 +128,7 @@ func (j *syncJob) work(ctx context.Context) error {
 }
 
 func (j *syncJob) repair(ctx context.Context, p *repair) error {
-	src, done, err := j.runner.beginComparing(ctx, j.service.config.Dial)
+	src, done, err := j.runner.beginComparing(ctx)
 	if err != nil {
 		return err
 	}

@@ -94,7 +94,7 @@ func (s *Service) planUpdate(ctx context.Context, fresh *stored, in *applierv1.U
 	if u.changed, err = merge(u.spec, in.GetSpec(), in.GetUpdateMask()); err != nil {
 		return nil, err
 	}
-	for _, field := range []string{"set", "parameters", "from_restore", "initial"} {
+	for _, field := range []string{"set", "parameters", "from_restore", "initial", "rename", "shared"} {
 		if slices.Contains(u.changed, field) {
 			return nil, rpc.Invalid("spec."+field, "is decided when a replication is created; delete this one and create it again, with --replace for the rows that are there")
 		}
@@ -112,7 +112,7 @@ func (s *Service) planUpdate(ctx context.Context, fresh *stored, in *applierv1.U
 	if !tables && !in.GetAcceptSource() && !slices.Contains(u.changed, "source") && !slices.Contains(u.changed, "inventory") {
 		return u, nil
 	}
-	src, err := dialSource(ctx, u.spec, s.config.Dial)
+	src, err := s.config.dialSource(ctx, fresh.name, u.spec)
 	if err != nil {
 		return nil, err
 	}
@@ -229,7 +229,10 @@ func (s *Service) planTables(ctx context.Context, src *source, fresh *stored, u 
 		}
 		tables = slices.DeleteFunc(tables, func(t *storedTable) bool { return slices.Contains(u.removed, t.name) })
 	}
-	o := planOptions{replication: fresh.name, selection: selection, replace: u.spec.GetReplace(), known: byName(tables), all: u.pending.all()}
+	o := planOptions{replication: fresh.name, selection: selection, replace: u.spec.GetReplace(), known: byName(tables), all: u.pending.all(), shared: u.spec.GetShared()}
+	if o.renaming, err = renamingOf(u.spec); err != nil {
+		return err
+	}
 	if o.unguarded, err = unguarded(ctx, conn.Conn()); err != nil {
 		return err
 	}

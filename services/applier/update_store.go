@@ -79,6 +79,7 @@ func (p *plan) proto() *applierv1.ReplicationPlan {
 	for _, t := range p.tables {
 		one := &applierv1.PlannedTable{
 			Schema: t.name.Schema, Name: t.name.Name, Action: applierv1.TableAction_TABLE_ACTION_COPY, EstimatedRows: t.estimatedRows, EstimatedBytes: t.bytesExpected,
+			TargetSchema: t.target.Schema, TargetName: t.target.Name,
 		}
 		if slices.Contains(p.create, t.target) {
 			one.Action = applierv1.TableAction_TABLE_ACTION_CREATE

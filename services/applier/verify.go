@@ -42,7 +42,7 @@ func (s *Service) VerifyReplication(in *applierv1.VerifyReplicationRequest, stre
 	if err != nil {
 		return err
 	}
-	src, done, err := r.beginComparing(ctx, s.config.Dial)
+	src, done, err := r.beginComparing(ctx)
 	if err != nil {
 		return fmt.Errorf("verify replication %s: %w", in.GetName(), err)
 	}
@@ -55,7 +55,7 @@ func (s *Service) VerifyReplication(in *applierv1.VerifyReplicationRequest, stre
 }
 
 // beginComparing connects to the source, and makes sure that nobody else compares or mends the replica until done is called.
-func (r *runner) beginComparing(ctx context.Context, dial []rpc.DialOption) (src *source, done func(), err error) {
+func (r *runner) beginComparing(ctx context.Context) (src *source, done func(), err error) {
 	stored := r.snapshot()
 	if !r.verifying.TryLock() {
 		return nil, nil, rpc.Errorf(codes.Aborted, reasonVerifying, "replication %s is being verified or mended already; try again when that has ended", stored.name)
@@ -66,7 +66,7 @@ func (r *runner) beginComparing(ctx context.Context, dial []rpc.DialOption) (src
 		r.verifying.Unlock()
 	}
 	if err = r.awaitTurn(ctx); err == nil {
-		src, err = dialSource(ctx, stored.spec, dial)
+		src, err = r.config.dialSource(ctx, r.name, stored.spec)
 	}
 	if err != nil {
 		free()

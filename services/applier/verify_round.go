@@ -110,6 +110,7 @@ func (v *verification) plan(ctx context.Context, pair *snapshotPair, former []*v
 		return nil, err
 	}
 	units := verifyUnits(source, target, tables, pair.source.position.LSN)
+	ownRowsOnly(units, tables, target, v.source.set.parameters)
 	if v.differing != nil {
 		v.differing.know(units, target)
 	}

@@ -59,7 +59,7 @@ func (c *tableCheck) different() bool {
 }
 
 func (c *tableCheck) run(ctx context.Context) error {
-	c.reading = checksum.NewTable(c.unit.target, c.unit.partitioned, c.unit.key, c.unit.columns, c.unit.order)
+	c.reading = checksum.NewTable(c.unit.target, c.unit.partitioned, c.unit.key, c.unit.columns, c.unit.order).Where(c.unit.where)
 	if c.unit.order == checksum.ByKey {
 		return c.byKey(ctx)
 	}

@@ -25,6 +25,7 @@ type verifyUnit struct {
 	columns []string
 	leftOut []string
 	order   checksum.Order
+	where   string // for the rows of the target that are this replication's; empty for all
 
 	// Set when it cannot be compared.
 	outcome applierv1.TableOutcome

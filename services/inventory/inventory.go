@@ -100,7 +100,7 @@ func (s *Service) readSchema(ctx context.Context, selection schema.Selection, on
 			return db, nil, around, err
 		}
 		around, err = readSurroundings(ctx, conn, db)
-		return db, selectors, around, explain(ctx, err)
+		return onlyOwn(db), selectors, around, explain(ctx, err)
 	}
 	if err := db.Check(selection); err != nil {
 		var unknown *schema.UnknownTablesError

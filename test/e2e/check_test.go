@@ -242,13 +242,13 @@ func (s *servers) checkServers(t *testing.T) {
 	pgtest.Exec(t, target, fmt.Sprintf("ALTER DATABASE %s SET default_transaction_read_only = on", postgres.Ident(databaseOf(t, targetURL))))
 	pgtest.Exec(t, target, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'syncline applier'")
 	pgtest.Eventually(t, time.Minute, func() error { // a session of the pool from before may be asked first
-		h := replica.check("all", nil)
-		for _, f := range h.GetFindings() {
+		answer, err := replica.applier().CheckReplication(t.Context(), &applierv1.CheckReplicationRequest{Name: "all"})
+		for _, f := range answer.GetHandshake().GetFindings() {
 			if f.GetCode() == "READ_ONLY" && f.GetTopic() == "database" {
 				return nil
 			}
 		}
-		return fmt.Errorf("%v", h.GetFindings())
+		return fmt.Errorf("%v, %v", answer.GetHandshake().GetFindings(), err)
 	})
 	_, err = replica.applier().CheckReplication(t.Context(), &applierv1.CheckReplicationRequest{Name: "all", Spec: spec(primary.grpc, "")})
 	requireRefused(t, err, codes.InvalidArgument, "INVALID_FIELD", "spec")

@@ -22,6 +22,7 @@ import (
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
+	pushv1 "github.com/seed0419d559/syncline/gen/syncline/push/v1"
 	"github.com/seed0419d559/syncline/internal/pgtest"
 	"github.com/seed0419d559/syncline/internal/rpc"
 )
@@ -84,6 +85,8 @@ func plausible(m proto.Message, values map[string]string) proto.Message {
 	switch in := m.(type) {
 	case *applierv1.CreateReplicationRequest:
 		in.Name, in.Spec = "other", &applierv1.ReplicationSpec{Source: values["source"]}
+	case *pushv1.CreatePushRequest:
+		in.Name, in.Spec = "other", &pushv1.PushSpec{Target: "127.0.0.1:1"}
 	case *accessv1.CreatePrincipalRequest:
 		in.Name, in.Role = "principal", accessv1.Role_ROLE_REPLICATOR
 	case *loggerv1.FollowRequest:
@@ -188,6 +191,11 @@ func TestHostileStrings(t *testing.T) {
 						}
 						if made, ok := request.(*accessv1.CreatePrincipalRequest); ok && err == nil {
 							if _, err := accessv1.NewAccessServiceClient(n.dial()).DeletePrincipal(t.Context(), &accessv1.DeletePrincipalRequest{Name: made.GetName()}); err != nil {
+								t.Error(err)
+							}
+						}
+						if made, ok := request.(*pushv1.CreatePushRequest); ok && err == nil {
+							if _, err := primary.pusher().DeletePush(t.Context(), &pushv1.DeletePushRequest{Name: made.GetName()}); err != nil {
 								t.Error(err)
 							}
 						}

@@ -205,6 +205,7 @@ func TestREST(t *testing.T) {
 	}
 	walkInventory(t, primary)
 	walkLogger(t, primary, conn)
+	walkPushes(t, primary)
 	walkApplier(t, replica, primaryNode.grpc, targetURL)
 
 	for _, w := range []*web{primary, replica} {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/seed0419d559/syncline/internal/change"
+	"github.com/seed0419d559/syncline/internal/filter"
 	"github.com/seed0419d559/syncline/internal/schema"
 )
 
@@ -216,7 +217,17 @@ func TestCoarseKeysHoldTheTable(t *testing.T) {
 }
 
 func TestTruncateDiscardsWhatIsSetAside(t *testing.T) {
+	t.Run("whole", func(t *testing.T) { truncateDiscards(t, nil) })
+	t.Run("selected rows", func(t *testing.T) {
+		truncateDiscards(t, func([]filter.Column) (string, error) { return "id < 100", nil })
+	})
+}
+
+func truncateDiscards(t *testing.T, rows func([]filter.Column) (string, error)) {
 	testFewWays(t, func(t *testing.T, l *testLog, how ...testTweak) {
+		how = append(how, func(r *testRun) {
+			r.Table = func(n schema.Name) (Table, bool) { return Table{Apply: true, Target: n, Own: true, Rows: rows}, true }
+		})
 		g := newTestTarget(t, l, asideTables)
 		end := l.tx(func() {
 			l.insert(asideItems, 1, "poison", nil)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/changelog/block"
+	"github.com/seed0419d559/syncline/internal/filter"
 	"github.com/seed0419d559/syncline/internal/schema"
 )
 
@@ -26,6 +27,10 @@ type Table struct {
 	CopyLSN change.LSN
 	// Target is the table its rows go to.
 	Target schema.Name
+	// Own says that the target is this table's, under whatever name, and not one that takes the rows of several partitions.
+	Own bool
+	// Rows is the condition in SQL for the rows of a target with these columns that a truncate of the table removes; nil for all.
+	Rows func([]filter.Column) (string, error)
 }
 
 // NewTableError says that the source replicates a table that belongs to this replication and has no copy yet, because it is

@@ -47,6 +47,7 @@ type Engine struct {
 // route is a relation version's way to its target; plan is nil when its changes are not applied.
 type route struct {
 	plan    *Plan
+	table   Table
 	copyLSN change.LSN
 	missing *schema.Name // set when there is no copy, or that of another table of this name
 	err     error        // set when the target cannot take its rows
@@ -302,7 +303,7 @@ func (e *Engine) route(ctx context.Context, hash change.RelationHash) (*route, e
 	}
 	name := schema.Name{Schema: relation.Schema, Name: relation.Name}
 	table, known := e.config.Table(name)
-	r := &route{copyLSN: table.CopyLSN}
+	r := &route{table: table, copyLSN: table.CopyLSN}
 	if !known || table.Apply && table.OID != 0 && table.OID != relation.OID {
 		r.missing = &name
 	} else if table.Apply {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -33,6 +34,7 @@ type write struct {
 type truncation struct {
 	origin          []byte
 	targets         []*Target
+	selected        []selection
 	restartIdentity bool
 }
 
@@ -225,6 +227,23 @@ func (x *executor) truncate(ctx context.Context, t *truncation) error {
 	if err := x.begin(ctx, t.origin); err != nil {
 		return err
 	}
+	if err := x.deleteSelected(ctx, t.selected); err != nil {
+		return err
+	}
+	if err := x.truncateWhole(ctx, t); err != nil {
+		return err
+	}
+	emptied := slices.Clone(t.targets)
+	for _, s := range t.selected {
+		emptied = append(emptied, s.target) // what is in quarantine of it is this replication's
+	}
+	return x.writer.aside.emptied(ctx, &x.writer.pipe, emptied)
+}
+
+func (x *executor) truncateWhole(ctx context.Context, t *truncation) error {
+	if len(t.targets) == 0 {
+		return nil
+	}
 	if _, err := x.writer.exec(ctx, "SAVEPOINT syncline_truncate"); err != nil {
 		return fmt.Errorf("truncate %s: %w", names(t.targets), err)
 	}
@@ -232,13 +251,10 @@ func (x *executor) truncate(ctx context.Context, t *truncation) error {
 		if postgres.Code(err) != codeFeatureNotSupported {
 			return fmt.Errorf("truncate %s: %w", names(t.targets), err)
 		}
-		if err := x.deleteAll(ctx, t.targets); err != nil {
-			return err
-		}
-	} else if _, err := x.exec(ctx, "RELEASE SAVEPOINT syncline_truncate"); err != nil {
-		return err
+		return x.deleteAll(ctx, t.targets)
 	}
-	return x.writer.aside.emptied(ctx, &x.writer.pipe, t.targets)
+	_, err := x.exec(ctx, "RELEASE SAVEPOINT syncline_truncate")
+	return err
 }
 
 const codeFeatureNotSupported = "0A000"

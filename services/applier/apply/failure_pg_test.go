@@ -236,7 +236,7 @@ func TestApplyNewTable(t *testing.T) {
 		known := false
 		how = append(how, func(r *testRun) {
 			r.Table = func(n schema.Name) (Table, bool) {
-				return Table{Apply: true, Target: n}, n.Name != "fresh" || known
+				return Table{Apply: true, Target: n, Own: true}, n.Name != "fresh" || known
 			}
 		})
 		err := g.try(l, how...)
@@ -262,7 +262,7 @@ func TestApplyTableOfTheSameName(t *testing.T) {
 	failingLog(l, items, func() { l.insert(items, 100, "x") })
 	copied := func(oid uint32) testTweak {
 		return func(r *testRun) {
-			r.Table = func(n schema.Name) (Table, bool) { return Table{Apply: true, Target: n, OID: oid}, true }
+			r.Table = func(n schema.Name) (Table, bool) { return Table{Apply: true, Target: n, Own: true, OID: oid}, true }
 		}
 	}
 	var newTable *NewTableError

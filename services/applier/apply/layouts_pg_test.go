@@ -72,7 +72,7 @@ func TestDifferentialLayouts(t *testing.T) {
 					n.Name = root
 				}
 			}
-			return Table{Apply: true, Target: n}, true
+			return Table{Apply: true, Target: n, Own: true}, true
 		}
 	}
 	for name, how := range map[string][]testTweak{

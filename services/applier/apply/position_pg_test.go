@@ -86,7 +86,7 @@ func TestApplyOriginsApart(t *testing.T) {
 			l.truncate(false, false, ignored, items)
 			l.commit()
 			g.apply(l, allQueued, withOptions(edit), func(r *testRun) {
-				r.Table = func(n schema.Name) (Table, bool) { return Table{Apply: n.Name == "items", Target: n}, true }
+				r.Table = func(n schema.Name) (Table, bool) { return Table{Apply: n.Name == "items", Target: n, Own: true}, true }
 			})
 			var got []string
 			for _, tx := range changes() {
@@ -152,7 +152,7 @@ func TestApplySkipsWhatIsCopied(t *testing.T) {
 		copied := map[string]change.LSN{"a": ends[1], "b": ends[3] + 0x10, "c": 0}
 		how = append(slices.Clone(how), func(r *testRun) {
 			r.Table = func(n schema.Name) (Table, bool) {
-				return Table{Apply: n.Name != "excluded", CopyLSN: copied[n.Name], Target: n}, true
+				return Table{Apply: n.Name != "excluded", CopyLSN: copied[n.Name], Target: n, Own: true}, true
 			}
 		})
 		g.apply(l, how...)
@@ -177,7 +177,9 @@ func TestApplySkipsOldShapes(t *testing.T) {
 	})
 	end := l.tx(func() { l.insert(after, 2) })
 	tables := func(r *testRun) {
-		r.Table = func(n schema.Name) (Table, bool) { return Table{Apply: true, Target: n, CopyLSN: copied}, true }
+		r.Table = func(n schema.Name) (Table, bool) {
+			return Table{Apply: true, Target: n, Own: true, CopyLSN: copied}, true
+		}
 	}
 	g.apply(l, tables)
 	g.requireTable("items", "(2)")
@@ -234,7 +236,7 @@ func TestApplyErrMoved(t *testing.T) {
 				case "during the rows":
 					r.Table = func(n schema.Name) (Table, bool) {
 						move()
-						return Table{Apply: true, Target: n}, true
+						return Table{Apply: true, Target: n, Own: true}, true
 					}
 				case "marks only":
 					r.Applied = func(Progress) error { move(); return nil }

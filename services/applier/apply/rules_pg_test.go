@@ -206,7 +206,7 @@ func TestApplyPartitionsToOtherLayout(t *testing.T) {
 						if n.Name != "noise" {
 							n.Name = "events"
 						}
-						return Table{Apply: true, Target: n}, true
+						return Table{Apply: true, Target: n, Own: true}, true
 					}
 				}
 				g.apply(l, append(slices.Clone(how), toEvents)...)

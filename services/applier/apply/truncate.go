@@ -12,6 +12,7 @@ import (
 // truncate hands the truncate of one statement to the executor, after what comes before it.
 func (e *Engine) truncate(ctx context.Context, b *block.Block, t *block.Truncate) error {
 	var targets []*Target
+	var selected []selection
 	for _, index := range t.Relations {
 		r, err := e.route(ctx, b.Relations[index])
 		if err != nil {
@@ -25,13 +26,21 @@ func (e *Engine) truncate(ctx context.Context, b *block.Block, t *block.Truncate
 			continue
 		}
 		relation := r.plan.Relation
-		if target := r.plan.Target; target.Schema != relation.Schema || target.Name != relation.Name {
+		if target := r.plan.Target; !r.table.Own {
 			return &MismatchError{Table: nameOf(target), Reason: fmt.Sprintf(
 				"the source truncated its partition %s.%s, which is not a table of its own here; truncate its rows on the replica by hand, or give the replica the same partitions", relation.Schema, relation.Name)}
 		}
-		targets = append(targets, r.plan.Target)
+		if r.table.Rows == nil {
+			targets = append(targets, r.plan.Target)
+			continue
+		}
+		rows, err := r.table.rowsOf(r.plan.Target)
+		if err != nil {
+			return err
+		}
+		selected = append(selected, rows)
 	}
-	if len(targets) == 0 {
+	if len(targets)+len(selected) == 0 {
 		return nil
 	}
 	if err := e.writeSlice(ctx); err != nil {
@@ -41,8 +50,8 @@ func (e *Engine) truncate(ctx context.Context, b *block.Block, t *block.Truncate
 	if err != nil {
 		return err
 	}
-	e.group.changes += int64(len(targets))
-	return e.hand(ctx, task{truncate: &truncation{origin: origin, targets: targets, restartIdentity: t.RestartIdentity}})
+	e.group.changes += int64(len(targets) + len(selected))
+	return e.hand(ctx, task{truncate: &truncation{origin: origin, targets: targets, selected: selected, restartIdentity: t.RestartIdentity}})
 }
 
 func truncateSQL(targets []*Target, restartIdentity bool) string {

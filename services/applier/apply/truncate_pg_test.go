@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/seed0419d559/syncline/internal/filter"
 	"github.com/seed0419d559/syncline/internal/pgtest"
 	"github.com/seed0419d559/syncline/internal/schema"
 )
@@ -99,7 +100,7 @@ func TestApplyTruncateOfCopiedTable(t *testing.T) {
 	copied, plain := testRelation("copied", byKey, "id*"), testRelation("plain", byKey, "id*")
 	until := l.tx(func() { l.truncate(false, false, copied, plain) })
 	table := func(n schema.Name) (Table, bool) {
-		entry := Table{Apply: true, Target: n}
+		entry := Table{Apply: true, Target: n, Own: true}
 		if n.Name == "copied" {
 			entry.CopyLSN = until
 		}
@@ -154,4 +155,32 @@ func TestApplyTruncateFallbacks(t *testing.T) {
 	if got := fmt.Sprint(g.table("parents")); got != "[(299)]" {
 		t.Errorf("parents has %s", got)
 	}
+}
+
+// TestApplyTruncateOfSelectedRows removes only the rows that are this replication's, in the place of the truncate.
+func TestApplyTruncateOfSelectedRows(t *testing.T) {
+	l := newTestLog(t)
+	g := newTestTarget(t, l, "CREATE TABLE shared (org int, id int, PRIMARY KEY (org, id)); CREATE TABLE plain (id int PRIMARY KEY); INSERT INTO shared VALUES (1, 1), (2, 1), (2, 2)")
+	shared, plain := testRelation("shared", byKey, "org*", "id*"), testRelation("plain", byKey, "id*")
+	mine := func(r *testRun) {
+		r.Table = func(n schema.Name) (Table, bool) {
+			entry := Table{Apply: true, Target: n, Own: true}
+			if n.Name == "shared" {
+				entry.Rows = func(columns []filter.Column) (string, error) { return `("` + columns[0].Name + `" = 1)`, nil }
+			}
+			return entry, true
+		}
+	}
+	l.tx(func() {
+		l.insert(shared, 1, 7)
+		l.insert(plain, 1)
+		l.truncate(false, true, shared, plain)
+		l.insert(shared, 1, 8)
+		l.insert(plain, 2)
+	})
+	end := l.tx(func() { l.insert(shared, 1, 9) })
+	g.apply(l, mine)
+	g.requireTable("shared", "(1,8)", "(1,9)", "(2,1)", "(2,2)")
+	g.requireTable("plain", "(2)")
+	g.requireAt(end)
 }

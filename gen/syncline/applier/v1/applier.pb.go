@@ -655,6 +655,10 @@ const (
 	EventKind_EVENT_KIND_UNSYNCED_RETRIED EventKind = 27
 	// A user discarded changes in quarantine.
 	EventKind_EVENT_KIND_UNSYNCED_DISCARDED EventKind = 28
+	// A push was attached to a replication that waits for it.
+	EventKind_EVENT_KIND_PUSH_ATTACHED EventKind = 24
+	// A push is not attached any more.
+	EventKind_EVENT_KIND_PUSH_DETACHED EventKind = 25
 )
 
 // Enum value maps for EventKind.
@@ -679,6 +683,8 @@ var (
 		26: "EVENT_KIND_QUARANTINED",
 		27: "EVENT_KIND_UNSYNCED_RETRIED",
 		28: "EVENT_KIND_UNSYNCED_DISCARDED",
+		24: "EVENT_KIND_PUSH_ATTACHED",
+		25: "EVENT_KIND_PUSH_DETACHED",
 	}
 	EventKind_value = map[string]int32{
 		"EVENT_KIND_UNSPECIFIED":        0,
@@ -700,6 +706,8 @@ var (
 		"EVENT_KIND_QUARANTINED":        26,
 		"EVENT_KIND_UNSYNCED_RETRIED":   27,
 		"EVENT_KIND_UNSYNCED_DISCARDED": 28,
+		"EVENT_KIND_PUSH_ATTACHED":      24,
+		"EVENT_KIND_PUSH_DETACHED":      25,
 	}
 )
 
@@ -733,7 +741,7 @@ func (EventKind) EnumDescriptor() ([]byte, []int) {
 // ReplicationSpec is what a user decides about a replication.
 type ReplicationSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Address (HOST:PORT) of any service of the primary.
+	// Address (HOST:PORT) of any service of the primary; push:NAME where the primary comes by itself, as its push of that name.
 	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
 	// Address of the primary's inventory service; asked of the source when empty.
 	Inventory string `protobuf:"bytes,2,opt,name=inventory,proto3" json:"inventory,omitempty"`
@@ -796,8 +804,15 @@ type ReplicationSpec struct {
 	QuarantineLimit int64 `protobuf:"varint,61,opt,name=quarantine_limit,json=quarantineLimit,proto3" json:"quarantine_limit,omitempty"`
 	// How many bytes of changes it takes; 64 MiB when 0; from 64 KiB to 16 GiB.
 	QuarantineBytes int64 `protobuf:"varint,62,opt,name=quarantine_bytes,json=quarantineBytes,proto3" json:"quarantine_bytes,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// What tables, sequences and types of the source are called here: the first rule whose source matches a name counts, and what none
+	// matches keeps its name. It is decided when the replication is created, and not together with from_restore.
+	Rename []*TableRename `protobuf:"bytes,70,rep,name=rename,proto3" json:"rename,omitempty"`
+	// Whether tables of which the set selects rows may hold rows of other replications too: then only the own rows are ever removed,
+	// compared or mended. The others have to say so as well, and their selectors have to compare a column with other values. It is decided
+	// when the replication is created.
+	Shared        bool `protobuf:"varint,71,opt,name=shared,proto3" json:"shared,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReplicationSpec) Reset() {
@@ -1026,6 +1041,75 @@ func (x *ReplicationSpec) GetQuarantineBytes() int64 {
 	return 0
 }
 
+func (x *ReplicationSpec) GetRename() []*TableRename {
+	if x != nil {
+		return x.Rename
+	}
+	return nil
+}
+
+func (x *ReplicationSpec) GetShared() bool {
+	if x != nil {
+		return x.Shared
+	}
+	return false
+}
+
+// TableRename says what things of the source are called on the target.
+type TableRename struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names of the source: schema.table, schema.* or any other pattern of tables.
+	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	// Schema and name on the target; a star stands for the source's own.
+	Target        string `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TableRename) Reset() {
+	*x = TableRename{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TableRename) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TableRename) ProtoMessage() {}
+
+func (x *TableRename) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TableRename.ProtoReflect.Descriptor instead.
+func (*TableRename) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *TableRename) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *TableRename) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
 // SourceTLS has the connections to a source encrypted, and the source verified.
 type SourceTLS struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1043,7 +1127,7 @@ type SourceTLS struct {
 
 func (x *SourceTLS) Reset() {
 	*x = SourceTLS{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[1]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1055,7 +1139,7 @@ func (x *SourceTLS) String() string {
 func (*SourceTLS) ProtoMessage() {}
 
 func (x *SourceTLS) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[1]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1068,7 +1152,7 @@ func (x *SourceTLS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceTLS.ProtoReflect.Descriptor instead.
 func (*SourceTLS) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{1}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *SourceTLS) GetCa() string {
@@ -1183,7 +1267,7 @@ type Replication struct {
 
 func (x *Replication) Reset() {
 	*x = Replication{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[2]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1195,7 +1279,7 @@ func (x *Replication) String() string {
 func (*Replication) ProtoMessage() {}
 
 func (x *Replication) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[2]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1208,7 +1292,7 @@ func (x *Replication) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replication.ProtoReflect.Descriptor instead.
 func (*Replication) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{2}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Replication) GetName() string {
@@ -1491,7 +1575,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[3]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1503,7 +1587,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[3]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1516,7 +1600,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{3}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Fault) GetTime() *timestamppb.Timestamp {
@@ -1578,7 +1662,7 @@ type StateChange struct {
 
 func (x *StateChange) Reset() {
 	*x = StateChange{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[4]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1590,7 +1674,7 @@ func (x *StateChange) String() string {
 func (*StateChange) ProtoMessage() {}
 
 func (x *StateChange) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[4]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1603,7 +1687,7 @@ func (x *StateChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateChange.ProtoReflect.Descriptor instead.
 func (*StateChange) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{4}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *StateChange) GetTime() *timestamppb.Timestamp {
@@ -1663,7 +1747,7 @@ type SyncProgress struct {
 
 func (x *SyncProgress) Reset() {
 	*x = SyncProgress{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[5]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1675,7 +1759,7 @@ func (x *SyncProgress) String() string {
 func (*SyncProgress) ProtoMessage() {}
 
 func (x *SyncProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[5]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1688,7 +1772,7 @@ func (x *SyncProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncProgress.ProtoReflect.Descriptor instead.
 func (*SyncProgress) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{5}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SyncProgress) GetTables() int32 {
@@ -1775,14 +1859,18 @@ type TableProgress struct {
 	// Rows copied.
 	Rows int64 `protobuf:"varint,5,opt,name=rows,proto3" json:"rows,omitempty"`
 	// Bytes copied.
-	Bytes         int64 `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Bytes int64 `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Schema on the target.
+	TargetSchema string `protobuf:"bytes,70,opt,name=target_schema,json=targetSchema,proto3" json:"target_schema,omitempty"`
+	// Table on the target.
+	TargetName    string `protobuf:"bytes,71,opt,name=target_name,json=targetName,proto3" json:"target_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TableProgress) Reset() {
 	*x = TableProgress{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[6]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1794,7 +1882,7 @@ func (x *TableProgress) String() string {
 func (*TableProgress) ProtoMessage() {}
 
 func (x *TableProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[6]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1807,7 +1895,7 @@ func (x *TableProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TableProgress.ProtoReflect.Descriptor instead.
 func (*TableProgress) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{6}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *TableProgress) GetSchema() string {
@@ -1852,6 +1940,20 @@ func (x *TableProgress) GetBytes() int64 {
 	return 0
 }
 
+func (x *TableProgress) GetTargetSchema() string {
+	if x != nil {
+		return x.TargetSchema
+	}
+	return ""
+}
+
+func (x *TableProgress) GetTargetName() string {
+	if x != nil {
+		return x.TargetName
+	}
+	return ""
+}
+
 // CheckReplicationRequest says what is checked.
 type CheckReplicationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1865,7 +1967,7 @@ type CheckReplicationRequest struct {
 
 func (x *CheckReplicationRequest) Reset() {
 	*x = CheckReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[7]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1877,7 +1979,7 @@ func (x *CheckReplicationRequest) String() string {
 func (*CheckReplicationRequest) ProtoMessage() {}
 
 func (x *CheckReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[7]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1890,7 +1992,7 @@ func (x *CheckReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckReplicationRequest.ProtoReflect.Descriptor instead.
 func (*CheckReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{7}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CheckReplicationRequest) GetName() string {
@@ -1918,7 +2020,7 @@ type CheckReplicationResponse struct {
 
 func (x *CheckReplicationResponse) Reset() {
 	*x = CheckReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1930,7 +2032,7 @@ func (x *CheckReplicationResponse) String() string {
 func (*CheckReplicationResponse) ProtoMessage() {}
 
 func (x *CheckReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1943,7 +2045,7 @@ func (x *CheckReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckReplicationResponse.ProtoReflect.Descriptor instead.
 func (*CheckReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{8}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CheckReplicationResponse) GetHandshake() *Handshake {
@@ -1968,7 +2070,7 @@ type CreateReplicationRequest struct {
 
 func (x *CreateReplicationRequest) Reset() {
 	*x = CreateReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1980,7 +2082,7 @@ func (x *CreateReplicationRequest) String() string {
 func (*CreateReplicationRequest) ProtoMessage() {}
 
 func (x *CreateReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1993,7 +2095,7 @@ func (x *CreateReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateReplicationRequest.ProtoReflect.Descriptor instead.
 func (*CreateReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{9}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CreateReplicationRequest) GetName() string {
@@ -2032,7 +2134,7 @@ type CreateReplicationResponse struct {
 
 func (x *CreateReplicationResponse) Reset() {
 	*x = CreateReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2044,7 +2146,7 @@ func (x *CreateReplicationResponse) String() string {
 func (*CreateReplicationResponse) ProtoMessage() {}
 
 func (x *CreateReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2057,7 +2159,7 @@ func (x *CreateReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateReplicationResponse.ProtoReflect.Descriptor instead.
 func (*CreateReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{10}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CreateReplicationResponse) GetReplication() *Replication {
@@ -2092,7 +2194,7 @@ type GetReplicationRequest struct {
 
 func (x *GetReplicationRequest) Reset() {
 	*x = GetReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2104,7 +2206,7 @@ func (x *GetReplicationRequest) String() string {
 func (*GetReplicationRequest) ProtoMessage() {}
 
 func (x *GetReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2117,7 +2219,7 @@ func (x *GetReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReplicationRequest.ProtoReflect.Descriptor instead.
 func (*GetReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{11}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetReplicationRequest) GetName() string {
@@ -2138,7 +2240,7 @@ type GetReplicationResponse struct {
 
 func (x *GetReplicationResponse) Reset() {
 	*x = GetReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2150,7 +2252,7 @@ func (x *GetReplicationResponse) String() string {
 func (*GetReplicationResponse) ProtoMessage() {}
 
 func (x *GetReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2163,7 +2265,7 @@ func (x *GetReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReplicationResponse.ProtoReflect.Descriptor instead.
 func (*GetReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{12}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetReplicationResponse) GetReplication() *Replication {
@@ -2190,7 +2292,7 @@ type ListReplicationsRequest struct {
 
 func (x *ListReplicationsRequest) Reset() {
 	*x = ListReplicationsRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2202,7 +2304,7 @@ func (x *ListReplicationsRequest) String() string {
 func (*ListReplicationsRequest) ProtoMessage() {}
 
 func (x *ListReplicationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2215,7 +2317,7 @@ func (x *ListReplicationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicationsRequest.ProtoReflect.Descriptor instead.
 func (*ListReplicationsRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{13}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListReplicationsRequest) GetStates() []State {
@@ -2259,7 +2361,7 @@ type ListReplicationsResponse struct {
 
 func (x *ListReplicationsResponse) Reset() {
 	*x = ListReplicationsResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2271,7 +2373,7 @@ func (x *ListReplicationsResponse) String() string {
 func (*ListReplicationsResponse) ProtoMessage() {}
 
 func (x *ListReplicationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2284,7 +2386,7 @@ func (x *ListReplicationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicationsResponse.ProtoReflect.Descriptor instead.
 func (*ListReplicationsResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{14}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListReplicationsResponse) GetReplications() []*Replication {
@@ -2318,7 +2420,7 @@ type StartReplicationRequest struct {
 
 func (x *StartReplicationRequest) Reset() {
 	*x = StartReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2330,7 +2432,7 @@ func (x *StartReplicationRequest) String() string {
 func (*StartReplicationRequest) ProtoMessage() {}
 
 func (x *StartReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2343,7 +2445,7 @@ func (x *StartReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartReplicationRequest.ProtoReflect.Descriptor instead.
 func (*StartReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{15}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StartReplicationRequest) GetName() string {
@@ -2378,7 +2480,7 @@ type StartReplicationResponse struct {
 
 func (x *StartReplicationResponse) Reset() {
 	*x = StartReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2390,7 +2492,7 @@ func (x *StartReplicationResponse) String() string {
 func (*StartReplicationResponse) ProtoMessage() {}
 
 func (x *StartReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2403,7 +2505,7 @@ func (x *StartReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartReplicationResponse.ProtoReflect.Descriptor instead.
 func (*StartReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{16}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StartReplicationResponse) GetReplication() *Replication {
@@ -2424,7 +2526,7 @@ type StopReplicationRequest struct {
 
 func (x *StopReplicationRequest) Reset() {
 	*x = StopReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2436,7 +2538,7 @@ func (x *StopReplicationRequest) String() string {
 func (*StopReplicationRequest) ProtoMessage() {}
 
 func (x *StopReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2449,7 +2551,7 @@ func (x *StopReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopReplicationRequest.ProtoReflect.Descriptor instead.
 func (*StopReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{17}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StopReplicationRequest) GetName() string {
@@ -2470,7 +2572,7 @@ type StopReplicationResponse struct {
 
 func (x *StopReplicationResponse) Reset() {
 	*x = StopReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2482,7 +2584,7 @@ func (x *StopReplicationResponse) String() string {
 func (*StopReplicationResponse) ProtoMessage() {}
 
 func (x *StopReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2495,7 +2597,7 @@ func (x *StopReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopReplicationResponse.ProtoReflect.Descriptor instead.
 func (*StopReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{18}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StopReplicationResponse) GetReplication() *Replication {
@@ -2518,7 +2620,7 @@ type DeleteReplicationRequest struct {
 
 func (x *DeleteReplicationRequest) Reset() {
 	*x = DeleteReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2530,7 +2632,7 @@ func (x *DeleteReplicationRequest) String() string {
 func (*DeleteReplicationRequest) ProtoMessage() {}
 
 func (x *DeleteReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2543,7 +2645,7 @@ func (x *DeleteReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteReplicationRequest.ProtoReflect.Descriptor instead.
 func (*DeleteReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{19}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DeleteReplicationRequest) GetName() string {
@@ -2569,7 +2671,7 @@ type DeleteReplicationResponse struct {
 
 func (x *DeleteReplicationResponse) Reset() {
 	*x = DeleteReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2581,7 +2683,7 @@ func (x *DeleteReplicationResponse) String() string {
 func (*DeleteReplicationResponse) ProtoMessage() {}
 
 func (x *DeleteReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2594,7 +2696,7 @@ func (x *DeleteReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteReplicationResponse.ProtoReflect.Descriptor instead.
 func (*DeleteReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{20}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{21}
 }
 
 // WatchReplicationRequest names a replication.
@@ -2610,7 +2712,7 @@ type WatchReplicationRequest struct {
 
 func (x *WatchReplicationRequest) Reset() {
 	*x = WatchReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2622,7 +2724,7 @@ func (x *WatchReplicationRequest) String() string {
 func (*WatchReplicationRequest) ProtoMessage() {}
 
 func (x *WatchReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2635,7 +2737,7 @@ func (x *WatchReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationRequest.ProtoReflect.Descriptor instead.
 func (*WatchReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{21}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *WatchReplicationRequest) GetName() string {
@@ -2663,7 +2765,7 @@ type WatchReplicationResponse struct {
 
 func (x *WatchReplicationResponse) Reset() {
 	*x = WatchReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2675,7 +2777,7 @@ func (x *WatchReplicationResponse) String() string {
 func (*WatchReplicationResponse) ProtoMessage() {}
 
 func (x *WatchReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2688,7 +2790,7 @@ func (x *WatchReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationResponse.ProtoReflect.Descriptor instead.
 func (*WatchReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{22}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WatchReplicationResponse) GetReplication() *Replication {
@@ -2711,7 +2813,7 @@ type WaitReplicationRequest struct {
 
 func (x *WaitReplicationRequest) Reset() {
 	*x = WaitReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2723,7 +2825,7 @@ func (x *WaitReplicationRequest) String() string {
 func (*WaitReplicationRequest) ProtoMessage() {}
 
 func (x *WaitReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2736,7 +2838,7 @@ func (x *WaitReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitReplicationRequest.ProtoReflect.Descriptor instead.
 func (*WaitReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{23}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WaitReplicationRequest) GetName() string {
@@ -2766,7 +2868,7 @@ type WaitReplicationResponse struct {
 
 func (x *WaitReplicationResponse) Reset() {
 	*x = WaitReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2778,7 +2880,7 @@ func (x *WaitReplicationResponse) String() string {
 func (*WaitReplicationResponse) ProtoMessage() {}
 
 func (x *WaitReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2791,7 +2893,7 @@ func (x *WaitReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitReplicationResponse.ProtoReflect.Descriptor instead.
 func (*WaitReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{24}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *WaitReplicationResponse) GetPosition() *v1.Position {
@@ -2828,7 +2930,7 @@ type VerifyReplicationRequest struct {
 
 func (x *VerifyReplicationRequest) Reset() {
 	*x = VerifyReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2840,7 +2942,7 @@ func (x *VerifyReplicationRequest) String() string {
 func (*VerifyReplicationRequest) ProtoMessage() {}
 
 func (x *VerifyReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2853,7 +2955,7 @@ func (x *VerifyReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyReplicationRequest.ProtoReflect.Descriptor instead.
 func (*VerifyReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{25}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *VerifyReplicationRequest) GetName() string {
@@ -2907,7 +3009,7 @@ type VerifyReplicationResponse struct {
 
 func (x *VerifyReplicationResponse) Reset() {
 	*x = VerifyReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[26]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2919,7 +3021,7 @@ func (x *VerifyReplicationResponse) String() string {
 func (*VerifyReplicationResponse) ProtoMessage() {}
 
 func (x *VerifyReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[26]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2932,7 +3034,7 @@ func (x *VerifyReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyReplicationResponse.ProtoReflect.Descriptor instead.
 func (*VerifyReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{26}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *VerifyReplicationResponse) GetEvent() isVerifyReplicationResponse_Event {
@@ -3031,7 +3133,7 @@ type VerifyProgress struct {
 
 func (x *VerifyProgress) Reset() {
 	*x = VerifyProgress{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[27]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3043,7 +3145,7 @@ func (x *VerifyProgress) String() string {
 func (*VerifyProgress) ProtoMessage() {}
 
 func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[27]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3056,7 +3158,7 @@ func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyProgress.ProtoReflect.Descriptor instead.
 func (*VerifyProgress) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{27}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *VerifyProgress) GetPhase() string {
@@ -3124,7 +3226,7 @@ type RowDifference struct {
 
 func (x *RowDifference) Reset() {
 	*x = RowDifference{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[28]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3136,7 +3238,7 @@ func (x *RowDifference) String() string {
 func (*RowDifference) ProtoMessage() {}
 
 func (x *RowDifference) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[28]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3149,7 +3251,7 @@ func (x *RowDifference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RowDifference.ProtoReflect.Descriptor instead.
 func (*RowDifference) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{28}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RowDifference) GetSchema() string {
@@ -3234,7 +3336,7 @@ type TableVerification struct {
 
 func (x *TableVerification) Reset() {
 	*x = TableVerification{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[29]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3246,7 +3348,7 @@ func (x *TableVerification) String() string {
 func (*TableVerification) ProtoMessage() {}
 
 func (x *TableVerification) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[29]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3259,7 +3361,7 @@ func (x *TableVerification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TableVerification.ProtoReflect.Descriptor instead.
 func (*TableVerification) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{29}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *TableVerification) GetSchema() string {
@@ -3369,7 +3471,7 @@ type VerifyResult struct {
 
 func (x *VerifyResult) Reset() {
 	*x = VerifyResult{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[30]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3381,7 +3483,7 @@ func (x *VerifyResult) String() string {
 func (*VerifyResult) ProtoMessage() {}
 
 func (x *VerifyResult) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[30]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3394,7 +3496,7 @@ func (x *VerifyResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyResult.ProtoReflect.Descriptor instead.
 func (*VerifyResult) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{30}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *VerifyResult) GetEqual() bool {
@@ -3469,7 +3571,7 @@ type ReplicationPlan struct {
 
 func (x *ReplicationPlan) Reset() {
 	*x = ReplicationPlan{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[31]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3481,7 +3583,7 @@ func (x *ReplicationPlan) String() string {
 func (*ReplicationPlan) ProtoMessage() {}
 
 func (x *ReplicationPlan) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[31]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3494,7 +3596,7 @@ func (x *ReplicationPlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicationPlan.ProtoReflect.Descriptor instead.
 func (*ReplicationPlan) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{31}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ReplicationPlan) GetChangedFields() []string {
@@ -3559,13 +3661,17 @@ type PlannedTable struct {
 	EstimatedRows int64 `protobuf:"varint,4,opt,name=estimated_rows,json=estimatedRows,proto3" json:"estimated_rows,omitempty"`
 	// Bytes to copy, estimated.
 	EstimatedBytes int64 `protobuf:"varint,5,opt,name=estimated_bytes,json=estimatedBytes,proto3" json:"estimated_bytes,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Schema on the target.
+	TargetSchema string `protobuf:"bytes,70,opt,name=target_schema,json=targetSchema,proto3" json:"target_schema,omitempty"`
+	// Table on the target.
+	TargetName    string `protobuf:"bytes,71,opt,name=target_name,json=targetName,proto3" json:"target_name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PlannedTable) Reset() {
 	*x = PlannedTable{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[32]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3577,7 +3683,7 @@ func (x *PlannedTable) String() string {
 func (*PlannedTable) ProtoMessage() {}
 
 func (x *PlannedTable) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[32]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3590,7 +3696,7 @@ func (x *PlannedTable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlannedTable.ProtoReflect.Descriptor instead.
 func (*PlannedTable) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{32}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PlannedTable) GetSchema() string {
@@ -3628,6 +3734,20 @@ func (x *PlannedTable) GetEstimatedBytes() int64 {
 	return 0
 }
 
+func (x *PlannedTable) GetTargetSchema() string {
+	if x != nil {
+		return x.TargetSchema
+	}
+	return ""
+}
+
+func (x *PlannedTable) GetTargetName() string {
+	if x != nil {
+		return x.TargetName
+	}
+	return ""
+}
+
 // UpdateReplicationRequest changes a replication.
 type UpdateReplicationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3652,7 +3772,7 @@ type UpdateReplicationRequest struct {
 
 func (x *UpdateReplicationRequest) Reset() {
 	*x = UpdateReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[33]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3664,7 +3784,7 @@ func (x *UpdateReplicationRequest) String() string {
 func (*UpdateReplicationRequest) ProtoMessage() {}
 
 func (x *UpdateReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[33]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3677,7 +3797,7 @@ func (x *UpdateReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateReplicationRequest.ProtoReflect.Descriptor instead.
 func (*UpdateReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{33}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *UpdateReplicationRequest) GetName() string {
@@ -3735,7 +3855,7 @@ type UpdateReplicationResponse struct {
 
 func (x *UpdateReplicationResponse) Reset() {
 	*x = UpdateReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[34]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3747,7 +3867,7 @@ func (x *UpdateReplicationResponse) String() string {
 func (*UpdateReplicationResponse) ProtoMessage() {}
 
 func (x *UpdateReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[34]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3760,7 +3880,7 @@ func (x *UpdateReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateReplicationResponse.ProtoReflect.Descriptor instead.
 func (*UpdateReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{34}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *UpdateReplicationResponse) GetReplication() *Replication {
@@ -3792,7 +3912,7 @@ type ResyncReplicationRequest struct {
 
 func (x *ResyncReplicationRequest) Reset() {
 	*x = ResyncReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[35]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3804,7 +3924,7 @@ func (x *ResyncReplicationRequest) String() string {
 func (*ResyncReplicationRequest) ProtoMessage() {}
 
 func (x *ResyncReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[35]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3817,7 +3937,7 @@ func (x *ResyncReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResyncReplicationRequest.ProtoReflect.Descriptor instead.
 func (*ResyncReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{35}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ResyncReplicationRequest) GetName() string {
@@ -3852,7 +3972,7 @@ type ResyncReplicationResponse struct {
 
 func (x *ResyncReplicationResponse) Reset() {
 	*x = ResyncReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[36]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3864,7 +3984,7 @@ func (x *ResyncReplicationResponse) String() string {
 func (*ResyncReplicationResponse) ProtoMessage() {}
 
 func (x *ResyncReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[36]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3877,7 +3997,7 @@ func (x *ResyncReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResyncReplicationResponse.ProtoReflect.Descriptor instead.
 func (*ResyncReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{36}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ResyncReplicationResponse) GetReplication() *Replication {
@@ -3920,7 +4040,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[37]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3932,7 +4052,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[37]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3945,7 +4065,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{37}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Event) GetId() int64 {
@@ -4051,7 +4171,7 @@ type ListReplicationEventsRequest struct {
 
 func (x *ListReplicationEventsRequest) Reset() {
 	*x = ListReplicationEventsRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[38]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4063,7 +4183,7 @@ func (x *ListReplicationEventsRequest) String() string {
 func (*ListReplicationEventsRequest) ProtoMessage() {}
 
 func (x *ListReplicationEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[38]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4076,7 +4196,7 @@ func (x *ListReplicationEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicationEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListReplicationEventsRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{38}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListReplicationEventsRequest) GetReplication() string {
@@ -4127,7 +4247,7 @@ type ListReplicationEventsResponse struct {
 
 func (x *ListReplicationEventsResponse) Reset() {
 	*x = ListReplicationEventsResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[39]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4139,7 +4259,7 @@ func (x *ListReplicationEventsResponse) String() string {
 func (*ListReplicationEventsResponse) ProtoMessage() {}
 
 func (x *ListReplicationEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[39]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4152,7 +4272,7 @@ func (x *ListReplicationEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicationEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListReplicationEventsResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{39}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListReplicationEventsResponse) GetEvents() []*Event {
@@ -4184,7 +4304,7 @@ type WatchReplicationEventsRequest struct {
 
 func (x *WatchReplicationEventsRequest) Reset() {
 	*x = WatchReplicationEventsRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[40]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4196,7 +4316,7 @@ func (x *WatchReplicationEventsRequest) String() string {
 func (*WatchReplicationEventsRequest) ProtoMessage() {}
 
 func (x *WatchReplicationEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[40]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4209,7 +4329,7 @@ func (x *WatchReplicationEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchReplicationEventsRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{40}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *WatchReplicationEventsRequest) GetReplication() string {
@@ -4244,7 +4364,7 @@ type WatchReplicationEventsResponse struct {
 
 func (x *WatchReplicationEventsResponse) Reset() {
 	*x = WatchReplicationEventsResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[41]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4256,7 +4376,7 @@ func (x *WatchReplicationEventsResponse) String() string {
 func (*WatchReplicationEventsResponse) ProtoMessage() {}
 
 func (x *WatchReplicationEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[41]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4269,7 +4389,7 @@ func (x *WatchReplicationEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationEventsResponse.ProtoReflect.Descriptor instead.
 func (*WatchReplicationEventsResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{41}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *WatchReplicationEventsResponse) GetEvent() *Event {
@@ -4294,7 +4414,7 @@ type RunReplicationRequest struct {
 
 func (x *RunReplicationRequest) Reset() {
 	*x = RunReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[42]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4306,7 +4426,7 @@ func (x *RunReplicationRequest) String() string {
 func (*RunReplicationRequest) ProtoMessage() {}
 
 func (x *RunReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[42]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4319,7 +4439,7 @@ func (x *RunReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunReplicationRequest.ProtoReflect.Descriptor instead.
 func (*RunReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{42}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RunReplicationRequest) GetName() string {
@@ -4354,7 +4474,7 @@ type RunReplicationResponse struct {
 
 func (x *RunReplicationResponse) Reset() {
 	*x = RunReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[43]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4366,7 +4486,7 @@ func (x *RunReplicationResponse) String() string {
 func (*RunReplicationResponse) ProtoMessage() {}
 
 func (x *RunReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[43]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4379,7 +4499,7 @@ func (x *RunReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunReplicationResponse.ProtoReflect.Descriptor instead.
 func (*RunReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{43}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RunReplicationResponse) GetReplication() *Replication {
@@ -4402,7 +4522,7 @@ type WatchReplicationsRequest struct {
 
 func (x *WatchReplicationsRequest) Reset() {
 	*x = WatchReplicationsRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[44]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4414,7 +4534,7 @@ func (x *WatchReplicationsRequest) String() string {
 func (*WatchReplicationsRequest) ProtoMessage() {}
 
 func (x *WatchReplicationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[44]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4427,7 +4547,7 @@ func (x *WatchReplicationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationsRequest.ProtoReflect.Descriptor instead.
 func (*WatchReplicationsRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{44}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *WatchReplicationsRequest) GetNamePrefix() string {
@@ -4459,7 +4579,7 @@ type WatchReplicationsResponse struct {
 
 func (x *WatchReplicationsResponse) Reset() {
 	*x = WatchReplicationsResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[45]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4471,7 +4591,7 @@ func (x *WatchReplicationsResponse) String() string {
 func (*WatchReplicationsResponse) ProtoMessage() {}
 
 func (x *WatchReplicationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[45]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4484,7 +4604,7 @@ func (x *WatchReplicationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationsResponse.ProtoReflect.Descriptor instead.
 func (*WatchReplicationsResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{45}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *WatchReplicationsResponse) GetReplications() []*Replication {
@@ -4512,8 +4632,7 @@ var File_syncline_applier_v1_applier_proto protoreflect.FileDescriptor
 
 const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\n" +
-	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/applier/v1/check.proto\x1a$syncline/applier/v1/quarantine.proto\x1a syncline/applier/v1/repair.proto\x1a\x1esyncline/applier/v1/sync.proto\x1a\x1fsyncline/change/v1/change.proto\"\xbe\n" +
-	"\n" +
+	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/applier/v1/check.proto\x1a$syncline/applier/v1/quarantine.proto\x1a syncline/applier/v1/repair.proto\x1a\x1esyncline/applier/v1/sync.proto\x1a\x1fsyncline/change/v1/change.proto\"\x90\v\n" +
 	"\x0fReplicationSpec\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1c\n" +
 	"\tinventory\x18\x02 \x01(\tR\tinventory\x12%\n" +
@@ -4550,10 +4669,15 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\rhealthy_after\x183 \x01(\v2\x19.google.protobuf.DurationR\fhealthyAfter\x127\n" +
 	"\bon_error\x18< \x01(\x0e2\x1c.syncline.applier.v1.OnErrorR\aonError\x12)\n" +
 	"\x10quarantine_limit\x18= \x01(\x03R\x0fquarantineLimit\x12)\n" +
-	"\x10quarantine_bytes\x18> \x01(\x03R\x0fquarantineBytes\x1a=\n" +
+	"\x10quarantine_bytes\x18> \x01(\x03R\x0fquarantineBytes\x128\n" +
+	"\x06rename\x18F \x03(\v2 .syncline.applier.v1.TableRenameR\x06rename\x12\x16\n" +
+	"\x06shared\x18G \x01(\bR\x06shared\x1a=\n" +
 	"\x0fParametersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"u\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"=\n" +
+	"\vTableRename\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12\x16\n" +
+	"\x06target\x18\x02 \x01(\tR\x06target\"u\n" +
 	"\tSourceTLS\x12\x0e\n" +
 	"\x02ca\x18\x01 \x01(\tR\x02ca\x12\x1f\n" +
 	"\vserver_name\x18\x02 \x01(\tR\n" +
@@ -4631,14 +4755,17 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\n" +
 	"start_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
 	"\bend_time\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"\x96\x01\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"\xdc\x01\n" +
 	"\rTableProgress\x12\x16\n" +
 	"\x06schema\x18\x01 \x01(\tR\x06schema\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x19\n" +
 	"\bcopy_lsn\x18\x04 \x01(\x04R\acopyLsn\x12\x12\n" +
 	"\x04rows\x18\x05 \x01(\x03R\x04rows\x12\x14\n" +
-	"\x05bytes\x18\x06 \x01(\x03R\x05bytes\"g\n" +
+	"\x05bytes\x18\x06 \x01(\x03R\x05bytes\x12#\n" +
+	"\rtarget_schema\x18F \x01(\tR\ftargetSchema\x12\x1f\n" +
+	"\vtarget_name\x18G \x01(\tR\n" +
+	"targetName\"g\n" +
 	"\x17CheckReplicationRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationSpecR\x04spec\"X\n" +
@@ -4760,13 +4887,16 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x06tables\x18\x04 \x03(\v2!.syncline.applier.v1.PlannedTableR\x06tables\x12%\n" +
 	"\x0eestimated_rows\x18\x05 \x01(\x03R\restimatedRows\x12'\n" +
 	"\x0festimated_bytes\x18\x06 \x01(\x03R\x0eestimatedBytes\x12\x1a\n" +
-	"\bwarnings\x18\a \x03(\tR\bwarnings\"\xc4\x01\n" +
+	"\bwarnings\x18\a \x03(\tR\bwarnings\"\x8a\x02\n" +
 	"\fPlannedTable\x12\x16\n" +
 	"\x06schema\x18\x01 \x01(\tR\x06schema\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x128\n" +
 	"\x06action\x18\x03 \x01(\x0e2 .syncline.applier.v1.TableActionR\x06action\x12%\n" +
 	"\x0eestimated_rows\x18\x04 \x01(\x03R\restimatedRows\x12'\n" +
-	"\x0festimated_bytes\x18\x05 \x01(\x03R\x0eestimatedBytes\"\x83\x02\n" +
+	"\x0festimated_bytes\x18\x05 \x01(\x03R\x0eestimatedBytes\x12#\n" +
+	"\rtarget_schema\x18F \x01(\tR\ftargetSchema\x12\x1f\n" +
+	"\vtarget_name\x18G \x01(\tR\n" +
+	"targetName\"\x83\x02\n" +
 	"\x18UpdateReplicationRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationSpecR\x04spec\x12;\n" +
@@ -4882,7 +5012,7 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x18TABLE_ACTION_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11TABLE_ACTION_COPY\x10\x01\x12\x17\n" +
 	"\x13TABLE_ACTION_CREATE\x10\x02\x12\x17\n" +
-	"\x13TABLE_ACTION_REMOVE\x10\x03*\xfd\x03\n" +
+	"\x13TABLE_ACTION_REMOVE\x10\x03*\xb9\x04\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12EVENT_KIND_CREATED\x10\x01\x12\x16\n" +
@@ -4903,7 +5033,9 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x16EVENT_KIND_INTERRUPTED\x10\x15\x12\x1a\n" +
 	"\x16EVENT_KIND_QUARANTINED\x10\x1a\x12\x1f\n" +
 	"\x1bEVENT_KIND_UNSYNCED_RETRIED\x10\x1b\x12!\n" +
-	"\x1dEVENT_KIND_UNSYNCED_DISCARDED\x10\x1c2\xbc\x16\n" +
+	"\x1dEVENT_KIND_UNSYNCED_DISCARDED\x10\x1c\x12\x1c\n" +
+	"\x18EVENT_KIND_PUSH_ATTACHED\x10\x18\x12\x1c\n" +
+	"\x18EVENT_KIND_PUSH_DETACHED\x10\x192\xbc\x16\n" +
 	"\x0eApplierService\x12r\n" +
 	"\x11CreateReplication\x12-.syncline.applier.v1.CreateReplicationRequest\x1a..syncline.applier.v1.CreateReplicationResponse\x12i\n" +
 	"\x0eGetReplication\x12*.syncline.applier.v1.GetReplicationRequest\x1a+.syncline.applier.v1.GetReplicationResponse\x12o\n" +
@@ -4946,7 +5078,7 @@ func file_syncline_applier_v1_applier_proto_rawDescGZIP() []byte {
 }
 
 var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
-var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_syncline_applier_v1_applier_proto_goTypes = []any{
 	(Mode)(0),                              // 0: syncline.applier.v1.Mode
 	(OnError)(0),                           // 1: syncline.applier.v1.OnError
@@ -4960,217 +5092,219 @@ var file_syncline_applier_v1_applier_proto_goTypes = []any{
 	(TableAction)(0),                       // 9: syncline.applier.v1.TableAction
 	(EventKind)(0),                         // 10: syncline.applier.v1.EventKind
 	(*ReplicationSpec)(nil),                // 11: syncline.applier.v1.ReplicationSpec
-	(*SourceTLS)(nil),                      // 12: syncline.applier.v1.SourceTLS
-	(*Replication)(nil),                    // 13: syncline.applier.v1.Replication
-	(*Fault)(nil),                          // 14: syncline.applier.v1.Fault
-	(*StateChange)(nil),                    // 15: syncline.applier.v1.StateChange
-	(*SyncProgress)(nil),                   // 16: syncline.applier.v1.SyncProgress
-	(*TableProgress)(nil),                  // 17: syncline.applier.v1.TableProgress
-	(*CheckReplicationRequest)(nil),        // 18: syncline.applier.v1.CheckReplicationRequest
-	(*CheckReplicationResponse)(nil),       // 19: syncline.applier.v1.CheckReplicationResponse
-	(*CreateReplicationRequest)(nil),       // 20: syncline.applier.v1.CreateReplicationRequest
-	(*CreateReplicationResponse)(nil),      // 21: syncline.applier.v1.CreateReplicationResponse
-	(*GetReplicationRequest)(nil),          // 22: syncline.applier.v1.GetReplicationRequest
-	(*GetReplicationResponse)(nil),         // 23: syncline.applier.v1.GetReplicationResponse
-	(*ListReplicationsRequest)(nil),        // 24: syncline.applier.v1.ListReplicationsRequest
-	(*ListReplicationsResponse)(nil),       // 25: syncline.applier.v1.ListReplicationsResponse
-	(*StartReplicationRequest)(nil),        // 26: syncline.applier.v1.StartReplicationRequest
-	(*StartReplicationResponse)(nil),       // 27: syncline.applier.v1.StartReplicationResponse
-	(*StopReplicationRequest)(nil),         // 28: syncline.applier.v1.StopReplicationRequest
-	(*StopReplicationResponse)(nil),        // 29: syncline.applier.v1.StopReplicationResponse
-	(*DeleteReplicationRequest)(nil),       // 30: syncline.applier.v1.DeleteReplicationRequest
-	(*DeleteReplicationResponse)(nil),      // 31: syncline.applier.v1.DeleteReplicationResponse
-	(*WatchReplicationRequest)(nil),        // 32: syncline.applier.v1.WatchReplicationRequest
-	(*WatchReplicationResponse)(nil),       // 33: syncline.applier.v1.WatchReplicationResponse
-	(*WaitReplicationRequest)(nil),         // 34: syncline.applier.v1.WaitReplicationRequest
-	(*WaitReplicationResponse)(nil),        // 35: syncline.applier.v1.WaitReplicationResponse
-	(*VerifyReplicationRequest)(nil),       // 36: syncline.applier.v1.VerifyReplicationRequest
-	(*VerifyReplicationResponse)(nil),      // 37: syncline.applier.v1.VerifyReplicationResponse
-	(*VerifyProgress)(nil),                 // 38: syncline.applier.v1.VerifyProgress
-	(*RowDifference)(nil),                  // 39: syncline.applier.v1.RowDifference
-	(*TableVerification)(nil),              // 40: syncline.applier.v1.TableVerification
-	(*VerifyResult)(nil),                   // 41: syncline.applier.v1.VerifyResult
-	(*ReplicationPlan)(nil),                // 42: syncline.applier.v1.ReplicationPlan
-	(*PlannedTable)(nil),                   // 43: syncline.applier.v1.PlannedTable
-	(*UpdateReplicationRequest)(nil),       // 44: syncline.applier.v1.UpdateReplicationRequest
-	(*UpdateReplicationResponse)(nil),      // 45: syncline.applier.v1.UpdateReplicationResponse
-	(*ResyncReplicationRequest)(nil),       // 46: syncline.applier.v1.ResyncReplicationRequest
-	(*ResyncReplicationResponse)(nil),      // 47: syncline.applier.v1.ResyncReplicationResponse
-	(*Event)(nil),                          // 48: syncline.applier.v1.Event
-	(*ListReplicationEventsRequest)(nil),   // 49: syncline.applier.v1.ListReplicationEventsRequest
-	(*ListReplicationEventsResponse)(nil),  // 50: syncline.applier.v1.ListReplicationEventsResponse
-	(*WatchReplicationEventsRequest)(nil),  // 51: syncline.applier.v1.WatchReplicationEventsRequest
-	(*WatchReplicationEventsResponse)(nil), // 52: syncline.applier.v1.WatchReplicationEventsResponse
-	(*RunReplicationRequest)(nil),          // 53: syncline.applier.v1.RunReplicationRequest
-	(*RunReplicationResponse)(nil),         // 54: syncline.applier.v1.RunReplicationResponse
-	(*WatchReplicationsRequest)(nil),       // 55: syncline.applier.v1.WatchReplicationsRequest
-	(*WatchReplicationsResponse)(nil),      // 56: syncline.applier.v1.WatchReplicationsResponse
-	nil,                                    // 57: syncline.applier.v1.ReplicationSpec.ParametersEntry
-	(*durationpb.Duration)(nil),            // 58: google.protobuf.Duration
-	(*v1.Position)(nil),                    // 59: syncline.change.v1.Position
-	(*timestamppb.Timestamp)(nil),          // 60: google.protobuf.Timestamp
-	(*Handshake)(nil),                      // 61: syncline.applier.v1.Handshake
-	(*fieldmaskpb.FieldMask)(nil),          // 62: google.protobuf.FieldMask
-	(*RepairReplicationRequest)(nil),       // 63: syncline.applier.v1.RepairReplicationRequest
-	(*SyncReplicationRequest)(nil),         // 64: syncline.applier.v1.SyncReplicationRequest
-	(*ListSyncsRequest)(nil),               // 65: syncline.applier.v1.ListSyncsRequest
-	(*GetSyncRequest)(nil),                 // 66: syncline.applier.v1.GetSyncRequest
-	(*WatchSyncRequest)(nil),               // 67: syncline.applier.v1.WatchSyncRequest
-	(*CancelSyncRequest)(nil),              // 68: syncline.applier.v1.CancelSyncRequest
-	(*ListUnsyncedRequest)(nil),            // 69: syncline.applier.v1.ListUnsyncedRequest
-	(*GetUnsyncedRequest)(nil),             // 70: syncline.applier.v1.GetUnsyncedRequest
-	(*RetryUnsyncedRequest)(nil),           // 71: syncline.applier.v1.RetryUnsyncedRequest
-	(*DiscardUnsyncedRequest)(nil),         // 72: syncline.applier.v1.DiscardUnsyncedRequest
-	(*RepairReplicationResponse)(nil),      // 73: syncline.applier.v1.RepairReplicationResponse
-	(*SyncReplicationResponse)(nil),        // 74: syncline.applier.v1.SyncReplicationResponse
-	(*ListSyncsResponse)(nil),              // 75: syncline.applier.v1.ListSyncsResponse
-	(*GetSyncResponse)(nil),                // 76: syncline.applier.v1.GetSyncResponse
-	(*WatchSyncResponse)(nil),              // 77: syncline.applier.v1.WatchSyncResponse
-	(*CancelSyncResponse)(nil),             // 78: syncline.applier.v1.CancelSyncResponse
-	(*ListUnsyncedResponse)(nil),           // 79: syncline.applier.v1.ListUnsyncedResponse
-	(*GetUnsyncedResponse)(nil),            // 80: syncline.applier.v1.GetUnsyncedResponse
-	(*RetryUnsyncedResponse)(nil),          // 81: syncline.applier.v1.RetryUnsyncedResponse
-	(*DiscardUnsyncedResponse)(nil),        // 82: syncline.applier.v1.DiscardUnsyncedResponse
+	(*TableRename)(nil),                    // 12: syncline.applier.v1.TableRename
+	(*SourceTLS)(nil),                      // 13: syncline.applier.v1.SourceTLS
+	(*Replication)(nil),                    // 14: syncline.applier.v1.Replication
+	(*Fault)(nil),                          // 15: syncline.applier.v1.Fault
+	(*StateChange)(nil),                    // 16: syncline.applier.v1.StateChange
+	(*SyncProgress)(nil),                   // 17: syncline.applier.v1.SyncProgress
+	(*TableProgress)(nil),                  // 18: syncline.applier.v1.TableProgress
+	(*CheckReplicationRequest)(nil),        // 19: syncline.applier.v1.CheckReplicationRequest
+	(*CheckReplicationResponse)(nil),       // 20: syncline.applier.v1.CheckReplicationResponse
+	(*CreateReplicationRequest)(nil),       // 21: syncline.applier.v1.CreateReplicationRequest
+	(*CreateReplicationResponse)(nil),      // 22: syncline.applier.v1.CreateReplicationResponse
+	(*GetReplicationRequest)(nil),          // 23: syncline.applier.v1.GetReplicationRequest
+	(*GetReplicationResponse)(nil),         // 24: syncline.applier.v1.GetReplicationResponse
+	(*ListReplicationsRequest)(nil),        // 25: syncline.applier.v1.ListReplicationsRequest
+	(*ListReplicationsResponse)(nil),       // 26: syncline.applier.v1.ListReplicationsResponse
+	(*StartReplicationRequest)(nil),        // 27: syncline.applier.v1.StartReplicationRequest
+	(*StartReplicationResponse)(nil),       // 28: syncline.applier.v1.StartReplicationResponse
+	(*StopReplicationRequest)(nil),         // 29: syncline.applier.v1.StopReplicationRequest
+	(*StopReplicationResponse)(nil),        // 30: syncline.applier.v1.StopReplicationResponse
+	(*DeleteReplicationRequest)(nil),       // 31: syncline.applier.v1.DeleteReplicationRequest
+	(*DeleteReplicationResponse)(nil),      // 32: syncline.applier.v1.DeleteReplicationResponse
+	(*WatchReplicationRequest)(nil),        // 33: syncline.applier.v1.WatchReplicationRequest
+	(*WatchReplicationResponse)(nil),       // 34: syncline.applier.v1.WatchReplicationResponse
+	(*WaitReplicationRequest)(nil),         // 35: syncline.applier.v1.WaitReplicationRequest
+	(*WaitReplicationResponse)(nil),        // 36: syncline.applier.v1.WaitReplicationResponse
+	(*VerifyReplicationRequest)(nil),       // 37: syncline.applier.v1.VerifyReplicationRequest
+	(*VerifyReplicationResponse)(nil),      // 38: syncline.applier.v1.VerifyReplicationResponse
+	(*VerifyProgress)(nil),                 // 39: syncline.applier.v1.VerifyProgress
+	(*RowDifference)(nil),                  // 40: syncline.applier.v1.RowDifference
+	(*TableVerification)(nil),              // 41: syncline.applier.v1.TableVerification
+	(*VerifyResult)(nil),                   // 42: syncline.applier.v1.VerifyResult
+	(*ReplicationPlan)(nil),                // 43: syncline.applier.v1.ReplicationPlan
+	(*PlannedTable)(nil),                   // 44: syncline.applier.v1.PlannedTable
+	(*UpdateReplicationRequest)(nil),       // 45: syncline.applier.v1.UpdateReplicationRequest
+	(*UpdateReplicationResponse)(nil),      // 46: syncline.applier.v1.UpdateReplicationResponse
+	(*ResyncReplicationRequest)(nil),       // 47: syncline.applier.v1.ResyncReplicationRequest
+	(*ResyncReplicationResponse)(nil),      // 48: syncline.applier.v1.ResyncReplicationResponse
+	(*Event)(nil),                          // 49: syncline.applier.v1.Event
+	(*ListReplicationEventsRequest)(nil),   // 50: syncline.applier.v1.ListReplicationEventsRequest
+	(*ListReplicationEventsResponse)(nil),  // 51: syncline.applier.v1.ListReplicationEventsResponse
+	(*WatchReplicationEventsRequest)(nil),  // 52: syncline.applier.v1.WatchReplicationEventsRequest
+	(*WatchReplicationEventsResponse)(nil), // 53: syncline.applier.v1.WatchReplicationEventsResponse
+	(*RunReplicationRequest)(nil),          // 54: syncline.applier.v1.RunReplicationRequest
+	(*RunReplicationResponse)(nil),         // 55: syncline.applier.v1.RunReplicationResponse
+	(*WatchReplicationsRequest)(nil),       // 56: syncline.applier.v1.WatchReplicationsRequest
+	(*WatchReplicationsResponse)(nil),      // 57: syncline.applier.v1.WatchReplicationsResponse
+	nil,                                    // 58: syncline.applier.v1.ReplicationSpec.ParametersEntry
+	(*durationpb.Duration)(nil),            // 59: google.protobuf.Duration
+	(*v1.Position)(nil),                    // 60: syncline.change.v1.Position
+	(*timestamppb.Timestamp)(nil),          // 61: google.protobuf.Timestamp
+	(*Handshake)(nil),                      // 62: syncline.applier.v1.Handshake
+	(*fieldmaskpb.FieldMask)(nil),          // 63: google.protobuf.FieldMask
+	(*RepairReplicationRequest)(nil),       // 64: syncline.applier.v1.RepairReplicationRequest
+	(*SyncReplicationRequest)(nil),         // 65: syncline.applier.v1.SyncReplicationRequest
+	(*ListSyncsRequest)(nil),               // 66: syncline.applier.v1.ListSyncsRequest
+	(*GetSyncRequest)(nil),                 // 67: syncline.applier.v1.GetSyncRequest
+	(*WatchSyncRequest)(nil),               // 68: syncline.applier.v1.WatchSyncRequest
+	(*CancelSyncRequest)(nil),              // 69: syncline.applier.v1.CancelSyncRequest
+	(*ListUnsyncedRequest)(nil),            // 70: syncline.applier.v1.ListUnsyncedRequest
+	(*GetUnsyncedRequest)(nil),             // 71: syncline.applier.v1.GetUnsyncedRequest
+	(*RetryUnsyncedRequest)(nil),           // 72: syncline.applier.v1.RetryUnsyncedRequest
+	(*DiscardUnsyncedRequest)(nil),         // 73: syncline.applier.v1.DiscardUnsyncedRequest
+	(*RepairReplicationResponse)(nil),      // 74: syncline.applier.v1.RepairReplicationResponse
+	(*SyncReplicationResponse)(nil),        // 75: syncline.applier.v1.SyncReplicationResponse
+	(*ListSyncsResponse)(nil),              // 76: syncline.applier.v1.ListSyncsResponse
+	(*GetSyncResponse)(nil),                // 77: syncline.applier.v1.GetSyncResponse
+	(*WatchSyncResponse)(nil),              // 78: syncline.applier.v1.WatchSyncResponse
+	(*CancelSyncResponse)(nil),             // 79: syncline.applier.v1.CancelSyncResponse
+	(*ListUnsyncedResponse)(nil),           // 80: syncline.applier.v1.ListUnsyncedResponse
+	(*GetUnsyncedResponse)(nil),            // 81: syncline.applier.v1.GetUnsyncedResponse
+	(*RetryUnsyncedResponse)(nil),          // 82: syncline.applier.v1.RetryUnsyncedResponse
+	(*DiscardUnsyncedResponse)(nil),        // 83: syncline.applier.v1.DiscardUnsyncedResponse
 }
 var file_syncline_applier_v1_applier_proto_depIdxs = []int32{
 	4,   // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
-	57,  // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
-	58,  // 2: syncline.applier.v1.ReplicationSpec.retry_base:type_name -> google.protobuf.Duration
-	58,  // 3: syncline.applier.v1.ReplicationSpec.retry_cap:type_name -> google.protobuf.Duration
-	58,  // 4: syncline.applier.v1.ReplicationSpec.source_timeout:type_name -> google.protobuf.Duration
-	58,  // 5: syncline.applier.v1.ReplicationSpec.group_time:type_name -> google.protobuf.Duration
+	58,  // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
+	59,  // 2: syncline.applier.v1.ReplicationSpec.retry_base:type_name -> google.protobuf.Duration
+	59,  // 3: syncline.applier.v1.ReplicationSpec.retry_cap:type_name -> google.protobuf.Duration
+	59,  // 4: syncline.applier.v1.ReplicationSpec.source_timeout:type_name -> google.protobuf.Duration
+	59,  // 5: syncline.applier.v1.ReplicationSpec.group_time:type_name -> google.protobuf.Duration
 	2,   // 6: syncline.applier.v1.ReplicationSpec.auto_resync:type_name -> syncline.applier.v1.AutoResync
-	12,  // 7: syncline.applier.v1.ReplicationSpec.tls:type_name -> syncline.applier.v1.SourceTLS
+	13,  // 7: syncline.applier.v1.ReplicationSpec.tls:type_name -> syncline.applier.v1.SourceTLS
 	3,   // 8: syncline.applier.v1.ReplicationSpec.initial:type_name -> syncline.applier.v1.Initial
 	0,   // 9: syncline.applier.v1.ReplicationSpec.mode:type_name -> syncline.applier.v1.Mode
-	58,  // 10: syncline.applier.v1.ReplicationSpec.healthy_after:type_name -> google.protobuf.Duration
+	59,  // 10: syncline.applier.v1.ReplicationSpec.healthy_after:type_name -> google.protobuf.Duration
 	1,   // 11: syncline.applier.v1.ReplicationSpec.on_error:type_name -> syncline.applier.v1.OnError
-	11,  // 12: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	5,   // 13: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
-	59,  // 14: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
-	59,  // 15: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
-	16,  // 16: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
-	60,  // 17: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
-	60,  // 18: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
-	60,  // 19: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
-	60,  // 20: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
-	17,  // 21: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
-	14,  // 22: syncline.applier.v1.Replication.recent_faults:type_name -> syncline.applier.v1.Fault
-	15,  // 23: syncline.applier.v1.Replication.history:type_name -> syncline.applier.v1.StateChange
-	60,  // 24: syncline.applier.v1.Replication.healthy_since:type_name -> google.protobuf.Timestamp
-	60,  // 25: syncline.applier.v1.Replication.waiting_since:type_name -> google.protobuf.Timestamp
-	59,  // 26: syncline.applier.v1.Replication.completed_position:type_name -> syncline.change.v1.Position
-	60,  // 27: syncline.applier.v1.Replication.complete_time:type_name -> google.protobuf.Timestamp
-	60,  // 28: syncline.applier.v1.Fault.time:type_name -> google.protobuf.Timestamp
-	6,   // 29: syncline.applier.v1.Fault.side:type_name -> syncline.applier.v1.FaultSide
-	60,  // 30: syncline.applier.v1.StateChange.time:type_name -> google.protobuf.Timestamp
-	5,   // 31: syncline.applier.v1.StateChange.state:type_name -> syncline.applier.v1.State
-	60,  // 32: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
-	60,  // 33: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
-	11,  // 34: syncline.applier.v1.CheckReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	61,  // 35: syncline.applier.v1.CheckReplicationResponse.handshake:type_name -> syncline.applier.v1.Handshake
-	11,  // 36: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	13,  // 37: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	42,  // 38: syncline.applier.v1.CreateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
-	61,  // 39: syncline.applier.v1.CreateReplicationResponse.handshake:type_name -> syncline.applier.v1.Handshake
-	13,  // 40: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	5,   // 41: syncline.applier.v1.ListReplicationsRequest.states:type_name -> syncline.applier.v1.State
-	13,  // 42: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
-	59,  // 43: syncline.applier.v1.StartReplicationRequest.from:type_name -> syncline.change.v1.Position
-	13,  // 44: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	13,  // 45: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	58,  // 46: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
-	13,  // 47: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	58,  // 48: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
-	59,  // 49: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
-	13,  // 50: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	58,  // 51: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
-	38,  // 52: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
-	39,  // 53: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
-	40,  // 54: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
-	41,  // 55: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
-	7,   // 56: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
-	8,   // 57: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
-	59,  // 58: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
-	59,  // 59: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
-	43,  // 60: syncline.applier.v1.ReplicationPlan.tables:type_name -> syncline.applier.v1.PlannedTable
-	9,   // 61: syncline.applier.v1.PlannedTable.action:type_name -> syncline.applier.v1.TableAction
-	11,  // 62: syncline.applier.v1.UpdateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	62,  // 63: syncline.applier.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
-	13,  // 64: syncline.applier.v1.UpdateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	42,  // 65: syncline.applier.v1.UpdateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
-	13,  // 66: syncline.applier.v1.ResyncReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	60,  // 67: syncline.applier.v1.Event.time:type_name -> google.protobuf.Timestamp
-	10,  // 68: syncline.applier.v1.Event.kind:type_name -> syncline.applier.v1.EventKind
-	5,   // 69: syncline.applier.v1.Event.state:type_name -> syncline.applier.v1.State
-	6,   // 70: syncline.applier.v1.Event.side:type_name -> syncline.applier.v1.FaultSide
-	59,  // 71: syncline.applier.v1.Event.position:type_name -> syncline.change.v1.Position
-	60,  // 72: syncline.applier.v1.ListReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
-	48,  // 73: syncline.applier.v1.ListReplicationEventsResponse.events:type_name -> syncline.applier.v1.Event
-	60,  // 74: syncline.applier.v1.WatchReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
-	48,  // 75: syncline.applier.v1.WatchReplicationEventsResponse.event:type_name -> syncline.applier.v1.Event
-	11,  // 76: syncline.applier.v1.RunReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	58,  // 77: syncline.applier.v1.RunReplicationRequest.interval:type_name -> google.protobuf.Duration
-	13,  // 78: syncline.applier.v1.RunReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	58,  // 79: syncline.applier.v1.WatchReplicationsRequest.interval:type_name -> google.protobuf.Duration
-	13,  // 80: syncline.applier.v1.WatchReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
-	20,  // 81: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
-	22,  // 82: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
-	24,  // 83: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
-	26,  // 84: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
-	28,  // 85: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
-	30,  // 86: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
-	32,  // 87: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
-	34,  // 88: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
-	36,  // 89: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
-	44,  // 90: syncline.applier.v1.ApplierService.UpdateReplication:input_type -> syncline.applier.v1.UpdateReplicationRequest
-	46,  // 91: syncline.applier.v1.ApplierService.ResyncReplication:input_type -> syncline.applier.v1.ResyncReplicationRequest
-	49,  // 92: syncline.applier.v1.ApplierService.ListReplicationEvents:input_type -> syncline.applier.v1.ListReplicationEventsRequest
-	51,  // 93: syncline.applier.v1.ApplierService.WatchReplicationEvents:input_type -> syncline.applier.v1.WatchReplicationEventsRequest
-	63,  // 94: syncline.applier.v1.ApplierService.RepairReplication:input_type -> syncline.applier.v1.RepairReplicationRequest
-	64,  // 95: syncline.applier.v1.ApplierService.SyncReplication:input_type -> syncline.applier.v1.SyncReplicationRequest
-	65,  // 96: syncline.applier.v1.ApplierService.ListSyncs:input_type -> syncline.applier.v1.ListSyncsRequest
-	66,  // 97: syncline.applier.v1.ApplierService.GetSync:input_type -> syncline.applier.v1.GetSyncRequest
-	67,  // 98: syncline.applier.v1.ApplierService.WatchSync:input_type -> syncline.applier.v1.WatchSyncRequest
-	68,  // 99: syncline.applier.v1.ApplierService.CancelSync:input_type -> syncline.applier.v1.CancelSyncRequest
-	53,  // 100: syncline.applier.v1.ApplierService.RunReplication:input_type -> syncline.applier.v1.RunReplicationRequest
-	55,  // 101: syncline.applier.v1.ApplierService.WatchReplications:input_type -> syncline.applier.v1.WatchReplicationsRequest
-	18,  // 102: syncline.applier.v1.ApplierService.CheckReplication:input_type -> syncline.applier.v1.CheckReplicationRequest
-	69,  // 103: syncline.applier.v1.ApplierService.ListUnsynced:input_type -> syncline.applier.v1.ListUnsyncedRequest
-	70,  // 104: syncline.applier.v1.ApplierService.GetUnsynced:input_type -> syncline.applier.v1.GetUnsyncedRequest
-	71,  // 105: syncline.applier.v1.ApplierService.RetryUnsynced:input_type -> syncline.applier.v1.RetryUnsyncedRequest
-	72,  // 106: syncline.applier.v1.ApplierService.DiscardUnsynced:input_type -> syncline.applier.v1.DiscardUnsyncedRequest
-	21,  // 107: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
-	23,  // 108: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
-	25,  // 109: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
-	27,  // 110: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
-	29,  // 111: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
-	31,  // 112: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
-	33,  // 113: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
-	35,  // 114: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
-	37,  // 115: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
-	45,  // 116: syncline.applier.v1.ApplierService.UpdateReplication:output_type -> syncline.applier.v1.UpdateReplicationResponse
-	47,  // 117: syncline.applier.v1.ApplierService.ResyncReplication:output_type -> syncline.applier.v1.ResyncReplicationResponse
-	50,  // 118: syncline.applier.v1.ApplierService.ListReplicationEvents:output_type -> syncline.applier.v1.ListReplicationEventsResponse
-	52,  // 119: syncline.applier.v1.ApplierService.WatchReplicationEvents:output_type -> syncline.applier.v1.WatchReplicationEventsResponse
-	73,  // 120: syncline.applier.v1.ApplierService.RepairReplication:output_type -> syncline.applier.v1.RepairReplicationResponse
-	74,  // 121: syncline.applier.v1.ApplierService.SyncReplication:output_type -> syncline.applier.v1.SyncReplicationResponse
-	75,  // 122: syncline.applier.v1.ApplierService.ListSyncs:output_type -> syncline.applier.v1.ListSyncsResponse
-	76,  // 123: syncline.applier.v1.ApplierService.GetSync:output_type -> syncline.applier.v1.GetSyncResponse
-	77,  // 124: syncline.applier.v1.ApplierService.WatchSync:output_type -> syncline.applier.v1.WatchSyncResponse
-	78,  // 125: syncline.applier.v1.ApplierService.CancelSync:output_type -> syncline.applier.v1.CancelSyncResponse
-	54,  // 126: syncline.applier.v1.ApplierService.RunReplication:output_type -> syncline.applier.v1.RunReplicationResponse
-	56,  // 127: syncline.applier.v1.ApplierService.WatchReplications:output_type -> syncline.applier.v1.WatchReplicationsResponse
-	19,  // 128: syncline.applier.v1.ApplierService.CheckReplication:output_type -> syncline.applier.v1.CheckReplicationResponse
-	79,  // 129: syncline.applier.v1.ApplierService.ListUnsynced:output_type -> syncline.applier.v1.ListUnsyncedResponse
-	80,  // 130: syncline.applier.v1.ApplierService.GetUnsynced:output_type -> syncline.applier.v1.GetUnsyncedResponse
-	81,  // 131: syncline.applier.v1.ApplierService.RetryUnsynced:output_type -> syncline.applier.v1.RetryUnsyncedResponse
-	82,  // 132: syncline.applier.v1.ApplierService.DiscardUnsynced:output_type -> syncline.applier.v1.DiscardUnsyncedResponse
-	107, // [107:133] is the sub-list for method output_type
-	81,  // [81:107] is the sub-list for method input_type
-	81,  // [81:81] is the sub-list for extension type_name
-	81,  // [81:81] is the sub-list for extension extendee
-	0,   // [0:81] is the sub-list for field type_name
+	12,  // 12: syncline.applier.v1.ReplicationSpec.rename:type_name -> syncline.applier.v1.TableRename
+	11,  // 13: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	5,   // 14: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
+	60,  // 15: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
+	60,  // 16: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
+	17,  // 17: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
+	61,  // 18: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
+	61,  // 19: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
+	61,  // 20: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
+	61,  // 21: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
+	18,  // 22: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
+	15,  // 23: syncline.applier.v1.Replication.recent_faults:type_name -> syncline.applier.v1.Fault
+	16,  // 24: syncline.applier.v1.Replication.history:type_name -> syncline.applier.v1.StateChange
+	61,  // 25: syncline.applier.v1.Replication.healthy_since:type_name -> google.protobuf.Timestamp
+	61,  // 26: syncline.applier.v1.Replication.waiting_since:type_name -> google.protobuf.Timestamp
+	60,  // 27: syncline.applier.v1.Replication.completed_position:type_name -> syncline.change.v1.Position
+	61,  // 28: syncline.applier.v1.Replication.complete_time:type_name -> google.protobuf.Timestamp
+	61,  // 29: syncline.applier.v1.Fault.time:type_name -> google.protobuf.Timestamp
+	6,   // 30: syncline.applier.v1.Fault.side:type_name -> syncline.applier.v1.FaultSide
+	61,  // 31: syncline.applier.v1.StateChange.time:type_name -> google.protobuf.Timestamp
+	5,   // 32: syncline.applier.v1.StateChange.state:type_name -> syncline.applier.v1.State
+	61,  // 33: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
+	61,  // 34: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
+	11,  // 35: syncline.applier.v1.CheckReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	62,  // 36: syncline.applier.v1.CheckReplicationResponse.handshake:type_name -> syncline.applier.v1.Handshake
+	11,  // 37: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	14,  // 38: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	43,  // 39: syncline.applier.v1.CreateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
+	62,  // 40: syncline.applier.v1.CreateReplicationResponse.handshake:type_name -> syncline.applier.v1.Handshake
+	14,  // 41: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	5,   // 42: syncline.applier.v1.ListReplicationsRequest.states:type_name -> syncline.applier.v1.State
+	14,  // 43: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
+	60,  // 44: syncline.applier.v1.StartReplicationRequest.from:type_name -> syncline.change.v1.Position
+	14,  // 45: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	14,  // 46: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	59,  // 47: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
+	14,  // 48: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	59,  // 49: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
+	60,  // 50: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
+	14,  // 51: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	59,  // 52: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
+	39,  // 53: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
+	40,  // 54: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
+	41,  // 55: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
+	42,  // 56: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
+	7,   // 57: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
+	8,   // 58: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
+	60,  // 59: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
+	60,  // 60: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
+	44,  // 61: syncline.applier.v1.ReplicationPlan.tables:type_name -> syncline.applier.v1.PlannedTable
+	9,   // 62: syncline.applier.v1.PlannedTable.action:type_name -> syncline.applier.v1.TableAction
+	11,  // 63: syncline.applier.v1.UpdateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	63,  // 64: syncline.applier.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	14,  // 65: syncline.applier.v1.UpdateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	43,  // 66: syncline.applier.v1.UpdateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
+	14,  // 67: syncline.applier.v1.ResyncReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	61,  // 68: syncline.applier.v1.Event.time:type_name -> google.protobuf.Timestamp
+	10,  // 69: syncline.applier.v1.Event.kind:type_name -> syncline.applier.v1.EventKind
+	5,   // 70: syncline.applier.v1.Event.state:type_name -> syncline.applier.v1.State
+	6,   // 71: syncline.applier.v1.Event.side:type_name -> syncline.applier.v1.FaultSide
+	60,  // 72: syncline.applier.v1.Event.position:type_name -> syncline.change.v1.Position
+	61,  // 73: syncline.applier.v1.ListReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
+	49,  // 74: syncline.applier.v1.ListReplicationEventsResponse.events:type_name -> syncline.applier.v1.Event
+	61,  // 75: syncline.applier.v1.WatchReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
+	49,  // 76: syncline.applier.v1.WatchReplicationEventsResponse.event:type_name -> syncline.applier.v1.Event
+	11,  // 77: syncline.applier.v1.RunReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	59,  // 78: syncline.applier.v1.RunReplicationRequest.interval:type_name -> google.protobuf.Duration
+	14,  // 79: syncline.applier.v1.RunReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	59,  // 80: syncline.applier.v1.WatchReplicationsRequest.interval:type_name -> google.protobuf.Duration
+	14,  // 81: syncline.applier.v1.WatchReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
+	21,  // 82: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
+	23,  // 83: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
+	25,  // 84: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
+	27,  // 85: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
+	29,  // 86: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
+	31,  // 87: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
+	33,  // 88: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
+	35,  // 89: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
+	37,  // 90: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
+	45,  // 91: syncline.applier.v1.ApplierService.UpdateReplication:input_type -> syncline.applier.v1.UpdateReplicationRequest
+	47,  // 92: syncline.applier.v1.ApplierService.ResyncReplication:input_type -> syncline.applier.v1.ResyncReplicationRequest
+	50,  // 93: syncline.applier.v1.ApplierService.ListReplicationEvents:input_type -> syncline.applier.v1.ListReplicationEventsRequest
+	52,  // 94: syncline.applier.v1.ApplierService.WatchReplicationEvents:input_type -> syncline.applier.v1.WatchReplicationEventsRequest
+	64,  // 95: syncline.applier.v1.ApplierService.RepairReplication:input_type -> syncline.applier.v1.RepairReplicationRequest
+	65,  // 96: syncline.applier.v1.ApplierService.SyncReplication:input_type -> syncline.applier.v1.SyncReplicationRequest
+	66,  // 97: syncline.applier.v1.ApplierService.ListSyncs:input_type -> syncline.applier.v1.ListSyncsRequest
+	67,  // 98: syncline.applier.v1.ApplierService.GetSync:input_type -> syncline.applier.v1.GetSyncRequest
+	68,  // 99: syncline.applier.v1.ApplierService.WatchSync:input_type -> syncline.applier.v1.WatchSyncRequest
+	69,  // 100: syncline.applier.v1.ApplierService.CancelSync:input_type -> syncline.applier.v1.CancelSyncRequest
+	54,  // 101: syncline.applier.v1.ApplierService.RunReplication:input_type -> syncline.applier.v1.RunReplicationRequest
+	56,  // 102: syncline.applier.v1.ApplierService.WatchReplications:input_type -> syncline.applier.v1.WatchReplicationsRequest
+	19,  // 103: syncline.applier.v1.ApplierService.CheckReplication:input_type -> syncline.applier.v1.CheckReplicationRequest
+	70,  // 104: syncline.applier.v1.ApplierService.ListUnsynced:input_type -> syncline.applier.v1.ListUnsyncedRequest
+	71,  // 105: syncline.applier.v1.ApplierService.GetUnsynced:input_type -> syncline.applier.v1.GetUnsyncedRequest
+	72,  // 106: syncline.applier.v1.ApplierService.RetryUnsynced:input_type -> syncline.applier.v1.RetryUnsyncedRequest
+	73,  // 107: syncline.applier.v1.ApplierService.DiscardUnsynced:input_type -> syncline.applier.v1.DiscardUnsyncedRequest
+	22,  // 108: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
+	24,  // 109: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
+	26,  // 110: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
+	28,  // 111: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
+	30,  // 112: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
+	32,  // 113: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
+	34,  // 114: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
+	36,  // 115: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
+	38,  // 116: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
+	46,  // 117: syncline.applier.v1.ApplierService.UpdateReplication:output_type -> syncline.applier.v1.UpdateReplicationResponse
+	48,  // 118: syncline.applier.v1.ApplierService.ResyncReplication:output_type -> syncline.applier.v1.ResyncReplicationResponse
+	51,  // 119: syncline.applier.v1.ApplierService.ListReplicationEvents:output_type -> syncline.applier.v1.ListReplicationEventsResponse
+	53,  // 120: syncline.applier.v1.ApplierService.WatchReplicationEvents:output_type -> syncline.applier.v1.WatchReplicationEventsResponse
+	74,  // 121: syncline.applier.v1.ApplierService.RepairReplication:output_type -> syncline.applier.v1.RepairReplicationResponse
+	75,  // 122: syncline.applier.v1.ApplierService.SyncReplication:output_type -> syncline.applier.v1.SyncReplicationResponse
+	76,  // 123: syncline.applier.v1.ApplierService.ListSyncs:output_type -> syncline.applier.v1.ListSyncsResponse
+	77,  // 124: syncline.applier.v1.ApplierService.GetSync:output_type -> syncline.applier.v1.GetSyncResponse
+	78,  // 125: syncline.applier.v1.ApplierService.WatchSync:output_type -> syncline.applier.v1.WatchSyncResponse
+	79,  // 126: syncline.applier.v1.ApplierService.CancelSync:output_type -> syncline.applier.v1.CancelSyncResponse
+	55,  // 127: syncline.applier.v1.ApplierService.RunReplication:output_type -> syncline.applier.v1.RunReplicationResponse
+	57,  // 128: syncline.applier.v1.ApplierService.WatchReplications:output_type -> syncline.applier.v1.WatchReplicationsResponse
+	20,  // 129: syncline.applier.v1.ApplierService.CheckReplication:output_type -> syncline.applier.v1.CheckReplicationResponse
+	80,  // 130: syncline.applier.v1.ApplierService.ListUnsynced:output_type -> syncline.applier.v1.ListUnsyncedResponse
+	81,  // 131: syncline.applier.v1.ApplierService.GetUnsynced:output_type -> syncline.applier.v1.GetUnsyncedResponse
+	82,  // 132: syncline.applier.v1.ApplierService.RetryUnsynced:output_type -> syncline.applier.v1.RetryUnsyncedResponse
+	83,  // 133: syncline.applier.v1.ApplierService.DiscardUnsynced:output_type -> syncline.applier.v1.DiscardUnsyncedResponse
+	108, // [108:134] is the sub-list for method output_type
+	82,  // [82:108] is the sub-list for method input_type
+	82,  // [82:82] is the sub-list for extension type_name
+	82,  // [82:82] is the sub-list for extension extendee
+	0,   // [0:82] is the sub-list for field type_name
 }
 
 func init() { file_syncline_applier_v1_applier_proto_init() }
@@ -5182,8 +5316,8 @@ func file_syncline_applier_v1_applier_proto_init() {
 	file_syncline_applier_v1_quarantine_proto_init()
 	file_syncline_applier_v1_repair_proto_init()
 	file_syncline_applier_v1_sync_proto_init()
-	file_syncline_applier_v1_applier_proto_msgTypes[2].OneofWrappers = []any{}
-	file_syncline_applier_v1_applier_proto_msgTypes[26].OneofWrappers = []any{
+	file_syncline_applier_v1_applier_proto_msgTypes[3].OneofWrappers = []any{}
+	file_syncline_applier_v1_applier_proto_msgTypes[27].OneofWrappers = []any{
 		(*VerifyReplicationResponse_Progress)(nil),
 		(*VerifyReplicationResponse_Difference)(nil),
 		(*VerifyReplicationResponse_Table)(nil),
@@ -5195,7 +5329,7 @@ func file_syncline_applier_v1_applier_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_applier_v1_applier_proto_rawDesc), len(file_syncline_applier_v1_applier_proto_rawDesc)),
 			NumEnums:      11,
-			NumMessages:   47,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
