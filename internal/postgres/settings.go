@@ -17,8 +17,6 @@ type Settings struct {
 	CollationVersion, CollationActual string
 	// Start is when the server was started: with the system identifier it tells one server from a physical copy of it.
 	Start time.Time
-	// ReadOnly: a new session may not write, by default_transaction_read_only or because the server is a standby.
-	ReadOnly bool
 }
 
 // The column of the locale has two names, by version.
@@ -27,14 +25,13 @@ SELECT pg_catalog.pg_encoding_to_char(d.encoding)::text,
        CASE d.datlocprovider WHEN 'c' THEN 'libc' WHEN 'i' THEN 'icu' ELSE 'builtin' END,
        coalesce(pg_catalog.to_jsonb(d) ->> 'datlocale', pg_catalog.to_jsonb(d) ->> 'daticulocale', ''), coalesce(d.datcollate::text, ''), coalesce(d.datctype::text, ''),
        coalesce(d.datcollversion, ''), coalesce(pg_catalog.pg_database_collation_actual_version(d.oid), ''),
-       pg_catalog.pg_postmaster_start_time(),
-       pg_catalog.current_setting('transaction_read_only')::boolean
+       pg_catalog.pg_postmaster_start_time()
   FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()`
 
 // ReadSettings reads the settings of a session's database.
 func ReadSettings(ctx context.Context, conn *pgx.Conn) (Settings, error) {
 	var s Settings
-	err := conn.QueryRow(ctx, settingsQuery).Scan(&s.Encoding, &s.Provider, &s.Locale, &s.Collate, &s.CType, &s.CollationVersion, &s.CollationActual, &s.Start, &s.ReadOnly)
+	err := conn.QueryRow(ctx, settingsQuery).Scan(&s.Encoding, &s.Provider, &s.Locale, &s.Collate, &s.CType, &s.CollationVersion, &s.CollationActual, &s.Start)
 	if err != nil {
 		return s, fmt.Errorf("read settings of the database: %w", err)
 	}

@@ -58,7 +58,6 @@ const (
 	reasonTransient      = "TRANSIENT"
 	reasonInterrupted    = "INTERRUPTED"
 	reasonSharedTarget   = "SHARED_TARGET"
-	reasonReadOnly       = "READ_ONLY"
 	reasonSourceMixed    = "SOURCE_MIXED"
 	reasonSourceOld      = "SOURCE_TOO_OLD"
 	reasonQuarantineFull = "QUARANTINE_FULL"

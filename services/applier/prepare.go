@@ -83,9 +83,6 @@ func (p *plan) make(ctx context.Context, conn *pgx.Conn, src *source, o planOpti
 	if err := refuse(topicTables, unread); err != nil || unread != nil {
 		return err
 	}
-	if err := refuse(topicDatabase, p.writable()); err != nil {
-		return err
-	}
 	p.set, p.parameters, p.server = src.set, src.set.parameters, src.server.GetServerId()
 	var err error
 	p.warnings, err = p.leaveOut(captured, o)

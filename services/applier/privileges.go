@@ -62,14 +62,6 @@ type privilegeError struct {
 func (e *privilegeError) Error() string { return e.refused.Error() }
 func (e *privilegeError) Unwrap() error { return e.refused }
 
-// writable refuses a target that takes no writes.
-func (p *plan) writable() error {
-	if !p.settings.ReadOnly {
-		return nil
-	}
-	return failed(reasonReadOnly, "the replica's database takes no writes: default_transaction_read_only is on for role %s there, or the server is a standby; turn it off (ALTER ROLE … SET default_transaction_read_only = off)", p.target.Role.Name)
-}
-
 // readable refuses tables that wait for a copy and that the source's role may not read.
 func (p *plan) readable(src *source) error {
 	var lacks []lack
