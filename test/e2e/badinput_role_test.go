@@ -10,6 +10,7 @@ import (
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	"github.com/seed0419d559/syncline/internal/pgtest"
 	"github.com/seed0419d559/syncline/internal/postgres"
+	"github.com/seed0419d559/syncline/internal/rpc"
 )
 
 // replicaRole begins with a role that may do nothing on the replica and gives it what each refusal asks for, word by word.
