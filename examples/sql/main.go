@@ -28,7 +28,7 @@ func run() error {
 	if err != nil {
 		return fmt.Errorf("connect to %s: not possible", postgres.Redact(os.Args[1]))
 	}
-	defer conn.Close(ctx)
+	defer func() { _ = conn.Close(ctx) }() // the process ends with it
 	results, err := conn.PgConn().Exec(ctx, os.Args[2]).ReadAll()
 	if err != nil {
 		return fmt.Errorf("%s: %w", os.Args[2], err)
