@@ -101,7 +101,7 @@ func (s *syncline) copied(ctx context.Context) error {
 // check refuses a replication that does not go on by itself.
 func check(r *applierv1.Replication) error {
 	switch r.GetState() {
-	case applierv1.State_STATE_FAILED, applierv1.State_STATE_STOPPED, applierv1.State_STATE_COMPLETED:
+	case applierv1.State_STATE_FAILED, applierv1.State_STATE_STOPPED, applierv1.State_STATE_COMPLETED, applierv1.State_STATE_COMPLETED_WITH_QUARANTINE:
 		return fmt.Errorf("the replication is %s: %s", r.GetState(), r.GetReason())
 	}
 	return nil

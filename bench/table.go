@@ -27,6 +27,7 @@ func (r results) write(out io.Writer) error {
 	r.writeComparison(&s)
 	r.writeCosts(&s)
 	r.writeSizes(&s)
+	r.writeJobs(&s)
 	for _, failure := range r.Failures {
 		fmt.Fprintf(&s, "FAILED: %s\n", failure)
 	}
@@ -91,6 +92,23 @@ func (r results) writeSizes(s *strings.Builder) {
 		for _, size := range of.of {
 			fmt.Fprintf(s, "| %.0f | %s | %s | %s | %s |\n", size.rows, duration(size.copied), duration(size.inserted),
 				megabytes(size.primary), megabytes(size.replica))
+		}
+		s.WriteString("\n")
+	}
+}
+
+// writeJobs tells what many replications of one applier cost.
+func (r results) writeJobs(s *strings.Builder) {
+	for _, major := range slices.Sorted(maps.Keys(r.Servers)) {
+		of := manyJobs(major, r.Samples)
+		if len(of) == 0 {
+			continue
+		}
+		fmt.Fprintf(s, "Replications of one applier into one database, on PostgreSQL %s, of a table of %d rows each. A round changes every table; it ends when each replication has had its turn and applied its change.\n\n", major, rowsOfJob)
+		s.WriteString("| replications | created | copied | a round | sessions at the replica | memory of syncline replica after one round | after all |\n| ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
+		for _, f := range of {
+			fmt.Fprintf(s, "| %.0f | %s | %s | %s | %s | %s | %s |\n", f[jobs], duration(f[createSeconds]), duration(f[copySeconds]), duration(f[roundSeconds]),
+				count(f[mostSessions]), megabytes(f[earlyPeak]), megabytes(f[replicaPeak]))
 		}
 		s.WriteString("\n")
 	}

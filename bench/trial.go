@@ -58,6 +58,9 @@ func planTrials() []trial {
 	for _, size := range millions {
 		all = append(all, sizeTrial(size))
 	}
+	for _, n := range replications {
+		all = append(all, jobsTrial(n))
+	}
 	return all
 }
 

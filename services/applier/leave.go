@@ -64,8 +64,12 @@ func (l *leaving) at(ctx context.Context, goal change.LSN, why error) error {
 		return at, nil
 	}
 	return l.holds.At(ctx, choose, func() error { //nolint:wrapcheck // it is of this program
+		if errors.Is(why, errTurnOver) && !l.runner.mayTurn() {
+			return errNeeded
+		}
 		fault.Point(FaultLeaving)
 		if err := l.store(ctx, at, why); err != nil {
+			l.runner.setTurning(false)
 			return err
 		}
 		l.why.Store(&why)
@@ -140,7 +144,11 @@ func (l *leaving) watch(ctx context.Context) {
 		if err == nil || errors.Is(err, apply.ErrNotApplying) {
 			return
 		}
-		if ctx.Err() == nil && !errors.Is(err, errNeeded) {
+		if errors.Is(err, errNeeded) {
+			_ = pause(ctx, neededPause)
+			continue
+		}
+		if ctx.Err() == nil {
 			l.runner.log.Warn("the replication could not be left and goes on for now", "error", err)
 			select {
 			case <-ctx.Done():
@@ -170,8 +178,8 @@ func (l *leaving) once(ctx context.Context) error {
 	if err := turns.waitCrowded(ctx); err != nil {
 		return err
 	}
-	if l.runner.needed.Load() > 0 {
-		return errors.Join(errNeeded, pause(ctx, neededPause))
+	if l.runner.isNeeded() {
+		return errNeeded
 	}
 	// What the source has now is applied in this turn, as far as there is time.
 	var goal change.LSN
@@ -185,6 +193,37 @@ func (l *leaving) once(ctx context.Context) error {
 		return err
 	}
 	return l.at(ctx, 0, errTurnOver)
+}
+
+// mayTurn has a replication that nobody needs give up its place; whoever needs it from then on waits until it has one again.
+func (r *runner) mayTurn() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.turning = r.needed == 0
+	return r.turning
+}
+
+func (r *runner) setTurning(turning bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.turning = turning
+}
+
+// need keeps a replication at its place until free is called.
+func (r *runner) need() (free func()) {
+	add := func(n int) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.needed += n
+	}
+	add(1)
+	return func() { add(-1) }
+}
+
+func (r *runner) isNeeded() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.needed > 0
 }
 
 // pause waits, at least until ctx is looked at once.

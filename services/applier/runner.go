@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
@@ -37,7 +36,8 @@ type runner struct {
 
 	runEnd     change.Position // where a run of mode once ends, zero before that is decided; of the running goroutine
 	spread     time.Duration   // how much the first attempt may be put off
-	needed     atomic.Int32    // by how many who compare or mend: it does not give up its place meanwhile
+	needed     int             // by how many who compare or mend: it does not give up its place meanwhile
+	turning    bool            // it has given up its place, and goes on when it has one again
 	forgetting sync.Mutex
 	forgotten  chan struct{}          // closed when the result of a transient run is stored and the rest is forgotten
 	result     *applierv1.Replication // of a transient run, once forgotten is closed
@@ -180,6 +180,7 @@ func (r *runner) run(ctx context.Context) outcome {
 		err := r.inTurn(ctx, goesOn)
 		r.status.engineEnded()
 		goesOn = errors.Is(err, errTurnOver)
+		r.setTurning(goesOn)
 		switch {
 		case errors.Is(err, errCompleted):
 			return r.complete(ctx)
@@ -362,6 +363,7 @@ func (r *runner) setPhase(ctx context.Context, to phase) error {
 func (r *runner) setEngine(holds *apply.Holds, held *apply.Held, holder uint32, end context.CancelCauseFunc) {
 	r.mu.Lock()
 	r.holds, r.aside, r.holder, r.endStream = holds, held, holder, end
+	r.turning = r.turning && holds == nil
 	r.mu.Unlock()
 	r.status.update(func(*status) {}) // wakes those who wait for it
 }

@@ -70,9 +70,9 @@ func brief(s *applierv1.Sync) *applierv1.Sync {
 // run works until the job ends, and stores how it did.
 func (j *syncJob) run(ctx context.Context) {
 	defer close(j.done)
-	j.runner.needed.Add(1)
+	stays := j.runner.need()
 	err := j.work(ctx)
-	j.runner.needed.Add(-1)
+	stays()
 	j.update(func(s *applierv1.Sync) {
 		s.EndTime = timestamppb.Now()
 		switch cause := context.Cause(ctx); {

@@ -60,9 +60,9 @@ func (r *runner) beginComparing(ctx context.Context) (src *source, done func(), 
 	if !r.verifying.TryLock() {
 		return nil, nil, rpc.Errorf(codes.Aborted, reasonVerifying, "replication %s is being verified or mended already; try again when that has ended", stored.name)
 	}
-	r.needed.Add(1)
+	stays := r.need()
 	free := func() {
-		r.needed.Add(-1)
+		stays()
 		r.verifying.Unlock()
 	}
 	if err = r.awaitTurn(ctx); err == nil {
@@ -89,8 +89,9 @@ func (r *runner) awaitTurn(ctx context.Context) error {
 	for waits := false; ; {
 		changed := r.status.watch()
 		now := r.status.stateNow()
-		waits = waits || now == applierv1.State_STATE_WAITING
-		if !waits || now != applierv1.State_STATE_WAITING && (r.applies() || now != applierv1.State_STATE_RUNNING && now != applierv1.State_STATE_CATCHING_UP) {
+		away := now == applierv1.State_STATE_WAITING || r.isTurning()
+		waits = waits || away
+		if !waits || !away && (r.applies() || now != applierv1.State_STATE_RUNNING && now != applierv1.State_STATE_CATCHING_UP) {
 			return nil
 		}
 		select {
@@ -99,6 +100,12 @@ func (r *runner) awaitTurn(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+func (r *runner) isTurning() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.turning
 }
 
 // applies tells whether an engine runs.
