@@ -50,7 +50,7 @@ func runJobs(ctx context.Context, e experiment, n int) (f figures, err error) {
 	for i := range n {
 		fmt.Fprintf(&tables, "CREATE TABLE public.job_%d (id bigint PRIMARY KEY, note text); INSERT INTO public.job_%[1]d SELECT n, 'row ' || n FROM generate_series(1, %d) n;\n", i, rowsOfJob)
 	}
-	if err := execute(ctx, l.primaryURL(), tables.String()); err != nil {
+	if err := errors.Join(execute(ctx, l.primaryURL(), tables.String()), execute(ctx, l.replicaURL(), markerTable)); err != nil { // that table is no job's
 		return nil, err
 	}
 	s := newSyncline(l, e.options, l.replicaURL())

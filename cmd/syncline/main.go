@@ -110,7 +110,7 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 3 not reached in time (` + "`replicat
 		return usageError{fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())}
 	})
 	root.AddCommand(serverCommands()...)
-	root.AddCommand(newReplicationCommand(), newStatusCommand(), newVerifyCommand(), newRepairCommand(), newSyncCommand(), newSetCommand(), newPushCommand(), newLogCommand(), newDumpCommand(), newRestoreCommand(), newBackupCommand(), newFollowCommand(),
+	root.AddCommand(newReplicationCommand(), newStatusCommand(), newVerifyCommand(), newRepairCommand(), newSyncCommand(), newSetCommand(), newPushCommand(), newLogCommand(), newDumpCommand(), newRestoreCommand(), newPrepareCommand(), newBackupCommand(), newFollowCommand(),
 		newUpdatedCommand(), newFollowersCommand(), newSnapshotsCommand(), newServerGroup(), newHealthCommand(),
 		newGatewayCommand(), newPrincipalCommand(), newDemoCommand())
 	complete(root, environment)

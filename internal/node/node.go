@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/tern/v2/migrate"
 
 	"github.com/seed0419d559/syncline/internal/postgres"
+	"github.com/seed0419d559/syncline/internal/setup"
 	"github.com/seed0419d559/syncline/migrations"
 )
 
@@ -85,7 +86,7 @@ func Prepare(ctx context.Context, url string, role Role) (Identity, error) {
 		return Identity{}, err
 	}
 	defer disconnect(ctx, conn)
-	s, err := look(ctx, conn)
+	s, err := look(ctx, conn, "")
 	if err != nil {
 		return Identity{}, err
 	}
@@ -111,7 +112,8 @@ func disconnect(ctx context.Context, conn *pgx.Conn) {
 	}
 }
 
-func look(ctx context.Context, conn *pgx.Conn) (*state, error) {
+// look is for a role, the session's own when it is empty.
+func look(ctx context.Context, conn *pgx.Conn, role string) (*state, error) {
 	var s state
 	// The version comes first and alone, so that the message is right for a server that knows nothing of the rest.
 	err := conn.QueryRow(ctx, "SELECT current_setting('server_version_num')::int").Scan(&s.identity.PostgresVersion)
@@ -122,14 +124,14 @@ func look(ctx context.Context, conn *pgx.Conn) (*state, error) {
 		return nil, fmt.Errorf("%w: the server runs %d.%d and Syncline needs 15 or newer; upgrade the server", ErrVersion, v/10000, v%10000)
 	}
 	err = conn.QueryRow(ctx, `
-		SELECT c.system_identifier::text, d.oid, d.datname, current_user, pg_is_in_recovery(),
+		SELECT c.system_identifier::text, d.oid, d.datname, coalesce(nullif($1::text, ''), current_user::text), pg_is_in_recovery(),
 		       n.oid IS NOT NULL,
-		       has_database_privilege(d.oid, 'CREATE'),
-		       coalesce(has_schema_privilege(n.oid, 'USAGE') AND has_schema_privilege(n.oid, 'CREATE'), false)
+		       has_database_privilege(`+setup.Grantee+`, d.oid, 'CREATE'),
+		       coalesce(has_schema_privilege(`+setup.Grantee+`, n.oid, 'USAGE') AND has_schema_privilege(`+setup.Grantee+`, n.oid, 'CREATE'), false)
 		FROM pg_database d
 		CROSS JOIN pg_control_system() c
 		LEFT JOIN pg_namespace n ON n.nspname = 'syncline'
-		WHERE d.datname = current_database()`).Scan(&s.identity.SystemIdentifier, &s.databaseOID, &s.identity.Database, &s.user,
+		WHERE d.datname = current_database()`, role).Scan(&s.identity.SystemIdentifier, &s.databaseOID, &s.identity.Database, &s.user,
 		&s.recovery, &s.schema, &s.mayCreate, &s.mayUse)
 	if err != nil {
 		return nil, fmt.Errorf("read identity of the PostgreSQL server: %w", err)

@@ -21,7 +21,7 @@ func ResetID(ctx context.Context, url string) (old string, id Identity, err erro
 		return "", Identity{}, err
 	}
 	defer disconnect(ctx, conn)
-	s, err := look(ctx, conn)
+	s, err := look(ctx, conn, "")
 	if err != nil {
 		return "", Identity{}, err
 	}

@@ -2,7 +2,10 @@ package schema
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+
+	"github.com/seed0419d559/syncline/internal/postgres"
 )
 
 // resolveIdentity sets what names a row of the table in an UPDATE or DELETE, by the server's own rules.
@@ -62,6 +65,40 @@ func fullIdentity(t Table, serverVersion int) (columns []string, reason string) 
 		}
 	}
 	return columns, ""
+}
+
+// IdentityStatement returns the ALTER TABLE that gives a table a replica identity with the columns in it: by the primary key, or
+// the smallest unique index that PostgreSQL takes for one, or else FULL. An index for more columns has to hold the primary key too. It is empty when the server would refuse statements on the table then.
+func IdentityStatement(t Table, columns []string, serverVersion int) string {
+	best := -1
+	for i, x := range t.Indexes {
+		if t.fitsIdentity(x, columns) && (best < 0 || x.Primary || !t.Indexes[best].Primary && len(x.Columns) < len(t.Indexes[best].Columns)) {
+			best = i
+		}
+	}
+	switch full, reason := fullIdentity(t, serverVersion); {
+	case best >= 0 && t.Indexes[best].Primary:
+		return "ALTER TABLE " + t.FullName().SQL() + " REPLICA IDENTITY DEFAULT"
+	case best >= 0:
+		return "ALTER TABLE " + t.FullName().SQL() + " REPLICA IDENTITY USING INDEX " + postgres.Ident(t.Indexes[best].Name)
+	case reason != "" || len(full) == 0 && len(columns) > 0:
+		return ""
+	}
+	return "ALTER TABLE " + t.FullName().SQL() + " REPLICA IDENTITY FULL"
+}
+
+// fitsIdentity tells whether an index can be a replica identity that holds the columns.
+func (t Table) fitsIdentity(x Index, columns []string) bool {
+	if !x.Unique || !x.Valid || !x.Immediate || x.Partial {
+		return false
+	}
+	for _, name := range x.Columns {
+		if c, found := t.Column(name); !found || !c.NotNull || c.Generated != "" { // an expression is no column
+			return false
+		}
+	}
+	missing := func(name string) bool { return !slices.Contains(x.Columns, name) }
+	return !slices.ContainsFunc(columns, missing) && (len(columns) == 0 || !slices.ContainsFunc(t.PrimaryKey, missing))
 }
 
 // NoIdentityError lists every table whose updated and deleted rows could not be named: publishing those operations

@@ -62,6 +62,43 @@ func (r Renaming) name(n Name) (Name, bool) {
 	return n, false
 }
 
+// Reaches tells whether a table of the target, with the partitioned tables above it, may be one that a selected table of the source goes
+// to. What the source has is not known, so whatever a rule may lead to counts.
+func (r Renaming) Reaches(s Selection, target Name, above ...Name) bool {
+	kept := s.Matches(target, above...)
+	for _, rule := range r {
+		if rule.to.Matches(target) && !IsSystemSchema(target.Schema) {
+			return true
+		}
+		kept = kept && !rule.from.Matches(target)
+	}
+	return kept
+}
+
+// Schemas are those of the target in which tables of a selection may come to stand, of those that are there and those that rules name.
+func (r Renaming) Schemas(s Selection, there []string) (schemas []string) {
+	add := func(name string) {
+		if !IsSystemSchema(name) && !slices.Contains(schemas, name) {
+			schemas = append(schemas, name)
+		}
+	}
+	for _, name := range there {
+		whole := func(rule RenameRule) bool {
+			return rule.from.schema.matches(name) && len(rule.from.name) == 2 && rule.from.name[0]+rule.from.name[1] == ""
+		}
+		meant := len(s.Include) == 0 || slices.ContainsFunc(s.Include, func(p Pattern) bool { return p.schema.matches(name) })
+		if meant && !slices.ContainsFunc(r, whole) {
+			add(name)
+		}
+	}
+	for _, rule := range r {
+		if len(rule.to.schema) == 1 {
+			add(rule.to.schema[0])
+		}
+	}
+	return schemas
+}
+
 // Renamed is a source's description with the names that its things have on the target. The SQL in it names them so too.
 type Renamed struct {
 	Database

@@ -16,6 +16,13 @@ const replicaIdentityFull = "f"
 // what mends it. A name without a star that is no table is refused: a misspelt name must not quietly mean nothing. Of tables in
 // insertOnly no updates and deletes come, so they need no replica identity.
 func (d *Definition) Check(db schema.Database, insertOnly []schema.Name) error {
+	return d.check(db, insertOnly, false)
+}
+
+// CheckTables is Check for tables whose replica identities are still to be mended.
+func (d *Definition) CheckTables(db schema.Database) error { return d.check(db, nil, true) }
+
+func (d *Definition) check(db schema.Database, insertOnly []schema.Name, identityComes bool) error {
 	for i, e := range d.entries {
 		name, exact := e.pattern.Exact()
 		if !exact {
@@ -37,7 +44,7 @@ func (d *Definition) Check(db schema.Database, insertOnly []schema.Name) error {
 		for _, c := range t.Columns {
 			known[entry][c.Name] = true
 		}
-		if err := entry.check(t, slices.Contains(insertOnly, t.FullName())); err != nil {
+		if err := entry.check(t, identityComes || slices.Contains(insertOnly, t.FullName())); err != nil {
 			for i := range d.entries {
 				if entry == &d.entries[i] {
 					err.Field = fmt.Sprintf("tables[%d].%s", i, err.Field)
@@ -56,7 +63,7 @@ func (d *Definition) Check(db schema.Database, insertOnly []schema.Name) error {
 	return nil
 }
 
-// check fits an entry to a table.
+// check fits an entry to a table, of which perhaps only inserts come, or whose identity is not looked at.
 func (e *Entry) check(t schema.Table, insertOnly bool) *FieldError {
 	if err := e.checkColumns(t); err != nil {
 		return &FieldError{"columns", err}
@@ -71,10 +78,10 @@ func (e *Entry) check(t schema.Table, insertOnly bool) *FieldError {
 			return &FieldError{"keys", fmt.Errorf("table %s: %w", t.FullName(), err)}
 		}
 	}
-	if !t.HasRows() || insertOnly || !e.Publishes(Update) && !e.Publishes(Delete) {
+	if insertOnly {
 		return nil
 	}
-	if err := Decidable(t.FullName(), t.ReplicaIdentity == replicaIdentityFull, t.IdentityColumns, e.Columns()); err != nil {
+	if err := e.undecidable(t); err != nil {
 		field := e.field
 		if field == "" {
 			field = "keys"
@@ -82,6 +89,22 @@ func (e *Entry) check(t schema.Table, insertOnly bool) *FieldError {
 		return &FieldError{field, err}
 	}
 	return nil
+}
+
+func (e *Entry) undecidable(t schema.Table) error {
+	if !t.HasRows() || !e.Publishes(Update) && !e.Publishes(Delete) {
+		return nil
+	}
+	return Decidable(t.FullName(), t.ReplicaIdentity == replicaIdentityFull, t.IdentityColumns, e.Columns())
+}
+
+// Undecidable returns why a table's changes do not tell which of its rows are in the set, nil when they do, and the columns that decide.
+func (d *Definition) Undecidable(db schema.Database, t schema.Table) (columns []string, err error) {
+	entry, in := d.Entry(t.FullName(), Above(db, t))
+	if !in {
+		return nil, nil
+	}
+	return entry.Columns(), entry.undecidable(t)
 }
 
 // Decidable tells whether an old row says what a selector of these columns needs to know: whoever is not told which rows leave a set

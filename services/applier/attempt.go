@@ -239,6 +239,7 @@ func (r *runner) copyTables(ctx context.Context, session *apply.Session, src *so
 
 // applyStream follows the source from the stored position until something ends it.
 func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *source) error {
+	r.config.turns.copied(r.place)
 	spec, err := r.refresh(ctx)
 	if err != nil {
 		return err

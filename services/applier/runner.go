@@ -37,6 +37,7 @@ type runner struct {
 	runEnd     change.Position // where a run of mode once ends, zero before that is decided; of the running goroutine
 	spread     time.Duration   // how much the first attempt may be put off
 	needed     int             // by how many who compare or mend: it does not give up its place meanwhile
+	place      *turn           // what the attempt has; of the running goroutine
 	turning    bool            // it has given up its place, and goes on when it has one again
 	forgetting sync.Mutex
 	forgotten  chan struct{}          // closed when the result of a transient run is stored and the rest is forgotten
@@ -255,12 +256,13 @@ func startSpread(replications int) time.Duration {
 func (r *runner) inTurn(ctx context.Context, goesOn bool) error {
 	turns, now := r.config.turns, r.snapshot()
 	copies := now.phase == phaseNew || now.phase == phaseSyncing || now.pending != pendingNothing
-	release, err := turns.take(ctx, copies, func(one *turn) { r.status.waits(one, turns.place) })
+	place, err := turns.take(ctx, copies, func(one *turn) { r.status.waits(one, turns.place) })
 	r.status.waits(nil, nil)
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer turns.release(place)
+	r.place = place
 	return r.attempt(ctx, goesOn)
 }
 

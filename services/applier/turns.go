@@ -32,8 +32,9 @@ type turn struct {
 
 func newTurns(most int) *turns { return &turns{most: most, changed: make(chan struct{})} }
 
-// take waits for a place; waits is called when there is none at once. Whoever has got one calls release.
-func (t *turns) take(ctx context.Context, copies bool, waits func(*turn)) (release func(), err error) {
+// take waits for a place; waits is called when there is none at once. Whoever has got one gives it to copied, when that is so, and to
+// release.
+func (t *turns) take(ctx context.Context, copies bool, waits func(*turn)) (*turn, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
@@ -44,13 +45,13 @@ func (t *turns) take(ctx context.Context, copies bool, waits func(*turn)) (relea
 	t.mu.Unlock()
 	select {
 	case <-one.granted:
-		return func() { t.release(one) }, nil
+		return one, nil
 	default:
 	}
 	waits(one)
 	select {
 	case <-one.granted:
-		return func() { t.release(one) }, nil
+		return one, nil
 	case <-ctx.Done():
 		t.leave(one)
 		return nil, ctx.Err()
@@ -86,6 +87,17 @@ func (t *turns) release(one *turn) {
 		t.copying--
 	}
 	t.grant()
+}
+
+// copied says that a turn has made its copies, and applies from now on: others may copy then.
+func (t *turns) copied(one *turn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if one.copies {
+		one.copies = false
+		t.copying--
+		t.grant()
+	}
 }
 
 // leave ends a wait.

@@ -26,7 +26,7 @@ func TestTurnsAreFair(t *testing.T) {
 			}
 			go func() {
 				for {
-					release, err := turns.take(ctx, copies, func(*turn) {})
+					place, err := turns.take(ctx, copies, func(*turn) {})
 					if err != nil {
 						return
 					}
@@ -46,7 +46,7 @@ func TestTurnsAreFair(t *testing.T) {
 						copying--
 					}
 					mu.Unlock()
-					release()
+					turns.release(place)
 				}
 			}()
 			synctest.Wait()
@@ -88,6 +88,39 @@ func TestAllFit(t *testing.T) {
 	if startSpread(freeStarts) != 0 || startSpread(1000) == 0 || startSpread(1_000_000) > mostSpread {
 		t.Errorf("starts are spread over %s and %s", startSpread(freeStarts), startSpread(1000))
 	}
+}
+
+// TestCopiesEnd: replications that have made their copies and go on applying do not keep others from theirs.
+func TestCopiesEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		turns := newTurns(3)
+		var places []*turn
+		for range 3 {
+			place, err := turns.take(t.Context(), true, func(*turn) { t.Error("it waits") })
+			if err != nil {
+				t.Fatal(err)
+			}
+			places = append(places, place)
+		}
+		var late *turn
+		go func() { late, _ = turns.take(t.Context(), true, func(*turn) {}) }()
+		synctest.Wait()
+		if crowded, _ := turns.crowded(); crowded {
+			t.Error("it is crowded while all places copy")
+		}
+		for _, place := range places {
+			turns.copied(place)
+			turns.copied(place)
+		}
+		if crowded, _ := turns.crowded(); !crowded || turns.copying != 0 {
+			t.Errorf("nobody gives up a place, %d copy", turns.copying)
+		}
+		turns.release(places[0])
+		synctest.Wait()
+		if late == nil || turns.running != 3 || turns.copying != 1 {
+			t.Errorf("%v has a place; %d run, %d copy", late, turns.running, turns.copying)
+		}
+	})
 }
 
 // TestProgressDoesNotEndTheStreak: what applies something and fails again, over and over, is tried again ever more rarely.

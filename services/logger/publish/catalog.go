@@ -8,6 +8,7 @@ import (
 
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/schema"
+	"github.com/seed0419d559/syncline/internal/setup"
 )
 
 // Table is a permanent ordinary or partitioned table as far as publishing it matters.
@@ -28,6 +29,8 @@ type Table struct {
 	// Owned says that the session's role may add the table to a publication.
 	Owned bool
 	Owner string
+	// OwnerSuper says that the owner is a superuser.
+	OwnerSuper bool
 }
 
 // querier is a session or a transaction.
@@ -38,14 +41,15 @@ type querier interface {
 
 // Sources: RelationGetIndexList and CheckCmdReplicaIdentity of PostgreSQL decide which index is an identity: it is valid
 // and immediate, and the primary key (identity 'd') or the one that ALTER TABLE … REPLICA IDENTITY USING INDEX named.
-const catalogSQL = `
+var catalogSQL = `
 SELECT c.oid, n.nspname::text, c.relname::text, c.relkind = 'p', coalesce(h.inhparent, 0)::oid, c.relreplident::text,
        coalesce(k.primary_key, false), coalesce(k.identity_index, false), coalesce(k.deferrable, false),
        EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated <> '' AND NOT a.attisdropped),
        coalesce(k.generated_key, false),
-       pg_has_role(c.relowner, 'USAGE'), pg_get_userbyid(c.relowner)::text
+       ` + setup.Member("c.relowner") + `, pg_get_userbyid(c.relowner)::text, coalesce(o.rolsuper, false)
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_roles o ON o.oid = c.relowner
 LEFT JOIN pg_inherits h ON c.relispartition AND h.inhrelid = c.oid
 LEFT JOIN LATERAL (
   SELECT bool_or(x.indisprimary AND x.indimmediate AND x.indisvalid) AS primary_key,
@@ -60,9 +64,10 @@ LEFT JOIN LATERAL (
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
   AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'`
 
-// readTables reads every table that could be published, and Syncline's own, which the selection leaves out.
-func readTables(ctx context.Context, q querier) ([]Table, error) {
-	rows, err := q.Query(ctx, catalogSQL)
+// readTables reads every table that could be published, and Syncline's own, which the selection leaves out. Owned is for the role, the
+// session's own when it is empty.
+func readTables(ctx context.Context, q querier, role string) ([]Table, error) {
+	rows, err := q.Query(ctx, catalogSQL, role)
 	if err != nil {
 		return nil, fmt.Errorf("read the catalog's tables: %w", err)
 	}
@@ -70,7 +75,7 @@ func readTables(ctx context.Context, q querier) ([]Table, error) {
 		var t Table
 		var identity string
 		err := row.Scan(&t.OID, &t.Name.Schema, &t.Name.Name, &t.Partitioned, &t.Parent, &identity,
-			&t.PrimaryKey, &t.IdentityIndex, &t.Deferrable, &t.Generated, &t.GeneratedKey, &t.Owned, &t.Owner)
+			&t.PrimaryKey, &t.IdentityIndex, &t.Deferrable, &t.Generated, &t.GeneratedKey, &t.Owned, &t.Owner, &t.OwnerSuper)
 		if err == nil {
 			t.Identity = change.Identity(identity[0])
 		}
@@ -96,15 +101,15 @@ type publication struct {
 	announces, announcesSome bool
 }
 
-func readPublication(ctx context.Context, q querier, name string) (publication, error) {
+func readPublication(ctx context.Context, q querier, name, role string) (publication, error) {
 	p := publication{members: make(map[uint32]bool)}
 	err := q.QueryRow(ctx, `
-		SELECT p.oid, pg_has_role(p.pubowner, 'USAGE'), pg_get_userbyid(p.pubowner)::text, p.puballtables,
+		SELECT p.oid, `+setup.Member("p.pubowner")+`, pg_get_userbyid(p.pubowner)::text, p.puballtables,
 		       EXISTS (SELECT FROM pg_publication_namespace s WHERE s.pnpubid = p.oid),
 		       concat_ws(', ', CASE WHEN p.pubinsert THEN 'insert' END, CASE WHEN p.pubupdate THEN 'update' END,
 		                 CASE WHEN p.pubdelete THEN 'delete' END, CASE WHEN p.pubtruncate THEN 'truncate' END),
 		       p.pubviaroot
-		FROM pg_publication p WHERE p.pubname = $1`, name).
+		FROM pg_publication p WHERE p.pubname = $2`, role, name).
 		Scan(&p.oid, &p.owned, &p.owner, &p.allTables, &p.schemas, &p.publish, &p.viaRoot)
 	if err == pgx.ErrNoRows { //nolint:errorlint // QueryRow returns it unwrapped
 		return p, nil

@@ -200,7 +200,8 @@ func (p *plan) refuseForeign(have [2]publication, role string) {
 			Reason: fmt.Sprintf("it belongs to %s, and only its owner may publish it", t.Owner),
 			Mend: fmt.Sprintf("GRANT %s TO %s, or ALTER TABLE %s OWNER TO %s, or leave it out with --exclude-table %s",
 				postgres.Ident(t.Owner), postgres.Ident(role), t.Name.SQL(), postgres.Ident(role), shellWord(t.Name)),
-			SQL: "GRANT " + postgres.Ident(t.Owner) + " TO " + postgres.Ident(role),
+			SQL:   "GRANT " + postgres.Ident(t.Owner) + " TO " + postgres.Ident(role),
+			Owner: t.Owner, OwnerSuper: t.OwnerSuper,
 		})
 	}
 	isForeign := func(t *Table) bool { return foreign[t.OID] }

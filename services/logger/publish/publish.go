@@ -85,8 +85,8 @@ func (e *UnknownTablesError) Error() string {
 // Check returns what would be captured and refused, without changing anything. It returns an *UnknownTablesError when a
 // configured table does not exist, and ErrForeignPublication when a publication of the name is of another kind or the role may not
 // announce its changes.
-func Check(ctx context.Context, conn *pgx.Conn, cfg Config) (State, error) {
-	c, err := read(ctx, conn)
+func Check(ctx context.Context, conn *pgx.Conn, cfg Config, role string) (State, error) {
+	c, err := read(ctx, conn, role)
 	if err != nil {
 		return State{}, err
 	}
@@ -96,24 +96,24 @@ func Check(ctx context.Context, conn *pgx.Conn, cfg Config) (State, error) {
 	var state State
 	var have [2]publication
 	for i, name := range cfg.Names() {
-		p, err := readPublication(ctx, conn, name)
+		p, err := readPublication(ctx, conn, name, role)
 		if err != nil {
 			return State{}, err
 		}
-		if err := p.usable(name, conn.Config().User); err != nil {
+		if err := p.usable(name, role); err != nil {
 			return State{}, err
 		}
 		have[i], state.OIDs[i] = p, p.oid
 	}
 	wanted := c.plan(cfg)
-	wanted.refuseForeign(have, conn.Config().User)
+	wanted.refuseForeign(have, role)
 	state.describe(c, wanted, nil)
-	return state, c.mayAnnounce(have[1], conn.Config().User)
+	return state, c.mayAnnounce(have[1], role)
 }
 
 // CheckTables returns an *UnknownTablesError when a pattern without a star selects no table.
 func CheckTables(ctx context.Context, conn *pgx.Conn, patterns []schema.Pattern) error {
-	c, err := read(ctx, conn)
+	c, err := read(ctx, conn, "")
 	if err != nil {
 		return err
 	}
@@ -178,13 +178,13 @@ func (s *State) describe(c catalog, p plan, failed map[uint32]bool) {
 	}
 }
 
-// read reads the catalog.
-func read(ctx context.Context, q querier) (catalog, error) {
+// read reads the catalog as it is for a role, the session's own when it is empty.
+func read(ctx context.Context, q querier, role string) (catalog, error) {
 	var version int
 	if err := q.QueryRow(ctx, "SELECT current_setting('server_version_num')::int").Scan(&version); err != nil {
 		return catalog{}, fmt.Errorf("read the server's version: %w", err)
 	}
-	tables, err := readTables(ctx, q)
+	tables, err := readTables(ctx, q, role)
 	if err != nil {
 		return catalog{}, err
 	}
@@ -197,7 +197,7 @@ var publishedEvents = [2]string{"insert, update, delete, truncate", "insert, tru
 // before the slot is created: decoding looks a publication up as of the change it decodes.
 func Prepare(ctx context.Context, conn *pgx.Conn, cfg Config) error {
 	for i, name := range cfg.Names() {
-		p, err := readPublication(ctx, conn, name)
+		p, err := readPublication(ctx, conn, name, "")
 		if err != nil {
 			return err
 		}
@@ -216,7 +216,7 @@ func Prepare(ctx context.Context, conn *pgx.Conn, cfg Config) error {
 			return fmt.Errorf("prepare publication %s: %w", name, err)
 		}
 	}
-	p, err := readPublication(ctx, conn, cfg.InsertName())
+	p, err := readPublication(ctx, conn, cfg.InsertName(), "")
 	if err != nil {
 		return err
 	}
@@ -260,11 +260,11 @@ func Reconcile(ctx context.Context, conn *pgx.Conn, cfg Config) (State, error) {
 }
 
 func readAll(ctx context.Context, q querier, cfg Config) (catalog, [2]publication, error) {
-	c, err := read(ctx, q)
+	c, err := read(ctx, q, "")
 	var have [2]publication
 	for i, name := range cfg.Names() {
 		if err == nil {
-			have[i], err = readPublication(ctx, q, name)
+			have[i], err = readPublication(ctx, q, name, "")
 		}
 	}
 	return c, have, err

@@ -136,7 +136,7 @@ func TestWhatIsListed(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := config(t, c.include, c.exclude, c.insertOnly)
-			checked, err := Check(t.Context(), conn, cfg)
+			checked, err := Check(t.Context(), conn, cfg, conn.Config().User)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -374,7 +374,7 @@ func announcementsIn(t testing.TB, messages [][]byte) (list []Announcement) {
 func TestRefusalTellsTheWaysOut(t *testing.T) {
 	conn := pgtest.Connect(t, database(t))
 	pgtest.Exec(t, conn, `CREATE TABLE "No Key" (id int)`)
-	state, err := Check(t.Context(), conn, config(t, nil, nil, nil))
+	state, err := Check(t.Context(), conn, config(t, nil, nil, nil), conn.Config().User)
 	if err != nil || len(state.Refused) != 1 {
 		t.Fatal(err, state.Refused)
 	}
@@ -401,13 +401,13 @@ func TestCheckRefuses(t *testing.T) {
 	})
 
 	var unknown *UnknownTablesError
-	_, err = Check(t.Context(), conn, config(t, []string{"public.nope", "public.a", "public.x*"}, nil, []string{"public.neither"}))
+	_, err = Check(t.Context(), conn, config(t, []string{"public.nope", "public.a", "public.x*"}, nil, []string{"public.neither"}), conn.Config().User)
 	if !errors.As(err, &unknown) || !slices.Equal(unknown.Names, []string{"public.nope", "public.neither"}) {
 		t.Errorf("unknown tables: %v", err)
 	}
 
 	pgtest.Exec(t, conn, "CREATE PUBLICATION syncline FOR ALL TABLES")
-	if _, err := Check(t.Context(), conn, config(t, nil, nil, nil)); !errors.Is(err, ErrForeignPublication) {
+	if _, err := Check(t.Context(), conn, config(t, nil, nil, nil), conn.Config().User); !errors.Is(err, ErrForeignPublication) {
 		t.Errorf("publication for all tables: %v", err)
 	}
 	pgtest.Exec(t, conn, "DROP PUBLICATION syncline")
@@ -423,11 +423,11 @@ func TestCheckRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer plain.Close(t.Context())
-	if _, err := Check(t.Context(), plain, config(t, nil, nil, nil)); !errors.Is(err, ErrForeignPublication) || !strings.Contains(err.Error(), `GRANT "postgres" TO "`+role+`"`) {
+	if _, err := Check(t.Context(), plain, config(t, nil, nil, nil), plain.Config().User); !errors.Is(err, ErrForeignPublication) || !strings.Contains(err.Error(), `GRANT "postgres" TO "`+role+`"`) {
 		t.Errorf("announcements of somebody else: %v", err)
 	}
 	pgtest.Exec(t, conn, "ALTER TABLE syncline.announcements OWNER TO "+role)
-	state, err := Check(t.Context(), plain, config(t, nil, nil, nil))
+	state, err := Check(t.Context(), plain, config(t, nil, nil, nil), plain.Config().User)
 	if err != nil || len(state.Refused) != 1 || !strings.Contains(state.Refused[0].Mend, `GRANT "`) || state.Captured != nil {
 		t.Errorf("not owned: %v, %v", err, state)
 	}

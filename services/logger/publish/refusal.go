@@ -13,6 +13,9 @@ type Refusal struct {
 	Reason string
 	Mend   string
 	SQL    string // a statement that mends it; empty when every one needs a decision
+	// Owner is the role that the table belongs to, when that is what is wrong; OwnerSuper says that it is a superuser.
+	Owner      string
+	OwnerSuper bool
 }
 
 func (r Refusal) String() string {
