@@ -111,8 +111,8 @@ func changeEach(ctx context.Context, l *lab, n, id int) (at uint64, err error) {
 		}
 		var bytes int64
 		err := conn.QueryRow(ctx, "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint - 1").Scan(&bytes)
-		at = uint64(bytes) //nolint:gosec // a position is not negative
-		return err         //nolint:wrapcheck // the caller says what failed
+		at = uint64(bytes)
+		return err //nolint:wrapcheck // the caller says what failed
 	})
 }
 

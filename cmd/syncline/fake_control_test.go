@@ -16,15 +16,27 @@ import (
 
 // fakeControl is what is decided about the fake's replication, and its run log.
 type fakeControl struct {
-	updated  *applierv1.UpdateReplicationRequest
-	resynced *applierv1.ResyncReplicationRequest
-	started  *applierv1.StartReplicationRequest
-	plan     *applierv1.ReplicationPlan
-	ran      *applierv1.RunReplicationRequest
-	watched  *applierv1.WatchReplicationsRequest
-	changes  []*applierv1.WatchReplicationsResponse // what a watch of all tells; then it ends
-	events   []*applierv1.Event                     // the oldest first
-	later    []*applierv1.Event                     // what a watch tells after those; then it ends
+	updated   *applierv1.UpdateReplicationRequest
+	resynced  *applierv1.ResyncReplicationRequest
+	started   *applierv1.StartReplicationRequest
+	plan      *applierv1.ReplicationPlan
+	ran       *applierv1.RunReplicationRequest
+	watched   *applierv1.WatchReplicationsRequest
+	changes   []*applierv1.WatchReplicationsResponse // what a watch of all tells; then it ends
+	events    []*applierv1.Event                     // the oldest first
+	later     []*applierv1.Event                     // what a watch tells after those; then it ends
+	checked   *applierv1.CheckReplicationRequest
+	handshake *applierv1.Handshake
+}
+
+func (f *fakeApplier) CheckReplication(_ context.Context, in *applierv1.CheckReplicationRequest) (*applierv1.CheckReplicationResponse, error) {
+	f.checked = in
+	if in.GetName() != "" {
+		if _, err := f.find(in.GetName()); err != nil {
+			return nil, err
+		}
+	}
+	return &applierv1.CheckReplicationResponse{Handshake: f.handshake}, f.refusal
 }
 
 func (f *fakeApplier) UpdateReplication(_ context.Context, in *applierv1.UpdateReplicationRequest) (*applierv1.UpdateReplicationResponse, error) {

@@ -25,7 +25,7 @@ func newReplicationCommand() *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newCreateCommand(), newListCommand(), newShowCommand(), newStartCommand(), newStopCommand(), newDeleteCommand(), newWaitCommand(),
-		newUpdateCommand(), newResyncCommand(), newReplicationLogCommand(), newRunCommand(), newUnsyncedCommand(), newRetryCommand(), newDiscardCommand(), newRunsCommand())
+		newUpdateCommand(), newResyncCommand(), newReplicationLogCommand(), newRunCommand(), newUnsyncedCommand(), newRetryCommand(), newDiscardCommand(), newRunsCommand(), newCheckCommand())
 	return cmd
 }
 

@@ -199,7 +199,7 @@ func (f *serverFlags) build(r *role, id node.Identity, options, own []rpc.DialOp
 	if r.has(node.RoleApplier) {
 		c := f.applier
 		c.PostgresURL, c.ServerID, c.SystemIdentifier, c.Database, c.Log = f.postgres, id.ServerID, id.SystemIdentifier, id.Database, log
-		c.Dial = options
+		c.Dial, c.Version = options, version
 		s, err := applier.New(c)
 		if err != nil {
 			return nil, nil, err

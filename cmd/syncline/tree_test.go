@@ -65,7 +65,7 @@ func TestEveryClientPrintsJSON(t *testing.T) {
 func arguments(cmd *cobra.Command) []string {
 	var list []string
 	for _, word := range strings.Fields(cmd.Use)[1:] {
-		if strings.HasPrefix(word, "--") {
+		if strings.HasPrefix(word, "--") || word == "|" {
 			break // the rest are flags
 		}
 		if strings.HasPrefix(word, "[") {

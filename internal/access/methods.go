@@ -57,6 +57,7 @@ var methods = map[string]rule{
 	"/syncline.applier.v1.ApplierService/RunReplication":    {least: Operator, changes: true},
 	"/syncline.applier.v1.ApplierService/WatchReplications": {least: Reader},
 	"/syncline.applier.v1.ApplierService/ListRuns":          {least: Reader},
+	"/syncline.applier.v1.ApplierService/CheckReplication":  {least: Operator}, // it connects where it is told to
 	"/syncline.applier.v1.ApplierService/WaitReplication":   {least: Operator}, // it writes to the source
 	"/syncline.applier.v1.ApplierService/VerifyReplication": {least: Operator},
 	"/syncline.applier.v1.ApplierService/RepairReplication": {least: Operator, changes: true},

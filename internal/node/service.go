@@ -88,6 +88,7 @@ func (s *Service) GetServer(ctx context.Context, _ *serverv1.GetServerRequest) (
 		InventoryAddress: d.Inventory,
 		StartTime:        timestamppb.New(d.Start),
 		Capabilities:     s.capabilities(),
+		Time:             timestamppb.Now(),
 	}
 	here := s.reachedAt(ctx)
 	for _, role := range d.Roles {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/seed0419d559/syncline/internal/postgres"
 )
 
 // Mismatch is one difference that matters between a source table and the table of the target that takes its rows, or
@@ -21,6 +23,8 @@ type Mismatch struct {
 	Target string `json:"target,omitempty"`
 	// Problem says what is wrong and, where it is not plain, what mends it.
 	Problem string `json:"problem"`
+	// Mend is the statement on the target that mends it, where there is one that loses nothing; empty otherwise.
+	Mend string `json:"mend,omitempty"`
 }
 
 // String is one line that names the table, the column and both sides.
@@ -113,12 +117,19 @@ func (c *comparison) missing(s Column) {
 		return
 	}
 	c.add(s.Name, describeColumn(s), "", "the column is missing on the target", false)
+	c.mend("ADD COLUMN " + postgres.Ident(s.Name) + " " + s.Type)
+}
+
+// mend gives the last mismatch the change of the target's table that mends it.
+func (c *comparison) mend(change string) {
+	c.found[len(c.found)-1].Mend = "ALTER TABLE " + c.target.FullName().SQL() + " " + change
 }
 
 func (c *comparison) column(s, t Column) {
 	switch fitTypes(s.Type, t.Type) {
 	case typeDiffers:
 		c.add(s.Name, s.Type, t.Type, "the type differs", false)
+		c.mend("ALTER COLUMN " + postgres.Ident(s.Name) + " TYPE " + s.Type)
 	case typeWider:
 		c.add(s.Name, s.Type, t.Type, "the type is wider on the target", true)
 	case typeSame:
@@ -136,6 +147,7 @@ func (c *comparison) column(s, t Column) {
 	}
 	if t.NotNull && !s.NotNull && s.Generated == "" {
 		c.add(s.Name, "nullable", "NOT NULL", "the source can hold NULLs that the target refuses", false)
+		c.mend("ALTER COLUMN " + postgres.Ident(s.Name) + " DROP NOT NULL")
 	}
 }
 

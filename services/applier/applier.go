@@ -34,6 +34,7 @@ type Config struct {
 	// SystemIdentifier and Database tell this database from a source that is the same one.
 	SystemIdentifier string
 	Database         string
+	Version          string           // of Syncline, to be compared with the source's
 	Dial             []rpc.DialOption // how sources are reached
 	Log              *slog.Logger
 	Apply            apply.Options

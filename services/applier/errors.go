@@ -59,6 +59,8 @@ const (
 	reasonInterrupted    = "INTERRUPTED"
 	reasonScheduled      = "SCHEDULED"
 	reasonSharedTarget   = "SHARED_TARGET"
+	reasonSourceMixed    = "SOURCE_MIXED"
+	reasonSourceOld      = "SOURCE_TOO_OLD"
 	reasonQuarantineFull = "QUARANTINE_FULL"
 	reasonNotUnsynced    = "NOT_IN_QUARANTINE"
 	reasonEditRefused    = "EDIT_REFUSED"
@@ -77,6 +79,8 @@ const (
 	reasonPositionTooOld = "POSITION_TOO_OLD"
 	reasonPositionAhead  = "POSITION_AHEAD"
 	reasonLogIDMismatch  = "LOG_ID_MISMATCH"
+	// reasonSourcePrivilege is what a copy ends with that reads what it may not.
+	reasonSourcePrivilege = "PERMISSION_DENIED"
 )
 
 // errorTable maps sentinels to statuses for the whole service.
@@ -100,7 +104,7 @@ func (f failure) isGap() bool {
 // side tells whose fault it is.
 func (f failure) side() string {
 	switch f.code {
-	case reasonNotAttached, reasonNoSource, reasonNotSyncline, reasonSourceChanged, reasonSnapshotGone, reasonTableRewritten, reasonTableLocked, reasonNoTable,
+	case reasonNotAttached, reasonNoSource, reasonNotSyncline, reasonSourceMixed, reasonSourceOld, reasonSourceChanged, reasonSnapshotGone, reasonTableRewritten, reasonTableLocked, reasonNoTable,
 		reasonNotReady, reasonFollows, reasonStream, reasonUnknownTable, reasonPositionTooOld, reasonPositionAhead, reasonLogIDMismatch, rpc.ReasonStopping:
 		return sideRemote
 	}

@@ -74,7 +74,8 @@ func (s *Service) create(ctx context.Context, in *applierv1.CreateReplicationReq
 	}
 	if in.GetValidateOnly() {
 		would := &applierv1.Replication{Name: fresh.name, Spec: withoutSecrets(fresh.spec), SourceServerId: fresh.sourceServerID}
-		return &applierv1.CreateReplicationResponse{Replication: would, Plan: p.proto()}, nil
+		found, err := s.shakeHands(ctx, &stored{name: fresh.name, spec: fresh.spec}, false)
+		return &applierv1.CreateReplicationResponse{Replication: would, Plan: p.proto(), Handshake: found}, err
 	}
 	if err := s.store.insert(ctx, fresh); err != nil {
 		return nil, err

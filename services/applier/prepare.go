@@ -13,6 +13,7 @@ import (
 
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
 	"github.com/seed0419d559/syncline/internal/fault"
+	"github.com/seed0419d559/syncline/internal/postgres"
 	"github.com/seed0419d559/syncline/internal/rpc"
 	"github.com/seed0419d559/syncline/internal/schema"
 	"github.com/seed0419d559/syncline/internal/sets"
@@ -41,6 +42,8 @@ type plan struct {
 	narrowed   []*storedTable // as they were: those that are shared and of which other rows are selected now
 	parameters map[string]string
 	server     string // id of the source
+	mismatches []schema.Mismatch
+	settings   postgres.Settings // of the target
 }
 
 // planOptions say what a plan is made for.
@@ -61,57 +64,6 @@ type planOptions struct {
 	all   bool // no copy counts: all tables are copied again
 	// streamed says that again has come in the stream.
 	streamed bool
-}
-
-// makePlan compares source and target and returns what is to be done for the tables that are not known yet, or have to be
-// copied again. It touches nothing. Every reason to refuse is an error that names the table.
-func makePlan(ctx context.Context, conn *pgx.Conn, src *source, o planOptions) (*plan, error) {
-	p := &plan{all: o.all}
-	captured, err := p.read(ctx, conn, src, o.selection)
-	if err != nil {
-		return nil, err
-	}
-	p.set, p.parameters, p.server = src.set, src.set.parameters, src.server.GetServerId()
-	if p.warnings, err = p.leaveOut(captured, o); err != nil {
-		return nil, err
-	}
-	if p.source, err = o.renaming.Apply(p.described); err != nil {
-		return nil, err
-	}
-	// Read after the target's tables, because another replication stores which are its own when it creates them.
-	others, err := targetsOfOthers(ctx, conn, o.replication)
-	if err != nil {
-		return nil, err
-	}
-	if err := p.leaveToOthers(o, others); err != nil {
-		return nil, err
-	}
-	if o.restored != nil {
-		if p.restored, err = o.restored.chosen(ctx, src, p.described, others); err != nil {
-			return nil, err
-		}
-		o.known = p.restored.known()
-	}
-	mismatches := slices.DeleteFunc(schema.CompareAll(p.source.Database, p.target), p.neverNull)
-	if err := schema.Refusal(mismatches); err != nil {
-		return nil, err
-	}
-	for _, m := range mismatches {
-		p.warnings = append(p.warnings, m.String())
-	}
-	// A table of ours that somebody has dropped is created again only when all are copied again.
-	p.create = slices.DeleteFunc(schema.Missing(p.source.Database, p.target), func(n schema.Name) bool { return o.known[p.source.Source(n)] != nil && !o.all })
-	if p.statements, err = schema.CreateStatements(p.source.Database, p.target, nonNil(p.create)); err != nil {
-		return nil, err
-	}
-	for _, s := range p.statements.Skipped {
-		p.warnings = append(p.warnings, fmt.Sprintf("%s %s: %s", s.Kind, s.Name, s.Reason))
-	}
-	if err := p.checkPrivileges(ctx, conn, o.unguarded); err != nil {
-		return nil, err
-	}
-	p.findGone(o)
-	return p, p.chooseTables(ctx, conn, o)
 }
 
 // findGone finds tables that wait for a copy that the source cannot give any more. Their rows on the replica stay.
@@ -152,7 +104,8 @@ func (p *plan) read(ctx context.Context, conn *pgx.Conn, src *source, selection 
 		if p.target, err = schema.Read(ctx, conn, everything); err != nil {
 			return fmt.Errorf("read the replica's tables: %w", err)
 		}
-		return nil
+		p.settings, err = postgres.ReadSettings(ctx, conn)
+		return err
 	})
 	return captured, group.Wait()
 }
@@ -173,6 +126,9 @@ func capturedTables(ctx context.Context, src *source) (map[string]bool, error) {
 		state, err := src.loggerClient().GetState(ctx, &loggerv1.GetStateRequest{Set: src.set.name, Parameters: src.set.parameters})
 		if err != nil {
 			return nil, fmt.Errorf("ask the source's logger for its tables: %w", err)
+		}
+		if err := src.sameServer("logger", state.GetServerId()); err != nil {
+			return nil, err
 		}
 		if state.GetPosition() != nil && (state.GetState() == stateCapturing || len(state.GetTables()) > 0) {
 			captured := make(map[string]bool, len(state.GetTables()))
@@ -397,6 +353,9 @@ func (p *plan) carryOut(ctx context.Context, conn *pgx.Conn, replication string)
 			}
 		}
 		if err := p.restored.take(ctx, tx, replication); err != nil {
+			return err
+		}
+		if err := p.storeShapes(ctx, tx, replication); err != nil {
 			return err
 		}
 		if err := p.removeNarrowed(ctx, tx); err != nil {

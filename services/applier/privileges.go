@@ -37,14 +37,42 @@ func (p *plan) checkPrivileges(ctx context.Context, conn *pgx.Conn, unguarded bo
 	if grant != "" {
 		problems = append(problems, setup.EmitMessages(grant))
 	}
-	if problems != nil {
-		texts := make([]string, len(problems))
-		for i, problem := range problems {
-			texts[i] = problem.Text
-		}
-		return failed(reasonPrivilege, "role %s lacks privileges on the replica: %s", role, strings.Join(texts, "; "))
+	if problems == nil {
+		return nil
 	}
-	return nil
+	texts, lacks := make([]string, len(problems)), make([]lack, len(problems))
+	for i, problem := range problems {
+		texts[i], lacks[i] = problem.Text, lack{problem.Reason(), strings.Join(problem.SQL, "; ")}
+	}
+	return &privilegeError{failed(reasonPrivilege, "role %s lacks privileges on the replica: %s", role, strings.Join(texts, "; ")), lacks}
+}
+
+// lack is a privilege that is missing, and the statement that gives it.
+type lack struct{ text, mend string }
+
+// privilegeError says that a role lacks privileges.
+type privilegeError struct {
+	refused error
+	lacks   []lack
+}
+
+func (e *privilegeError) Error() string { return e.refused.Error() }
+func (e *privilegeError) Unwrap() error { return e.refused }
+
+// readable refuses tables that wait for a copy and that the source's role may not read.
+func (p *plan) readable(src *source) error {
+	var lacks []lack
+	var grants []string
+	for _, t := range p.tables {
+		if grant := src.told.grants[t.oid]; grant != "" {
+			lacks = append(lacks, lack{fmt.Sprintf("the source may not read table %s", t.name), grant})
+			grants = append(grants, fmt.Sprintf("table %s (run there: %s)", t.name, grant))
+		}
+	}
+	if lacks == nil {
+		return nil
+	}
+	return &privilegeError{failed(reasonSourcePrivilege, "the role of the source's inventory may not read what has to be copied: %s", strings.Join(grants, ", ")), lacks}
 }
 
 // schemaProblems are about the schemas that tables are created in.

@@ -28,6 +28,7 @@ type source struct {
 	logger    grpc.ClientConnInterface
 	inventory grpc.ClientConnInterface
 	set       usedSet
+	told      surroundings
 	dialled   []*grpc.ClientConn // those that are closed with it
 }
 
@@ -97,13 +98,13 @@ func reachable(address, reachedAt string) string {
 	return address
 }
 
-func whoIs(ctx context.Context, conn *grpc.ClientConn, address string) (*serverv1.Server, error) {
+func whoIs(ctx context.Context, conn grpc.ClientConnInterface, address string) (*serverv1.Server, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	answer, err := serverv1.NewServerServiceClient(conn).GetServer(ctx, &serverv1.GetServerRequest{})
 	switch {
 	case err == nil:
-		return answer.GetServer(), nil
+		return answer.GetServer(), capable(answer.GetServer())
 	case rpc.Code(err) == codes.Unimplemented:
 		return nil, failed(reasonNotSyncline, "what listens at %s is no Syncline server; give the gRPC address of a primary (default port 7400)", address)
 	case rpc.Reason(err) != "":
@@ -168,6 +169,10 @@ func (s *source) readInventory(ctx context.Context, request *inventoryv1.GetInve
 	if err != nil {
 		return schema.Database{}, nil, fmt.Errorf("read the source's inventory: %w", err)
 	}
+	if err := s.sameServer("inventory", answer.GetServerId()); err != nil {
+		return schema.Database{}, nil, err
+	}
+	s.told = surroundingsOf(answer)
 	if err := json.Unmarshal(answer.GetDescriptors(), &database); err != nil {
 		return schema.Database{}, nil, fmt.Errorf("read the source's inventory: %w", err)
 	}

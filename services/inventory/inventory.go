@@ -38,7 +38,7 @@ func (s *Service) GetInventory(ctx context.Context, request *inventoryv1.GetInve
 		}
 		selection, version = only.definition.Selection(), only.version
 	}
-	db, selectors, err := s.readSchema(ctx, selection, only)
+	db, selectors, around, err := s.readSchema(ctx, selection, only)
 	if err != nil {
 		return nil, fmt.Errorf("get inventory: %w", err)
 	}
@@ -48,10 +48,11 @@ func (s *Service) GetInventory(ctx context.Context, request *inventoryv1.GetInve
 	}
 	answer := &inventoryv1.GetInventoryResponse{
 		ServerId: s.config.ServerID, PostgresVersion: int32(db.ServerVersion), Descriptors: descriptors, SetVersion: version,
+		Settings: settingsProto(around.settings), SnapshotProblem: around.snapshotProblem,
 	}
 	for _, t := range db.Tables {
 		table := tableProto(t)
-		table.Rows = selectors[t.FullName()]
+		table.Rows, table.GrantSql = selectors[t.FullName()], around.grants[t.OID]
 		answer.Tables = append(answer.Tables, table)
 	}
 	for _, skipped := range db.NotReplicated {
@@ -83,28 +84,33 @@ func (s *Service) GetInventory(ctx context.Context, request *inventoryv1.GetInve
 
 // readSchema describes the selected tables. A selection that names something unknown is ErrNoSuchTable, but for that of a set, whose
 // selectors are told too.
-func (s *Service) readSchema(ctx context.Context, selection schema.Selection, only *set) (db schema.Database, selectors map[schema.Name]string, err error) {
+func (s *Service) readSchema(ctx context.Context, selection schema.Selection, only *set) (db schema.Database, selectors map[schema.Name]string, around surroundings, err error) {
 	conn, err := connect(ctx, s.config.PostgresURL)
 	if err != nil {
-		return db, nil, err
+		return db, nil, around, err
 	}
 	defer closeSession(conn.PgConn())
 	if db, err = schema.Read(ctx, conn, selection); err != nil {
-		return db, nil, explain(ctx, err)
+		return db, nil, around, explain(ctx, err)
 	}
 	if only != nil {
 		db.NotReplicated = slices.DeleteFunc(db.NotReplicated, func(skipped schema.Skipped) bool { return !selection.Matches(skipped.Relation) })
 		selectors, err = only.selectors(ctx, conn, &db)
-		return onlyOwn(db), selectors, err
+		if err != nil {
+			return db, nil, around, err
+		}
+		around, err = readSurroundings(ctx, conn, db)
+		return onlyOwn(db), selectors, around, explain(ctx, err)
 	}
 	if err := db.Check(selection); err != nil {
 		var unknown *schema.UnknownTablesError
 		if errors.As(err, &unknown) {
-			return db, nil, fmt.Errorf("%w: %w", ErrNoSuchTable, err)
+			return db, nil, around, fmt.Errorf("%w: %w", ErrNoSuchTable, err)
 		}
-		return db, nil, err
+		return db, nil, around, err
 	}
-	return db, nil, nil
+	around, err = readSurroundings(ctx, conn, db)
+	return db, nil, around, explain(ctx, err)
 }
 
 // kinds are the words of the API for those of descriptors.

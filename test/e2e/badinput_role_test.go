@@ -10,6 +10,7 @@ import (
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	"github.com/seed0419d559/syncline/internal/pgtest"
 	"github.com/seed0419d559/syncline/internal/postgres"
+	"github.com/seed0419d559/syncline/internal/rpc"
 )
 
 // replicaRole begins with a role that may do nothing on the replica and gives it what each refusal asks for, word by word.
@@ -88,8 +89,8 @@ func (s *servers) rowSecurity(t *testing.T) {
 	}
 }
 
-// withoutSelect copies a table that the primary's role may publish and not read: the copy stops with the GRANT, and goes on
-// once it is given.
+// withoutSelect has a table that the primary's role may publish and not read: a replication of it is refused with the GRANT, and one that
+// copies anew stops with it, and goes on once it is given.
 func (s *servers) withoutSelect(t *testing.T) {
 	sourceURL, targetURL := s.source.Database(t), s.target.Database(t)
 	super := pgtest.Connect(t, sourceURL)
@@ -97,8 +98,17 @@ func (s *servers) withoutSelect(t *testing.T) {
 	pgtest.Exec(t, super, shop+`ALTER TABLE items OWNER TO reader; ALTER TABLE sales.orders OWNER TO reader; GRANT USAGE ON SCHEMA sales TO reader;
 		REVOKE SELECT ON items FROM reader; GRANT CREATE ON DATABASE `+postgres.Ident(databaseOf(t, sourceURL))+` TO reader`)
 	primary, replica := startPrimary(t, asRole(t, sourceURL, "reader")), startReplica(t, targetURL)
-	replica.mustCreate("all", primary.grpc)
 	grant := `GRANT SELECT ON TABLE "public"."items" TO "reader"`
+	_, err := replica.create("all", primary.grpc)
+	requireRefused(t, err, codes.FailedPrecondition, "PERMISSION_DENIED", "public.items", grant)
+	requireNoReplication(t, replica)
+	pgtest.Exec(t, super, grant)
+	replica.mustCreate("all", primary.grpc)
+	replica.waitApplied("all", time.Minute)
+	pgtest.Exec(t, super, "REVOKE SELECT ON items FROM reader")
+	if _, err := replica.applier().ResyncReplication(t.Context(), &applierv1.ResyncReplicationRequest{Name: "all"}); err != nil {
+		t.Fatal(rpc.Message(err))
+	}
 	failed := replica.waitFailed("all", time.Minute)
 	t.Log(failed.GetReasonCode(), failed.GetReason())
 	if failed.GetReasonCode() != "PERMISSION_DENIED" {

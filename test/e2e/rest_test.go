@@ -408,6 +408,11 @@ func walkApplier(t *testing.T, replica *web, source, targetURL string) {
 	replica.bad("POST", "/v1/replications", `{"name":"Shop","spec":{"source":"db:1"}}`, http.StatusBadRequest, "INVALID_FIELD")
 	replica.node.waitState("shop", time.Minute, applierv1.State_STATE_RUNNING)
 	shop := map[string]string{"name": "shop"}
+	checked := replica.good(call{id: "ApplierService_CheckReplication", body: `{"name":"shop"}`})[0]["handshake"].(map[string]any)
+	if checked["ok"] != true || len(checked["tables"].([]any)) == 0 {
+		t.Errorf("checked: %v", checked)
+	}
+	replica.bad("POST", "/v1/replications:check", `{}`, http.StatusBadRequest, "INVALID_FIELD")
 	waited := replica.good(call{id: "ApplierService_WaitReplication", path: shop, body: `{"timeout":"60s"}`})[0]
 	if state := waited["replication"].(map[string]any)["state"]; state != "STATE_RUNNING" {
 		t.Errorf("waited for %v", waited)

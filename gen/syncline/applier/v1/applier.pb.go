@@ -2140,6 +2140,107 @@ func (x *TableProgress) GetTargetName() string {
 	return ""
 }
 
+// CheckReplicationRequest says what is checked.
+type CheckReplicationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of a replication that there is; spec is not set then.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What a new replication would do.
+	Spec          *ReplicationSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckReplicationRequest) Reset() {
+	*x = CheckReplicationRequest{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckReplicationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckReplicationRequest) ProtoMessage() {}
+
+func (x *CheckReplicationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckReplicationRequest.ProtoReflect.Descriptor instead.
+func (*CheckReplicationRequest) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *CheckReplicationRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CheckReplicationRequest) GetSpec() *ReplicationSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+// CheckReplicationResponse is what was found.
+type CheckReplicationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The comparison.
+	Handshake     *Handshake `protobuf:"bytes,1,opt,name=handshake,proto3" json:"handshake,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckReplicationResponse) Reset() {
+	*x = CheckReplicationResponse{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckReplicationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckReplicationResponse) ProtoMessage() {}
+
+func (x *CheckReplicationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckReplicationResponse.ProtoReflect.Descriptor instead.
+func (*CheckReplicationResponse) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *CheckReplicationResponse) GetHandshake() *Handshake {
+	if x != nil {
+		return x.Handshake
+	}
+	return nil
+}
+
 // CreateReplicationRequest creates a replication.
 type CreateReplicationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2155,7 +2256,7 @@ type CreateReplicationRequest struct {
 
 func (x *CreateReplicationRequest) Reset() {
 	*x = CreateReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2167,7 +2268,7 @@ func (x *CreateReplicationRequest) String() string {
 func (*CreateReplicationRequest) ProtoMessage() {}
 
 func (x *CreateReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2180,7 +2281,7 @@ func (x *CreateReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateReplicationRequest.ProtoReflect.Descriptor instead.
 func (*CreateReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{8}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CreateReplicationRequest) GetName() string {
@@ -2210,14 +2311,16 @@ type CreateReplicationResponse struct {
 	// The replication; with validate_only as it would be created.
 	Replication *Replication `protobuf:"bytes,1,opt,name=replication,proto3" json:"replication,omitempty"`
 	// What happens, with validate_only.
-	Plan          *ReplicationPlan `protobuf:"bytes,10,opt,name=plan,proto3" json:"plan,omitempty"`
+	Plan *ReplicationPlan `protobuf:"bytes,10,opt,name=plan,proto3" json:"plan,omitempty"`
+	// What source and replica were found to be, with validate_only; see CheckReplication.
+	Handshake     *Handshake `protobuf:"bytes,90,opt,name=handshake,proto3" json:"handshake,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateReplicationResponse) Reset() {
 	*x = CreateReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2229,7 +2332,7 @@ func (x *CreateReplicationResponse) String() string {
 func (*CreateReplicationResponse) ProtoMessage() {}
 
 func (x *CreateReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2242,7 +2345,7 @@ func (x *CreateReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateReplicationResponse.ProtoReflect.Descriptor instead.
 func (*CreateReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{9}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CreateReplicationResponse) GetReplication() *Replication {
@@ -2259,6 +2362,13 @@ func (x *CreateReplicationResponse) GetPlan() *ReplicationPlan {
 	return nil
 }
 
+func (x *CreateReplicationResponse) GetHandshake() *Handshake {
+	if x != nil {
+		return x.Handshake
+	}
+	return nil
+}
+
 // GetReplicationRequest names a replication.
 type GetReplicationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2270,7 +2380,7 @@ type GetReplicationRequest struct {
 
 func (x *GetReplicationRequest) Reset() {
 	*x = GetReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2282,7 +2392,7 @@ func (x *GetReplicationRequest) String() string {
 func (*GetReplicationRequest) ProtoMessage() {}
 
 func (x *GetReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2295,7 +2405,7 @@ func (x *GetReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReplicationRequest.ProtoReflect.Descriptor instead.
 func (*GetReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{10}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetReplicationRequest) GetName() string {
@@ -2316,7 +2426,7 @@ type GetReplicationResponse struct {
 
 func (x *GetReplicationResponse) Reset() {
 	*x = GetReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2328,7 +2438,7 @@ func (x *GetReplicationResponse) String() string {
 func (*GetReplicationResponse) ProtoMessage() {}
 
 func (x *GetReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2341,7 +2451,7 @@ func (x *GetReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReplicationResponse.ProtoReflect.Descriptor instead.
 func (*GetReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{11}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetReplicationResponse) GetReplication() *Replication {
@@ -2368,7 +2478,7 @@ type ListReplicationsRequest struct {
 
 func (x *ListReplicationsRequest) Reset() {
 	*x = ListReplicationsRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2380,7 +2490,7 @@ func (x *ListReplicationsRequest) String() string {
 func (*ListReplicationsRequest) ProtoMessage() {}
 
 func (x *ListReplicationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2393,7 +2503,7 @@ func (x *ListReplicationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicationsRequest.ProtoReflect.Descriptor instead.
 func (*ListReplicationsRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{12}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListReplicationsRequest) GetStates() []State {
@@ -2437,7 +2547,7 @@ type ListReplicationsResponse struct {
 
 func (x *ListReplicationsResponse) Reset() {
 	*x = ListReplicationsResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2449,7 +2559,7 @@ func (x *ListReplicationsResponse) String() string {
 func (*ListReplicationsResponse) ProtoMessage() {}
 
 func (x *ListReplicationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2462,7 +2572,7 @@ func (x *ListReplicationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicationsResponse.ProtoReflect.Descriptor instead.
 func (*ListReplicationsResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{13}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListReplicationsResponse) GetReplications() []*Replication {
@@ -2496,7 +2606,7 @@ type StartReplicationRequest struct {
 
 func (x *StartReplicationRequest) Reset() {
 	*x = StartReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2508,7 +2618,7 @@ func (x *StartReplicationRequest) String() string {
 func (*StartReplicationRequest) ProtoMessage() {}
 
 func (x *StartReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2521,7 +2631,7 @@ func (x *StartReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartReplicationRequest.ProtoReflect.Descriptor instead.
 func (*StartReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{14}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StartReplicationRequest) GetName() string {
@@ -2556,7 +2666,7 @@ type StartReplicationResponse struct {
 
 func (x *StartReplicationResponse) Reset() {
 	*x = StartReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2568,7 +2678,7 @@ func (x *StartReplicationResponse) String() string {
 func (*StartReplicationResponse) ProtoMessage() {}
 
 func (x *StartReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2581,7 +2691,7 @@ func (x *StartReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartReplicationResponse.ProtoReflect.Descriptor instead.
 func (*StartReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{15}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StartReplicationResponse) GetReplication() *Replication {
@@ -2602,7 +2712,7 @@ type StopReplicationRequest struct {
 
 func (x *StopReplicationRequest) Reset() {
 	*x = StopReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2614,7 +2724,7 @@ func (x *StopReplicationRequest) String() string {
 func (*StopReplicationRequest) ProtoMessage() {}
 
 func (x *StopReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2627,7 +2737,7 @@ func (x *StopReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopReplicationRequest.ProtoReflect.Descriptor instead.
 func (*StopReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{16}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StopReplicationRequest) GetName() string {
@@ -2648,7 +2758,7 @@ type StopReplicationResponse struct {
 
 func (x *StopReplicationResponse) Reset() {
 	*x = StopReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2660,7 +2770,7 @@ func (x *StopReplicationResponse) String() string {
 func (*StopReplicationResponse) ProtoMessage() {}
 
 func (x *StopReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2673,7 +2783,7 @@ func (x *StopReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopReplicationResponse.ProtoReflect.Descriptor instead.
 func (*StopReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{17}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StopReplicationResponse) GetReplication() *Replication {
@@ -2696,7 +2806,7 @@ type DeleteReplicationRequest struct {
 
 func (x *DeleteReplicationRequest) Reset() {
 	*x = DeleteReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2708,7 +2818,7 @@ func (x *DeleteReplicationRequest) String() string {
 func (*DeleteReplicationRequest) ProtoMessage() {}
 
 func (x *DeleteReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2721,7 +2831,7 @@ func (x *DeleteReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteReplicationRequest.ProtoReflect.Descriptor instead.
 func (*DeleteReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{18}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DeleteReplicationRequest) GetName() string {
@@ -2747,7 +2857,7 @@ type DeleteReplicationResponse struct {
 
 func (x *DeleteReplicationResponse) Reset() {
 	*x = DeleteReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2759,7 +2869,7 @@ func (x *DeleteReplicationResponse) String() string {
 func (*DeleteReplicationResponse) ProtoMessage() {}
 
 func (x *DeleteReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2772,7 +2882,7 @@ func (x *DeleteReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteReplicationResponse.ProtoReflect.Descriptor instead.
 func (*DeleteReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{19}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{21}
 }
 
 // WatchReplicationRequest names a replication.
@@ -2788,7 +2898,7 @@ type WatchReplicationRequest struct {
 
 func (x *WatchReplicationRequest) Reset() {
 	*x = WatchReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2800,7 +2910,7 @@ func (x *WatchReplicationRequest) String() string {
 func (*WatchReplicationRequest) ProtoMessage() {}
 
 func (x *WatchReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2813,7 +2923,7 @@ func (x *WatchReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationRequest.ProtoReflect.Descriptor instead.
 func (*WatchReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{20}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *WatchReplicationRequest) GetName() string {
@@ -2841,7 +2951,7 @@ type WatchReplicationResponse struct {
 
 func (x *WatchReplicationResponse) Reset() {
 	*x = WatchReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2853,7 +2963,7 @@ func (x *WatchReplicationResponse) String() string {
 func (*WatchReplicationResponse) ProtoMessage() {}
 
 func (x *WatchReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2866,7 +2976,7 @@ func (x *WatchReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationResponse.ProtoReflect.Descriptor instead.
 func (*WatchReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{21}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WatchReplicationResponse) GetReplication() *Replication {
@@ -2889,7 +2999,7 @@ type WaitReplicationRequest struct {
 
 func (x *WaitReplicationRequest) Reset() {
 	*x = WaitReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2901,7 +3011,7 @@ func (x *WaitReplicationRequest) String() string {
 func (*WaitReplicationRequest) ProtoMessage() {}
 
 func (x *WaitReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2914,7 +3024,7 @@ func (x *WaitReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitReplicationRequest.ProtoReflect.Descriptor instead.
 func (*WaitReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{22}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WaitReplicationRequest) GetName() string {
@@ -2944,7 +3054,7 @@ type WaitReplicationResponse struct {
 
 func (x *WaitReplicationResponse) Reset() {
 	*x = WaitReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2956,7 +3066,7 @@ func (x *WaitReplicationResponse) String() string {
 func (*WaitReplicationResponse) ProtoMessage() {}
 
 func (x *WaitReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2969,7 +3079,7 @@ func (x *WaitReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitReplicationResponse.ProtoReflect.Descriptor instead.
 func (*WaitReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{23}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *WaitReplicationResponse) GetPosition() *v1.Position {
@@ -3006,7 +3116,7 @@ type VerifyReplicationRequest struct {
 
 func (x *VerifyReplicationRequest) Reset() {
 	*x = VerifyReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3018,7 +3128,7 @@ func (x *VerifyReplicationRequest) String() string {
 func (*VerifyReplicationRequest) ProtoMessage() {}
 
 func (x *VerifyReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3031,7 +3141,7 @@ func (x *VerifyReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyReplicationRequest.ProtoReflect.Descriptor instead.
 func (*VerifyReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{24}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *VerifyReplicationRequest) GetName() string {
@@ -3085,7 +3195,7 @@ type VerifyReplicationResponse struct {
 
 func (x *VerifyReplicationResponse) Reset() {
 	*x = VerifyReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3097,7 +3207,7 @@ func (x *VerifyReplicationResponse) String() string {
 func (*VerifyReplicationResponse) ProtoMessage() {}
 
 func (x *VerifyReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3110,7 +3220,7 @@ func (x *VerifyReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyReplicationResponse.ProtoReflect.Descriptor instead.
 func (*VerifyReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{25}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *VerifyReplicationResponse) GetEvent() isVerifyReplicationResponse_Event {
@@ -3209,7 +3319,7 @@ type VerifyProgress struct {
 
 func (x *VerifyProgress) Reset() {
 	*x = VerifyProgress{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[26]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3221,7 +3331,7 @@ func (x *VerifyProgress) String() string {
 func (*VerifyProgress) ProtoMessage() {}
 
 func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[26]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3234,7 +3344,7 @@ func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyProgress.ProtoReflect.Descriptor instead.
 func (*VerifyProgress) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{26}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *VerifyProgress) GetPhase() string {
@@ -3302,7 +3412,7 @@ type RowDifference struct {
 
 func (x *RowDifference) Reset() {
 	*x = RowDifference{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[27]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3314,7 +3424,7 @@ func (x *RowDifference) String() string {
 func (*RowDifference) ProtoMessage() {}
 
 func (x *RowDifference) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[27]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3327,7 +3437,7 @@ func (x *RowDifference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RowDifference.ProtoReflect.Descriptor instead.
 func (*RowDifference) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{27}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RowDifference) GetSchema() string {
@@ -3412,7 +3522,7 @@ type TableVerification struct {
 
 func (x *TableVerification) Reset() {
 	*x = TableVerification{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[28]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3424,7 +3534,7 @@ func (x *TableVerification) String() string {
 func (*TableVerification) ProtoMessage() {}
 
 func (x *TableVerification) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[28]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3437,7 +3547,7 @@ func (x *TableVerification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TableVerification.ProtoReflect.Descriptor instead.
 func (*TableVerification) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{28}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *TableVerification) GetSchema() string {
@@ -3547,7 +3657,7 @@ type VerifyResult struct {
 
 func (x *VerifyResult) Reset() {
 	*x = VerifyResult{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[29]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3559,7 +3669,7 @@ func (x *VerifyResult) String() string {
 func (*VerifyResult) ProtoMessage() {}
 
 func (x *VerifyResult) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[29]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3572,7 +3682,7 @@ func (x *VerifyResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyResult.ProtoReflect.Descriptor instead.
 func (*VerifyResult) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{29}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *VerifyResult) GetEqual() bool {
@@ -3647,7 +3757,7 @@ type ReplicationPlan struct {
 
 func (x *ReplicationPlan) Reset() {
 	*x = ReplicationPlan{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[30]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3659,7 +3769,7 @@ func (x *ReplicationPlan) String() string {
 func (*ReplicationPlan) ProtoMessage() {}
 
 func (x *ReplicationPlan) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[30]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3672,7 +3782,7 @@ func (x *ReplicationPlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicationPlan.ProtoReflect.Descriptor instead.
 func (*ReplicationPlan) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{30}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ReplicationPlan) GetChangedFields() []string {
@@ -3747,7 +3857,7 @@ type PlannedTable struct {
 
 func (x *PlannedTable) Reset() {
 	*x = PlannedTable{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[31]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3759,7 +3869,7 @@ func (x *PlannedTable) String() string {
 func (*PlannedTable) ProtoMessage() {}
 
 func (x *PlannedTable) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[31]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3772,7 +3882,7 @@ func (x *PlannedTable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlannedTable.ProtoReflect.Descriptor instead.
 func (*PlannedTable) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{31}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PlannedTable) GetSchema() string {
@@ -3848,7 +3958,7 @@ type UpdateReplicationRequest struct {
 
 func (x *UpdateReplicationRequest) Reset() {
 	*x = UpdateReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[32]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3860,7 +3970,7 @@ func (x *UpdateReplicationRequest) String() string {
 func (*UpdateReplicationRequest) ProtoMessage() {}
 
 func (x *UpdateReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[32]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3873,7 +3983,7 @@ func (x *UpdateReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateReplicationRequest.ProtoReflect.Descriptor instead.
 func (*UpdateReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{32}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *UpdateReplicationRequest) GetName() string {
@@ -3931,7 +4041,7 @@ type UpdateReplicationResponse struct {
 
 func (x *UpdateReplicationResponse) Reset() {
 	*x = UpdateReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[33]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3943,7 +4053,7 @@ func (x *UpdateReplicationResponse) String() string {
 func (*UpdateReplicationResponse) ProtoMessage() {}
 
 func (x *UpdateReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[33]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3956,7 +4066,7 @@ func (x *UpdateReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateReplicationResponse.ProtoReflect.Descriptor instead.
 func (*UpdateReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{33}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *UpdateReplicationResponse) GetReplication() *Replication {
@@ -3988,7 +4098,7 @@ type ResyncReplicationRequest struct {
 
 func (x *ResyncReplicationRequest) Reset() {
 	*x = ResyncReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[34]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4000,7 +4110,7 @@ func (x *ResyncReplicationRequest) String() string {
 func (*ResyncReplicationRequest) ProtoMessage() {}
 
 func (x *ResyncReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[34]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4013,7 +4123,7 @@ func (x *ResyncReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResyncReplicationRequest.ProtoReflect.Descriptor instead.
 func (*ResyncReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{34}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ResyncReplicationRequest) GetName() string {
@@ -4048,7 +4158,7 @@ type ResyncReplicationResponse struct {
 
 func (x *ResyncReplicationResponse) Reset() {
 	*x = ResyncReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[35]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4060,7 +4170,7 @@ func (x *ResyncReplicationResponse) String() string {
 func (*ResyncReplicationResponse) ProtoMessage() {}
 
 func (x *ResyncReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[35]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4073,7 +4183,7 @@ func (x *ResyncReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResyncReplicationResponse.ProtoReflect.Descriptor instead.
 func (*ResyncReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{35}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ResyncReplicationResponse) GetReplication() *Replication {
@@ -4116,7 +4226,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[36]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4128,7 +4238,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[36]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4141,7 +4251,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{36}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Event) GetId() int64 {
@@ -4247,7 +4357,7 @@ type ListReplicationEventsRequest struct {
 
 func (x *ListReplicationEventsRequest) Reset() {
 	*x = ListReplicationEventsRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[37]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4259,7 +4369,7 @@ func (x *ListReplicationEventsRequest) String() string {
 func (*ListReplicationEventsRequest) ProtoMessage() {}
 
 func (x *ListReplicationEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[37]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4272,7 +4382,7 @@ func (x *ListReplicationEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicationEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListReplicationEventsRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{37}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListReplicationEventsRequest) GetReplication() string {
@@ -4323,7 +4433,7 @@ type ListReplicationEventsResponse struct {
 
 func (x *ListReplicationEventsResponse) Reset() {
 	*x = ListReplicationEventsResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[38]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4335,7 +4445,7 @@ func (x *ListReplicationEventsResponse) String() string {
 func (*ListReplicationEventsResponse) ProtoMessage() {}
 
 func (x *ListReplicationEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[38]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4348,7 +4458,7 @@ func (x *ListReplicationEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicationEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListReplicationEventsResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{38}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListReplicationEventsResponse) GetEvents() []*Event {
@@ -4380,7 +4490,7 @@ type WatchReplicationEventsRequest struct {
 
 func (x *WatchReplicationEventsRequest) Reset() {
 	*x = WatchReplicationEventsRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[39]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4392,7 +4502,7 @@ func (x *WatchReplicationEventsRequest) String() string {
 func (*WatchReplicationEventsRequest) ProtoMessage() {}
 
 func (x *WatchReplicationEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[39]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4405,7 +4515,7 @@ func (x *WatchReplicationEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchReplicationEventsRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{39}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *WatchReplicationEventsRequest) GetReplication() string {
@@ -4440,7 +4550,7 @@ type WatchReplicationEventsResponse struct {
 
 func (x *WatchReplicationEventsResponse) Reset() {
 	*x = WatchReplicationEventsResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[40]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4452,7 +4562,7 @@ func (x *WatchReplicationEventsResponse) String() string {
 func (*WatchReplicationEventsResponse) ProtoMessage() {}
 
 func (x *WatchReplicationEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[40]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4465,7 +4575,7 @@ func (x *WatchReplicationEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationEventsResponse.ProtoReflect.Descriptor instead.
 func (*WatchReplicationEventsResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{40}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *WatchReplicationEventsResponse) GetEvent() *Event {
@@ -4490,7 +4600,7 @@ type RunReplicationRequest struct {
 
 func (x *RunReplicationRequest) Reset() {
 	*x = RunReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[41]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4502,7 +4612,7 @@ func (x *RunReplicationRequest) String() string {
 func (*RunReplicationRequest) ProtoMessage() {}
 
 func (x *RunReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[41]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4515,7 +4625,7 @@ func (x *RunReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunReplicationRequest.ProtoReflect.Descriptor instead.
 func (*RunReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{41}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RunReplicationRequest) GetName() string {
@@ -4550,7 +4660,7 @@ type RunReplicationResponse struct {
 
 func (x *RunReplicationResponse) Reset() {
 	*x = RunReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[42]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4562,7 +4672,7 @@ func (x *RunReplicationResponse) String() string {
 func (*RunReplicationResponse) ProtoMessage() {}
 
 func (x *RunReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[42]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4575,7 +4685,7 @@ func (x *RunReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunReplicationResponse.ProtoReflect.Descriptor instead.
 func (*RunReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{42}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RunReplicationResponse) GetReplication() *Replication {
@@ -4598,7 +4708,7 @@ type WatchReplicationsRequest struct {
 
 func (x *WatchReplicationsRequest) Reset() {
 	*x = WatchReplicationsRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[43]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4610,7 +4720,7 @@ func (x *WatchReplicationsRequest) String() string {
 func (*WatchReplicationsRequest) ProtoMessage() {}
 
 func (x *WatchReplicationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[43]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4623,7 +4733,7 @@ func (x *WatchReplicationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationsRequest.ProtoReflect.Descriptor instead.
 func (*WatchReplicationsRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{43}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *WatchReplicationsRequest) GetNamePrefix() string {
@@ -4655,7 +4765,7 @@ type WatchReplicationsResponse struct {
 
 func (x *WatchReplicationsResponse) Reset() {
 	*x = WatchReplicationsResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[44]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4667,7 +4777,7 @@ func (x *WatchReplicationsResponse) String() string {
 func (*WatchReplicationsResponse) ProtoMessage() {}
 
 func (x *WatchReplicationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[44]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4680,7 +4790,7 @@ func (x *WatchReplicationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationsResponse.ProtoReflect.Descriptor instead.
 func (*WatchReplicationsResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{44}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *WatchReplicationsResponse) GetReplications() []*Replication {
@@ -4754,7 +4864,7 @@ type Run struct {
 
 func (x *Run) Reset() {
 	*x = Run{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[45]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4766,7 +4876,7 @@ func (x *Run) String() string {
 func (*Run) ProtoMessage() {}
 
 func (x *Run) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[45]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4779,7 +4889,7 @@ func (x *Run) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Run.ProtoReflect.Descriptor instead.
 func (*Run) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{45}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Run) GetId() int64 {
@@ -4937,7 +5047,7 @@ type ListRunsRequest struct {
 
 func (x *ListRunsRequest) Reset() {
 	*x = ListRunsRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[46]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4949,7 +5059,7 @@ func (x *ListRunsRequest) String() string {
 func (*ListRunsRequest) ProtoMessage() {}
 
 func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[46]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4962,7 +5072,7 @@ func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsRequest.ProtoReflect.Descriptor instead.
 func (*ListRunsRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{46}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListRunsRequest) GetReplication() string {
@@ -4999,7 +5109,7 @@ type ListRunsResponse struct {
 
 func (x *ListRunsResponse) Reset() {
 	*x = ListRunsResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[47]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5011,7 +5121,7 @@ func (x *ListRunsResponse) String() string {
 func (*ListRunsResponse) ProtoMessage() {}
 
 func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[47]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5024,7 +5134,7 @@ func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsResponse.ProtoReflect.Descriptor instead.
 func (*ListRunsResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{47}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ListRunsResponse) GetRuns() []*Run {
@@ -5045,7 +5155,7 @@ var File_syncline_applier_v1_applier_proto protoreflect.FileDescriptor
 
 const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\n" +
-	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$syncline/applier/v1/quarantine.proto\x1a syncline/applier/v1/repair.proto\x1a\"syncline/applier/v1/schedule.proto\x1a\x1esyncline/applier/v1/sync.proto\x1a\x1fsyncline/change/v1/change.proto\"\xcb\v\n" +
+	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/applier/v1/check.proto\x1a$syncline/applier/v1/quarantine.proto\x1a syncline/applier/v1/repair.proto\x1a\"syncline/applier/v1/schedule.proto\x1a\x1esyncline/applier/v1/sync.proto\x1a\x1fsyncline/change/v1/change.proto\"\xcb\v\n" +
 	"\x0fReplicationSpec\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1c\n" +
 	"\tinventory\x18\x02 \x01(\tR\tinventory\x12%\n" +
@@ -5183,16 +5293,22 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x05bytes\x18\x06 \x01(\x03R\x05bytes\x12#\n" +
 	"\rtarget_schema\x18F \x01(\tR\ftargetSchema\x12\x1f\n" +
 	"\vtarget_name\x18G \x01(\tR\n" +
-	"targetName\"\x8d\x01\n" +
+	"targetName\"g\n" +
+	"\x17CheckReplicationRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
+	"\x04spec\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationSpecR\x04spec\"X\n" +
+	"\x18CheckReplicationResponse\x12<\n" +
+	"\thandshake\x18\x01 \x01(\v2\x1e.syncline.applier.v1.HandshakeR\thandshake\"\x8d\x01\n" +
 	"\x18CreateReplicationRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationSpecR\x04spec\x12#\n" +
 	"\rvalidate_only\x18\n" +
-	" \x01(\bR\fvalidateOnly\"\x99\x01\n" +
+	" \x01(\bR\fvalidateOnly\"\xd7\x01\n" +
 	"\x19CreateReplicationResponse\x12B\n" +
 	"\vreplication\x18\x01 \x01(\v2 .syncline.applier.v1.ReplicationR\vreplication\x128\n" +
 	"\x04plan\x18\n" +
-	" \x01(\v2$.syncline.applier.v1.ReplicationPlanR\x04plan\"+\n" +
+	" \x01(\v2$.syncline.applier.v1.ReplicationPlanR\x04plan\x12<\n" +
+	"\thandshake\x18Z \x01(\v2\x1e.syncline.applier.v1.HandshakeR\thandshake\"+\n" +
 	"\x15GetReplicationRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\\\n" +
 	"\x16GetReplicationResponse\x12B\n" +
@@ -5496,7 +5612,7 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x12RUN_RESULT_SUCCESS\x10\x01\x12\x16\n" +
 	"\x12RUN_RESULT_WARNING\x10\x02\x12\x14\n" +
 	"\x10RUN_RESULT_ERROR\x10\x03\x12\x14\n" +
-	"\x10RUN_RESULT_FATAL\x10\x042\xa4\x16\n" +
+	"\x10RUN_RESULT_FATAL\x10\x042\x95\x17\n" +
 	"\x0eApplierService\x12r\n" +
 	"\x11CreateReplication\x12-.syncline.applier.v1.CreateReplicationRequest\x1a..syncline.applier.v1.CreateReplicationResponse\x12i\n" +
 	"\x0eGetReplication\x12*.syncline.applier.v1.GetReplicationRequest\x1a+.syncline.applier.v1.GetReplicationResponse\x12o\n" +
@@ -5519,7 +5635,8 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\n" +
 	"CancelSync\x12&.syncline.applier.v1.CancelSyncRequest\x1a'.syncline.applier.v1.CancelSyncResponse\x12k\n" +
 	"\x0eRunReplication\x12*.syncline.applier.v1.RunReplicationRequest\x1a+.syncline.applier.v1.RunReplicationResponse0\x01\x12t\n" +
-	"\x11WatchReplications\x12-.syncline.applier.v1.WatchReplicationsRequest\x1a..syncline.applier.v1.WatchReplicationsResponse0\x01\x12c\n" +
+	"\x11WatchReplications\x12-.syncline.applier.v1.WatchReplicationsRequest\x1a..syncline.applier.v1.WatchReplicationsResponse0\x01\x12o\n" +
+	"\x10CheckReplication\x12,.syncline.applier.v1.CheckReplicationRequest\x1a-.syncline.applier.v1.CheckReplicationResponse\x12c\n" +
 	"\fListUnsynced\x12(.syncline.applier.v1.ListUnsyncedRequest\x1a).syncline.applier.v1.ListUnsyncedResponse\x12`\n" +
 	"\vGetUnsynced\x12'.syncline.applier.v1.GetUnsyncedRequest\x1a(.syncline.applier.v1.GetUnsyncedResponse\x12f\n" +
 	"\rRetryUnsynced\x12).syncline.applier.v1.RetryUnsyncedRequest\x1a*.syncline.applier.v1.RetryUnsyncedResponse\x12l\n" +
@@ -5539,7 +5656,7 @@ func file_syncline_applier_v1_applier_proto_rawDescGZIP() []byte {
 }
 
 var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 13)
-var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_syncline_applier_v1_applier_proto_goTypes = []any{
 	(Mode)(0),                              // 0: syncline.applier.v1.Mode
 	(OnError)(0),                           // 1: syncline.applier.v1.OnError
@@ -5562,222 +5679,230 @@ var file_syncline_applier_v1_applier_proto_goTypes = []any{
 	(*StateChange)(nil),                    // 18: syncline.applier.v1.StateChange
 	(*SyncProgress)(nil),                   // 19: syncline.applier.v1.SyncProgress
 	(*TableProgress)(nil),                  // 20: syncline.applier.v1.TableProgress
-	(*CreateReplicationRequest)(nil),       // 21: syncline.applier.v1.CreateReplicationRequest
-	(*CreateReplicationResponse)(nil),      // 22: syncline.applier.v1.CreateReplicationResponse
-	(*GetReplicationRequest)(nil),          // 23: syncline.applier.v1.GetReplicationRequest
-	(*GetReplicationResponse)(nil),         // 24: syncline.applier.v1.GetReplicationResponse
-	(*ListReplicationsRequest)(nil),        // 25: syncline.applier.v1.ListReplicationsRequest
-	(*ListReplicationsResponse)(nil),       // 26: syncline.applier.v1.ListReplicationsResponse
-	(*StartReplicationRequest)(nil),        // 27: syncline.applier.v1.StartReplicationRequest
-	(*StartReplicationResponse)(nil),       // 28: syncline.applier.v1.StartReplicationResponse
-	(*StopReplicationRequest)(nil),         // 29: syncline.applier.v1.StopReplicationRequest
-	(*StopReplicationResponse)(nil),        // 30: syncline.applier.v1.StopReplicationResponse
-	(*DeleteReplicationRequest)(nil),       // 31: syncline.applier.v1.DeleteReplicationRequest
-	(*DeleteReplicationResponse)(nil),      // 32: syncline.applier.v1.DeleteReplicationResponse
-	(*WatchReplicationRequest)(nil),        // 33: syncline.applier.v1.WatchReplicationRequest
-	(*WatchReplicationResponse)(nil),       // 34: syncline.applier.v1.WatchReplicationResponse
-	(*WaitReplicationRequest)(nil),         // 35: syncline.applier.v1.WaitReplicationRequest
-	(*WaitReplicationResponse)(nil),        // 36: syncline.applier.v1.WaitReplicationResponse
-	(*VerifyReplicationRequest)(nil),       // 37: syncline.applier.v1.VerifyReplicationRequest
-	(*VerifyReplicationResponse)(nil),      // 38: syncline.applier.v1.VerifyReplicationResponse
-	(*VerifyProgress)(nil),                 // 39: syncline.applier.v1.VerifyProgress
-	(*RowDifference)(nil),                  // 40: syncline.applier.v1.RowDifference
-	(*TableVerification)(nil),              // 41: syncline.applier.v1.TableVerification
-	(*VerifyResult)(nil),                   // 42: syncline.applier.v1.VerifyResult
-	(*ReplicationPlan)(nil),                // 43: syncline.applier.v1.ReplicationPlan
-	(*PlannedTable)(nil),                   // 44: syncline.applier.v1.PlannedTable
-	(*UpdateReplicationRequest)(nil),       // 45: syncline.applier.v1.UpdateReplicationRequest
-	(*UpdateReplicationResponse)(nil),      // 46: syncline.applier.v1.UpdateReplicationResponse
-	(*ResyncReplicationRequest)(nil),       // 47: syncline.applier.v1.ResyncReplicationRequest
-	(*ResyncReplicationResponse)(nil),      // 48: syncline.applier.v1.ResyncReplicationResponse
-	(*Event)(nil),                          // 49: syncline.applier.v1.Event
-	(*ListReplicationEventsRequest)(nil),   // 50: syncline.applier.v1.ListReplicationEventsRequest
-	(*ListReplicationEventsResponse)(nil),  // 51: syncline.applier.v1.ListReplicationEventsResponse
-	(*WatchReplicationEventsRequest)(nil),  // 52: syncline.applier.v1.WatchReplicationEventsRequest
-	(*WatchReplicationEventsResponse)(nil), // 53: syncline.applier.v1.WatchReplicationEventsResponse
-	(*RunReplicationRequest)(nil),          // 54: syncline.applier.v1.RunReplicationRequest
-	(*RunReplicationResponse)(nil),         // 55: syncline.applier.v1.RunReplicationResponse
-	(*WatchReplicationsRequest)(nil),       // 56: syncline.applier.v1.WatchReplicationsRequest
-	(*WatchReplicationsResponse)(nil),      // 57: syncline.applier.v1.WatchReplicationsResponse
-	(*Run)(nil),                            // 58: syncline.applier.v1.Run
-	(*ListRunsRequest)(nil),                // 59: syncline.applier.v1.ListRunsRequest
-	(*ListRunsResponse)(nil),               // 60: syncline.applier.v1.ListRunsResponse
-	nil,                                    // 61: syncline.applier.v1.ReplicationSpec.ParametersEntry
-	(*durationpb.Duration)(nil),            // 62: google.protobuf.Duration
-	(*Schedule)(nil),                       // 63: syncline.applier.v1.Schedule
-	(*v1.Position)(nil),                    // 64: syncline.change.v1.Position
-	(*timestamppb.Timestamp)(nil),          // 65: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),          // 66: google.protobuf.FieldMask
-	(*RepairReplicationRequest)(nil),       // 67: syncline.applier.v1.RepairReplicationRequest
-	(*SyncReplicationRequest)(nil),         // 68: syncline.applier.v1.SyncReplicationRequest
-	(*ListSyncsRequest)(nil),               // 69: syncline.applier.v1.ListSyncsRequest
-	(*GetSyncRequest)(nil),                 // 70: syncline.applier.v1.GetSyncRequest
-	(*WatchSyncRequest)(nil),               // 71: syncline.applier.v1.WatchSyncRequest
-	(*CancelSyncRequest)(nil),              // 72: syncline.applier.v1.CancelSyncRequest
-	(*ListUnsyncedRequest)(nil),            // 73: syncline.applier.v1.ListUnsyncedRequest
-	(*GetUnsyncedRequest)(nil),             // 74: syncline.applier.v1.GetUnsyncedRequest
-	(*RetryUnsyncedRequest)(nil),           // 75: syncline.applier.v1.RetryUnsyncedRequest
-	(*DiscardUnsyncedRequest)(nil),         // 76: syncline.applier.v1.DiscardUnsyncedRequest
-	(*RepairReplicationResponse)(nil),      // 77: syncline.applier.v1.RepairReplicationResponse
-	(*SyncReplicationResponse)(nil),        // 78: syncline.applier.v1.SyncReplicationResponse
-	(*ListSyncsResponse)(nil),              // 79: syncline.applier.v1.ListSyncsResponse
-	(*GetSyncResponse)(nil),                // 80: syncline.applier.v1.GetSyncResponse
-	(*WatchSyncResponse)(nil),              // 81: syncline.applier.v1.WatchSyncResponse
-	(*CancelSyncResponse)(nil),             // 82: syncline.applier.v1.CancelSyncResponse
-	(*ListUnsyncedResponse)(nil),           // 83: syncline.applier.v1.ListUnsyncedResponse
-	(*GetUnsyncedResponse)(nil),            // 84: syncline.applier.v1.GetUnsyncedResponse
-	(*RetryUnsyncedResponse)(nil),          // 85: syncline.applier.v1.RetryUnsyncedResponse
-	(*DiscardUnsyncedResponse)(nil),        // 86: syncline.applier.v1.DiscardUnsyncedResponse
+	(*CheckReplicationRequest)(nil),        // 21: syncline.applier.v1.CheckReplicationRequest
+	(*CheckReplicationResponse)(nil),       // 22: syncline.applier.v1.CheckReplicationResponse
+	(*CreateReplicationRequest)(nil),       // 23: syncline.applier.v1.CreateReplicationRequest
+	(*CreateReplicationResponse)(nil),      // 24: syncline.applier.v1.CreateReplicationResponse
+	(*GetReplicationRequest)(nil),          // 25: syncline.applier.v1.GetReplicationRequest
+	(*GetReplicationResponse)(nil),         // 26: syncline.applier.v1.GetReplicationResponse
+	(*ListReplicationsRequest)(nil),        // 27: syncline.applier.v1.ListReplicationsRequest
+	(*ListReplicationsResponse)(nil),       // 28: syncline.applier.v1.ListReplicationsResponse
+	(*StartReplicationRequest)(nil),        // 29: syncline.applier.v1.StartReplicationRequest
+	(*StartReplicationResponse)(nil),       // 30: syncline.applier.v1.StartReplicationResponse
+	(*StopReplicationRequest)(nil),         // 31: syncline.applier.v1.StopReplicationRequest
+	(*StopReplicationResponse)(nil),        // 32: syncline.applier.v1.StopReplicationResponse
+	(*DeleteReplicationRequest)(nil),       // 33: syncline.applier.v1.DeleteReplicationRequest
+	(*DeleteReplicationResponse)(nil),      // 34: syncline.applier.v1.DeleteReplicationResponse
+	(*WatchReplicationRequest)(nil),        // 35: syncline.applier.v1.WatchReplicationRequest
+	(*WatchReplicationResponse)(nil),       // 36: syncline.applier.v1.WatchReplicationResponse
+	(*WaitReplicationRequest)(nil),         // 37: syncline.applier.v1.WaitReplicationRequest
+	(*WaitReplicationResponse)(nil),        // 38: syncline.applier.v1.WaitReplicationResponse
+	(*VerifyReplicationRequest)(nil),       // 39: syncline.applier.v1.VerifyReplicationRequest
+	(*VerifyReplicationResponse)(nil),      // 40: syncline.applier.v1.VerifyReplicationResponse
+	(*VerifyProgress)(nil),                 // 41: syncline.applier.v1.VerifyProgress
+	(*RowDifference)(nil),                  // 42: syncline.applier.v1.RowDifference
+	(*TableVerification)(nil),              // 43: syncline.applier.v1.TableVerification
+	(*VerifyResult)(nil),                   // 44: syncline.applier.v1.VerifyResult
+	(*ReplicationPlan)(nil),                // 45: syncline.applier.v1.ReplicationPlan
+	(*PlannedTable)(nil),                   // 46: syncline.applier.v1.PlannedTable
+	(*UpdateReplicationRequest)(nil),       // 47: syncline.applier.v1.UpdateReplicationRequest
+	(*UpdateReplicationResponse)(nil),      // 48: syncline.applier.v1.UpdateReplicationResponse
+	(*ResyncReplicationRequest)(nil),       // 49: syncline.applier.v1.ResyncReplicationRequest
+	(*ResyncReplicationResponse)(nil),      // 50: syncline.applier.v1.ResyncReplicationResponse
+	(*Event)(nil),                          // 51: syncline.applier.v1.Event
+	(*ListReplicationEventsRequest)(nil),   // 52: syncline.applier.v1.ListReplicationEventsRequest
+	(*ListReplicationEventsResponse)(nil),  // 53: syncline.applier.v1.ListReplicationEventsResponse
+	(*WatchReplicationEventsRequest)(nil),  // 54: syncline.applier.v1.WatchReplicationEventsRequest
+	(*WatchReplicationEventsResponse)(nil), // 55: syncline.applier.v1.WatchReplicationEventsResponse
+	(*RunReplicationRequest)(nil),          // 56: syncline.applier.v1.RunReplicationRequest
+	(*RunReplicationResponse)(nil),         // 57: syncline.applier.v1.RunReplicationResponse
+	(*WatchReplicationsRequest)(nil),       // 58: syncline.applier.v1.WatchReplicationsRequest
+	(*WatchReplicationsResponse)(nil),      // 59: syncline.applier.v1.WatchReplicationsResponse
+	(*Run)(nil),                            // 60: syncline.applier.v1.Run
+	(*ListRunsRequest)(nil),                // 61: syncline.applier.v1.ListRunsRequest
+	(*ListRunsResponse)(nil),               // 62: syncline.applier.v1.ListRunsResponse
+	nil,                                    // 63: syncline.applier.v1.ReplicationSpec.ParametersEntry
+	(*durationpb.Duration)(nil),            // 64: google.protobuf.Duration
+	(*Schedule)(nil),                       // 65: syncline.applier.v1.Schedule
+	(*v1.Position)(nil),                    // 66: syncline.change.v1.Position
+	(*timestamppb.Timestamp)(nil),          // 67: google.protobuf.Timestamp
+	(*Handshake)(nil),                      // 68: syncline.applier.v1.Handshake
+	(*fieldmaskpb.FieldMask)(nil),          // 69: google.protobuf.FieldMask
+	(*RepairReplicationRequest)(nil),       // 70: syncline.applier.v1.RepairReplicationRequest
+	(*SyncReplicationRequest)(nil),         // 71: syncline.applier.v1.SyncReplicationRequest
+	(*ListSyncsRequest)(nil),               // 72: syncline.applier.v1.ListSyncsRequest
+	(*GetSyncRequest)(nil),                 // 73: syncline.applier.v1.GetSyncRequest
+	(*WatchSyncRequest)(nil),               // 74: syncline.applier.v1.WatchSyncRequest
+	(*CancelSyncRequest)(nil),              // 75: syncline.applier.v1.CancelSyncRequest
+	(*ListUnsyncedRequest)(nil),            // 76: syncline.applier.v1.ListUnsyncedRequest
+	(*GetUnsyncedRequest)(nil),             // 77: syncline.applier.v1.GetUnsyncedRequest
+	(*RetryUnsyncedRequest)(nil),           // 78: syncline.applier.v1.RetryUnsyncedRequest
+	(*DiscardUnsyncedRequest)(nil),         // 79: syncline.applier.v1.DiscardUnsyncedRequest
+	(*RepairReplicationResponse)(nil),      // 80: syncline.applier.v1.RepairReplicationResponse
+	(*SyncReplicationResponse)(nil),        // 81: syncline.applier.v1.SyncReplicationResponse
+	(*ListSyncsResponse)(nil),              // 82: syncline.applier.v1.ListSyncsResponse
+	(*GetSyncResponse)(nil),                // 83: syncline.applier.v1.GetSyncResponse
+	(*WatchSyncResponse)(nil),              // 84: syncline.applier.v1.WatchSyncResponse
+	(*CancelSyncResponse)(nil),             // 85: syncline.applier.v1.CancelSyncResponse
+	(*ListUnsyncedResponse)(nil),           // 86: syncline.applier.v1.ListUnsyncedResponse
+	(*GetUnsyncedResponse)(nil),            // 87: syncline.applier.v1.GetUnsyncedResponse
+	(*RetryUnsyncedResponse)(nil),          // 88: syncline.applier.v1.RetryUnsyncedResponse
+	(*DiscardUnsyncedResponse)(nil),        // 89: syncline.applier.v1.DiscardUnsyncedResponse
 }
 var file_syncline_applier_v1_applier_proto_depIdxs = []int32{
 	4,   // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
-	61,  // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
-	62,  // 2: syncline.applier.v1.ReplicationSpec.retry_base:type_name -> google.protobuf.Duration
-	62,  // 3: syncline.applier.v1.ReplicationSpec.retry_cap:type_name -> google.protobuf.Duration
-	62,  // 4: syncline.applier.v1.ReplicationSpec.source_timeout:type_name -> google.protobuf.Duration
-	62,  // 5: syncline.applier.v1.ReplicationSpec.group_time:type_name -> google.protobuf.Duration
+	63,  // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
+	64,  // 2: syncline.applier.v1.ReplicationSpec.retry_base:type_name -> google.protobuf.Duration
+	64,  // 3: syncline.applier.v1.ReplicationSpec.retry_cap:type_name -> google.protobuf.Duration
+	64,  // 4: syncline.applier.v1.ReplicationSpec.source_timeout:type_name -> google.protobuf.Duration
+	64,  // 5: syncline.applier.v1.ReplicationSpec.group_time:type_name -> google.protobuf.Duration
 	2,   // 6: syncline.applier.v1.ReplicationSpec.auto_resync:type_name -> syncline.applier.v1.AutoResync
 	15,  // 7: syncline.applier.v1.ReplicationSpec.tls:type_name -> syncline.applier.v1.SourceTLS
 	3,   // 8: syncline.applier.v1.ReplicationSpec.initial:type_name -> syncline.applier.v1.Initial
 	0,   // 9: syncline.applier.v1.ReplicationSpec.mode:type_name -> syncline.applier.v1.Mode
-	62,  // 10: syncline.applier.v1.ReplicationSpec.healthy_after:type_name -> google.protobuf.Duration
-	63,  // 11: syncline.applier.v1.ReplicationSpec.schedule:type_name -> syncline.applier.v1.Schedule
+	64,  // 10: syncline.applier.v1.ReplicationSpec.healthy_after:type_name -> google.protobuf.Duration
+	65,  // 11: syncline.applier.v1.ReplicationSpec.schedule:type_name -> syncline.applier.v1.Schedule
 	1,   // 12: syncline.applier.v1.ReplicationSpec.on_error:type_name -> syncline.applier.v1.OnError
 	14,  // 13: syncline.applier.v1.ReplicationSpec.rename:type_name -> syncline.applier.v1.TableRename
 	13,  // 14: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
 	5,   // 15: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
-	64,  // 16: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
-	64,  // 17: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
+	66,  // 16: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
+	66,  // 17: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
 	19,  // 18: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
-	65,  // 19: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
-	65,  // 20: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
-	65,  // 21: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
-	65,  // 22: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
+	67,  // 19: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
+	67,  // 20: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
+	67,  // 21: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
+	67,  // 22: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
 	20,  // 23: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
 	17,  // 24: syncline.applier.v1.Replication.recent_faults:type_name -> syncline.applier.v1.Fault
 	18,  // 25: syncline.applier.v1.Replication.history:type_name -> syncline.applier.v1.StateChange
-	65,  // 26: syncline.applier.v1.Replication.healthy_since:type_name -> google.protobuf.Timestamp
-	65,  // 27: syncline.applier.v1.Replication.waiting_since:type_name -> google.protobuf.Timestamp
-	64,  // 28: syncline.applier.v1.Replication.completed_position:type_name -> syncline.change.v1.Position
-	65,  // 29: syncline.applier.v1.Replication.complete_time:type_name -> google.protobuf.Timestamp
-	65,  // 30: syncline.applier.v1.Replication.next_run_time:type_name -> google.protobuf.Timestamp
-	58,  // 31: syncline.applier.v1.Replication.last_run:type_name -> syncline.applier.v1.Run
-	65,  // 32: syncline.applier.v1.Fault.time:type_name -> google.protobuf.Timestamp
+	67,  // 26: syncline.applier.v1.Replication.healthy_since:type_name -> google.protobuf.Timestamp
+	67,  // 27: syncline.applier.v1.Replication.waiting_since:type_name -> google.protobuf.Timestamp
+	66,  // 28: syncline.applier.v1.Replication.completed_position:type_name -> syncline.change.v1.Position
+	67,  // 29: syncline.applier.v1.Replication.complete_time:type_name -> google.protobuf.Timestamp
+	67,  // 30: syncline.applier.v1.Replication.next_run_time:type_name -> google.protobuf.Timestamp
+	60,  // 31: syncline.applier.v1.Replication.last_run:type_name -> syncline.applier.v1.Run
+	67,  // 32: syncline.applier.v1.Fault.time:type_name -> google.protobuf.Timestamp
 	6,   // 33: syncline.applier.v1.Fault.side:type_name -> syncline.applier.v1.FaultSide
-	65,  // 34: syncline.applier.v1.StateChange.time:type_name -> google.protobuf.Timestamp
+	67,  // 34: syncline.applier.v1.StateChange.time:type_name -> google.protobuf.Timestamp
 	5,   // 35: syncline.applier.v1.StateChange.state:type_name -> syncline.applier.v1.State
-	65,  // 36: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
-	65,  // 37: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
-	13,  // 38: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	16,  // 39: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	43,  // 40: syncline.applier.v1.CreateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
-	16,  // 41: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	5,   // 42: syncline.applier.v1.ListReplicationsRequest.states:type_name -> syncline.applier.v1.State
-	16,  // 43: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
-	64,  // 44: syncline.applier.v1.StartReplicationRequest.from:type_name -> syncline.change.v1.Position
-	16,  // 45: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	16,  // 46: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	62,  // 47: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
-	16,  // 48: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	62,  // 49: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
-	64,  // 50: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
-	16,  // 51: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	62,  // 52: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
-	39,  // 53: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
-	40,  // 54: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
-	41,  // 55: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
-	42,  // 56: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
-	7,   // 57: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
-	8,   // 58: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
-	64,  // 59: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
-	64,  // 60: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
-	44,  // 61: syncline.applier.v1.ReplicationPlan.tables:type_name -> syncline.applier.v1.PlannedTable
-	9,   // 62: syncline.applier.v1.PlannedTable.action:type_name -> syncline.applier.v1.TableAction
-	13,  // 63: syncline.applier.v1.UpdateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	66,  // 64: syncline.applier.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
-	16,  // 65: syncline.applier.v1.UpdateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	43,  // 66: syncline.applier.v1.UpdateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
-	16,  // 67: syncline.applier.v1.ResyncReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	65,  // 68: syncline.applier.v1.Event.time:type_name -> google.protobuf.Timestamp
-	10,  // 69: syncline.applier.v1.Event.kind:type_name -> syncline.applier.v1.EventKind
-	5,   // 70: syncline.applier.v1.Event.state:type_name -> syncline.applier.v1.State
-	6,   // 71: syncline.applier.v1.Event.side:type_name -> syncline.applier.v1.FaultSide
-	64,  // 72: syncline.applier.v1.Event.position:type_name -> syncline.change.v1.Position
-	65,  // 73: syncline.applier.v1.ListReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
-	49,  // 74: syncline.applier.v1.ListReplicationEventsResponse.events:type_name -> syncline.applier.v1.Event
-	65,  // 75: syncline.applier.v1.WatchReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
-	49,  // 76: syncline.applier.v1.WatchReplicationEventsResponse.event:type_name -> syncline.applier.v1.Event
-	13,  // 77: syncline.applier.v1.RunReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	62,  // 78: syncline.applier.v1.RunReplicationRequest.interval:type_name -> google.protobuf.Duration
-	16,  // 79: syncline.applier.v1.RunReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	62,  // 80: syncline.applier.v1.WatchReplicationsRequest.interval:type_name -> google.protobuf.Duration
-	16,  // 81: syncline.applier.v1.WatchReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
-	11,  // 82: syncline.applier.v1.Run.trigger:type_name -> syncline.applier.v1.RunTrigger
-	65,  // 83: syncline.applier.v1.Run.due_time:type_name -> google.protobuf.Timestamp
-	65,  // 84: syncline.applier.v1.Run.begin_time:type_name -> google.protobuf.Timestamp
-	65,  // 85: syncline.applier.v1.Run.end_time:type_name -> google.protobuf.Timestamp
-	12,  // 86: syncline.applier.v1.Run.result:type_name -> syncline.applier.v1.RunResult
-	6,   // 87: syncline.applier.v1.Run.side:type_name -> syncline.applier.v1.FaultSide
-	64,  // 88: syncline.applier.v1.Run.from:type_name -> syncline.change.v1.Position
-	64,  // 89: syncline.applier.v1.Run.to:type_name -> syncline.change.v1.Position
-	58,  // 90: syncline.applier.v1.ListRunsResponse.runs:type_name -> syncline.applier.v1.Run
-	21,  // 91: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
-	23,  // 92: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
-	25,  // 93: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
-	27,  // 94: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
-	29,  // 95: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
-	31,  // 96: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
-	33,  // 97: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
-	35,  // 98: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
-	37,  // 99: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
-	45,  // 100: syncline.applier.v1.ApplierService.UpdateReplication:input_type -> syncline.applier.v1.UpdateReplicationRequest
-	47,  // 101: syncline.applier.v1.ApplierService.ResyncReplication:input_type -> syncline.applier.v1.ResyncReplicationRequest
-	50,  // 102: syncline.applier.v1.ApplierService.ListReplicationEvents:input_type -> syncline.applier.v1.ListReplicationEventsRequest
-	52,  // 103: syncline.applier.v1.ApplierService.WatchReplicationEvents:input_type -> syncline.applier.v1.WatchReplicationEventsRequest
-	67,  // 104: syncline.applier.v1.ApplierService.RepairReplication:input_type -> syncline.applier.v1.RepairReplicationRequest
-	68,  // 105: syncline.applier.v1.ApplierService.SyncReplication:input_type -> syncline.applier.v1.SyncReplicationRequest
-	69,  // 106: syncline.applier.v1.ApplierService.ListSyncs:input_type -> syncline.applier.v1.ListSyncsRequest
-	70,  // 107: syncline.applier.v1.ApplierService.GetSync:input_type -> syncline.applier.v1.GetSyncRequest
-	71,  // 108: syncline.applier.v1.ApplierService.WatchSync:input_type -> syncline.applier.v1.WatchSyncRequest
-	72,  // 109: syncline.applier.v1.ApplierService.CancelSync:input_type -> syncline.applier.v1.CancelSyncRequest
-	54,  // 110: syncline.applier.v1.ApplierService.RunReplication:input_type -> syncline.applier.v1.RunReplicationRequest
-	56,  // 111: syncline.applier.v1.ApplierService.WatchReplications:input_type -> syncline.applier.v1.WatchReplicationsRequest
-	73,  // 112: syncline.applier.v1.ApplierService.ListUnsynced:input_type -> syncline.applier.v1.ListUnsyncedRequest
-	74,  // 113: syncline.applier.v1.ApplierService.GetUnsynced:input_type -> syncline.applier.v1.GetUnsyncedRequest
-	75,  // 114: syncline.applier.v1.ApplierService.RetryUnsynced:input_type -> syncline.applier.v1.RetryUnsyncedRequest
-	76,  // 115: syncline.applier.v1.ApplierService.DiscardUnsynced:input_type -> syncline.applier.v1.DiscardUnsyncedRequest
-	59,  // 116: syncline.applier.v1.ApplierService.ListRuns:input_type -> syncline.applier.v1.ListRunsRequest
-	22,  // 117: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
-	24,  // 118: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
-	26,  // 119: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
-	28,  // 120: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
-	30,  // 121: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
-	32,  // 122: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
-	34,  // 123: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
-	36,  // 124: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
-	38,  // 125: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
-	46,  // 126: syncline.applier.v1.ApplierService.UpdateReplication:output_type -> syncline.applier.v1.UpdateReplicationResponse
-	48,  // 127: syncline.applier.v1.ApplierService.ResyncReplication:output_type -> syncline.applier.v1.ResyncReplicationResponse
-	51,  // 128: syncline.applier.v1.ApplierService.ListReplicationEvents:output_type -> syncline.applier.v1.ListReplicationEventsResponse
-	53,  // 129: syncline.applier.v1.ApplierService.WatchReplicationEvents:output_type -> syncline.applier.v1.WatchReplicationEventsResponse
-	77,  // 130: syncline.applier.v1.ApplierService.RepairReplication:output_type -> syncline.applier.v1.RepairReplicationResponse
-	78,  // 131: syncline.applier.v1.ApplierService.SyncReplication:output_type -> syncline.applier.v1.SyncReplicationResponse
-	79,  // 132: syncline.applier.v1.ApplierService.ListSyncs:output_type -> syncline.applier.v1.ListSyncsResponse
-	80,  // 133: syncline.applier.v1.ApplierService.GetSync:output_type -> syncline.applier.v1.GetSyncResponse
-	81,  // 134: syncline.applier.v1.ApplierService.WatchSync:output_type -> syncline.applier.v1.WatchSyncResponse
-	82,  // 135: syncline.applier.v1.ApplierService.CancelSync:output_type -> syncline.applier.v1.CancelSyncResponse
-	55,  // 136: syncline.applier.v1.ApplierService.RunReplication:output_type -> syncline.applier.v1.RunReplicationResponse
-	57,  // 137: syncline.applier.v1.ApplierService.WatchReplications:output_type -> syncline.applier.v1.WatchReplicationsResponse
-	83,  // 138: syncline.applier.v1.ApplierService.ListUnsynced:output_type -> syncline.applier.v1.ListUnsyncedResponse
-	84,  // 139: syncline.applier.v1.ApplierService.GetUnsynced:output_type -> syncline.applier.v1.GetUnsyncedResponse
-	85,  // 140: syncline.applier.v1.ApplierService.RetryUnsynced:output_type -> syncline.applier.v1.RetryUnsyncedResponse
-	86,  // 141: syncline.applier.v1.ApplierService.DiscardUnsynced:output_type -> syncline.applier.v1.DiscardUnsyncedResponse
-	60,  // 142: syncline.applier.v1.ApplierService.ListRuns:output_type -> syncline.applier.v1.ListRunsResponse
-	117, // [117:143] is the sub-list for method output_type
-	91,  // [91:117] is the sub-list for method input_type
-	91,  // [91:91] is the sub-list for extension type_name
-	91,  // [91:91] is the sub-list for extension extendee
-	0,   // [0:91] is the sub-list for field type_name
+	67,  // 36: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
+	67,  // 37: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
+	13,  // 38: syncline.applier.v1.CheckReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	68,  // 39: syncline.applier.v1.CheckReplicationResponse.handshake:type_name -> syncline.applier.v1.Handshake
+	13,  // 40: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	16,  // 41: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	45,  // 42: syncline.applier.v1.CreateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
+	68,  // 43: syncline.applier.v1.CreateReplicationResponse.handshake:type_name -> syncline.applier.v1.Handshake
+	16,  // 44: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	5,   // 45: syncline.applier.v1.ListReplicationsRequest.states:type_name -> syncline.applier.v1.State
+	16,  // 46: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
+	66,  // 47: syncline.applier.v1.StartReplicationRequest.from:type_name -> syncline.change.v1.Position
+	16,  // 48: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	16,  // 49: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	64,  // 50: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
+	16,  // 51: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	64,  // 52: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
+	66,  // 53: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
+	16,  // 54: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	64,  // 55: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
+	41,  // 56: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
+	42,  // 57: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
+	43,  // 58: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
+	44,  // 59: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
+	7,   // 60: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
+	8,   // 61: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
+	66,  // 62: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
+	66,  // 63: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
+	46,  // 64: syncline.applier.v1.ReplicationPlan.tables:type_name -> syncline.applier.v1.PlannedTable
+	9,   // 65: syncline.applier.v1.PlannedTable.action:type_name -> syncline.applier.v1.TableAction
+	13,  // 66: syncline.applier.v1.UpdateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	69,  // 67: syncline.applier.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	16,  // 68: syncline.applier.v1.UpdateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	45,  // 69: syncline.applier.v1.UpdateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
+	16,  // 70: syncline.applier.v1.ResyncReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	67,  // 71: syncline.applier.v1.Event.time:type_name -> google.protobuf.Timestamp
+	10,  // 72: syncline.applier.v1.Event.kind:type_name -> syncline.applier.v1.EventKind
+	5,   // 73: syncline.applier.v1.Event.state:type_name -> syncline.applier.v1.State
+	6,   // 74: syncline.applier.v1.Event.side:type_name -> syncline.applier.v1.FaultSide
+	66,  // 75: syncline.applier.v1.Event.position:type_name -> syncline.change.v1.Position
+	67,  // 76: syncline.applier.v1.ListReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
+	51,  // 77: syncline.applier.v1.ListReplicationEventsResponse.events:type_name -> syncline.applier.v1.Event
+	67,  // 78: syncline.applier.v1.WatchReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
+	51,  // 79: syncline.applier.v1.WatchReplicationEventsResponse.event:type_name -> syncline.applier.v1.Event
+	13,  // 80: syncline.applier.v1.RunReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
+	64,  // 81: syncline.applier.v1.RunReplicationRequest.interval:type_name -> google.protobuf.Duration
+	16,  // 82: syncline.applier.v1.RunReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	64,  // 83: syncline.applier.v1.WatchReplicationsRequest.interval:type_name -> google.protobuf.Duration
+	16,  // 84: syncline.applier.v1.WatchReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
+	11,  // 85: syncline.applier.v1.Run.trigger:type_name -> syncline.applier.v1.RunTrigger
+	67,  // 86: syncline.applier.v1.Run.due_time:type_name -> google.protobuf.Timestamp
+	67,  // 87: syncline.applier.v1.Run.begin_time:type_name -> google.protobuf.Timestamp
+	67,  // 88: syncline.applier.v1.Run.end_time:type_name -> google.protobuf.Timestamp
+	12,  // 89: syncline.applier.v1.Run.result:type_name -> syncline.applier.v1.RunResult
+	6,   // 90: syncline.applier.v1.Run.side:type_name -> syncline.applier.v1.FaultSide
+	66,  // 91: syncline.applier.v1.Run.from:type_name -> syncline.change.v1.Position
+	66,  // 92: syncline.applier.v1.Run.to:type_name -> syncline.change.v1.Position
+	60,  // 93: syncline.applier.v1.ListRunsResponse.runs:type_name -> syncline.applier.v1.Run
+	23,  // 94: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
+	25,  // 95: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
+	27,  // 96: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
+	29,  // 97: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
+	31,  // 98: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
+	33,  // 99: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
+	35,  // 100: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
+	37,  // 101: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
+	39,  // 102: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
+	47,  // 103: syncline.applier.v1.ApplierService.UpdateReplication:input_type -> syncline.applier.v1.UpdateReplicationRequest
+	49,  // 104: syncline.applier.v1.ApplierService.ResyncReplication:input_type -> syncline.applier.v1.ResyncReplicationRequest
+	52,  // 105: syncline.applier.v1.ApplierService.ListReplicationEvents:input_type -> syncline.applier.v1.ListReplicationEventsRequest
+	54,  // 106: syncline.applier.v1.ApplierService.WatchReplicationEvents:input_type -> syncline.applier.v1.WatchReplicationEventsRequest
+	70,  // 107: syncline.applier.v1.ApplierService.RepairReplication:input_type -> syncline.applier.v1.RepairReplicationRequest
+	71,  // 108: syncline.applier.v1.ApplierService.SyncReplication:input_type -> syncline.applier.v1.SyncReplicationRequest
+	72,  // 109: syncline.applier.v1.ApplierService.ListSyncs:input_type -> syncline.applier.v1.ListSyncsRequest
+	73,  // 110: syncline.applier.v1.ApplierService.GetSync:input_type -> syncline.applier.v1.GetSyncRequest
+	74,  // 111: syncline.applier.v1.ApplierService.WatchSync:input_type -> syncline.applier.v1.WatchSyncRequest
+	75,  // 112: syncline.applier.v1.ApplierService.CancelSync:input_type -> syncline.applier.v1.CancelSyncRequest
+	56,  // 113: syncline.applier.v1.ApplierService.RunReplication:input_type -> syncline.applier.v1.RunReplicationRequest
+	58,  // 114: syncline.applier.v1.ApplierService.WatchReplications:input_type -> syncline.applier.v1.WatchReplicationsRequest
+	21,  // 115: syncline.applier.v1.ApplierService.CheckReplication:input_type -> syncline.applier.v1.CheckReplicationRequest
+	76,  // 116: syncline.applier.v1.ApplierService.ListUnsynced:input_type -> syncline.applier.v1.ListUnsyncedRequest
+	77,  // 117: syncline.applier.v1.ApplierService.GetUnsynced:input_type -> syncline.applier.v1.GetUnsyncedRequest
+	78,  // 118: syncline.applier.v1.ApplierService.RetryUnsynced:input_type -> syncline.applier.v1.RetryUnsyncedRequest
+	79,  // 119: syncline.applier.v1.ApplierService.DiscardUnsynced:input_type -> syncline.applier.v1.DiscardUnsyncedRequest
+	61,  // 120: syncline.applier.v1.ApplierService.ListRuns:input_type -> syncline.applier.v1.ListRunsRequest
+	24,  // 121: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
+	26,  // 122: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
+	28,  // 123: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
+	30,  // 124: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
+	32,  // 125: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
+	34,  // 126: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
+	36,  // 127: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
+	38,  // 128: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
+	40,  // 129: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
+	48,  // 130: syncline.applier.v1.ApplierService.UpdateReplication:output_type -> syncline.applier.v1.UpdateReplicationResponse
+	50,  // 131: syncline.applier.v1.ApplierService.ResyncReplication:output_type -> syncline.applier.v1.ResyncReplicationResponse
+	53,  // 132: syncline.applier.v1.ApplierService.ListReplicationEvents:output_type -> syncline.applier.v1.ListReplicationEventsResponse
+	55,  // 133: syncline.applier.v1.ApplierService.WatchReplicationEvents:output_type -> syncline.applier.v1.WatchReplicationEventsResponse
+	80,  // 134: syncline.applier.v1.ApplierService.RepairReplication:output_type -> syncline.applier.v1.RepairReplicationResponse
+	81,  // 135: syncline.applier.v1.ApplierService.SyncReplication:output_type -> syncline.applier.v1.SyncReplicationResponse
+	82,  // 136: syncline.applier.v1.ApplierService.ListSyncs:output_type -> syncline.applier.v1.ListSyncsResponse
+	83,  // 137: syncline.applier.v1.ApplierService.GetSync:output_type -> syncline.applier.v1.GetSyncResponse
+	84,  // 138: syncline.applier.v1.ApplierService.WatchSync:output_type -> syncline.applier.v1.WatchSyncResponse
+	85,  // 139: syncline.applier.v1.ApplierService.CancelSync:output_type -> syncline.applier.v1.CancelSyncResponse
+	57,  // 140: syncline.applier.v1.ApplierService.RunReplication:output_type -> syncline.applier.v1.RunReplicationResponse
+	59,  // 141: syncline.applier.v1.ApplierService.WatchReplications:output_type -> syncline.applier.v1.WatchReplicationsResponse
+	22,  // 142: syncline.applier.v1.ApplierService.CheckReplication:output_type -> syncline.applier.v1.CheckReplicationResponse
+	86,  // 143: syncline.applier.v1.ApplierService.ListUnsynced:output_type -> syncline.applier.v1.ListUnsyncedResponse
+	87,  // 144: syncline.applier.v1.ApplierService.GetUnsynced:output_type -> syncline.applier.v1.GetUnsyncedResponse
+	88,  // 145: syncline.applier.v1.ApplierService.RetryUnsynced:output_type -> syncline.applier.v1.RetryUnsyncedResponse
+	89,  // 146: syncline.applier.v1.ApplierService.DiscardUnsynced:output_type -> syncline.applier.v1.DiscardUnsyncedResponse
+	62,  // 147: syncline.applier.v1.ApplierService.ListRuns:output_type -> syncline.applier.v1.ListRunsResponse
+	121, // [121:148] is the sub-list for method output_type
+	94,  // [94:121] is the sub-list for method input_type
+	94,  // [94:94] is the sub-list for extension type_name
+	94,  // [94:94] is the sub-list for extension extendee
+	0,   // [0:94] is the sub-list for field type_name
 }
 
 func init() { file_syncline_applier_v1_applier_proto_init() }
@@ -5785,12 +5910,13 @@ func file_syncline_applier_v1_applier_proto_init() {
 	if File_syncline_applier_v1_applier_proto != nil {
 		return
 	}
+	file_syncline_applier_v1_check_proto_init()
 	file_syncline_applier_v1_quarantine_proto_init()
 	file_syncline_applier_v1_repair_proto_init()
 	file_syncline_applier_v1_schedule_proto_init()
 	file_syncline_applier_v1_sync_proto_init()
 	file_syncline_applier_v1_applier_proto_msgTypes[3].OneofWrappers = []any{}
-	file_syncline_applier_v1_applier_proto_msgTypes[25].OneofWrappers = []any{
+	file_syncline_applier_v1_applier_proto_msgTypes[27].OneofWrappers = []any{
 		(*VerifyReplicationResponse_Progress)(nil),
 		(*VerifyReplicationResponse_Difference)(nil),
 		(*VerifyReplicationResponse_Table)(nil),
@@ -5802,7 +5928,7 @@ func file_syncline_applier_v1_applier_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_applier_v1_applier_proto_rawDesc), len(file_syncline_applier_v1_applier_proto_rawDesc)),
 			NumEnums:      13,
-			NumMessages:   49,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -42,6 +42,7 @@ const (
 	ApplierService_CancelSync_FullMethodName             = "/syncline.applier.v1.ApplierService/CancelSync"
 	ApplierService_RunReplication_FullMethodName         = "/syncline.applier.v1.ApplierService/RunReplication"
 	ApplierService_WatchReplications_FullMethodName      = "/syncline.applier.v1.ApplierService/WatchReplications"
+	ApplierService_CheckReplication_FullMethodName       = "/syncline.applier.v1.ApplierService/CheckReplication"
 	ApplierService_ListUnsynced_FullMethodName           = "/syncline.applier.v1.ApplierService/ListUnsynced"
 	ApplierService_GetUnsynced_FullMethodName            = "/syncline.applier.v1.ApplierService/GetUnsynced"
 	ApplierService_RetryUnsynced_FullMethodName          = "/syncline.applier.v1.ApplierService/RetryUnsynced"
@@ -114,6 +115,10 @@ type ApplierServiceClient interface {
 	RunReplication(ctx context.Context, in *RunReplicationRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RunReplicationResponse], error)
 	// WatchReplications streams the states of all replications, and then of those that change.
 	WatchReplications(ctx context.Context, in *WatchReplicationsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchReplicationsResponse], error)
+	// CheckReplication compares source and replica, as it is done before a replication is created, and tells everything that it finds, not the first
+	// problem only. It stores and changes nothing. Of a replication that there is it also tells what has changed on either side since its tables
+	// were copied.
+	CheckReplication(ctx context.Context, in *CheckReplicationRequest, opts ...grpc.CallOption) (*CheckReplicationResponse, error)
 	// ListUnsynced lists what of the source is not in the target: the changes in quarantine, and how much has not arrived yet.
 	ListUnsynced(ctx context.Context, in *ListUnsyncedRequest, opts ...grpc.CallOption) (*ListUnsyncedResponse, error)
 	// GetUnsynced returns one change in quarantine with its values.
@@ -408,6 +413,16 @@ func (c *applierServiceClient) WatchReplications(ctx context.Context, in *WatchR
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ApplierService_WatchReplicationsClient = grpc.ServerStreamingClient[WatchReplicationsResponse]
 
+func (c *applierServiceClient) CheckReplication(ctx context.Context, in *CheckReplicationRequest, opts ...grpc.CallOption) (*CheckReplicationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CheckReplicationResponse)
+	err := c.cc.Invoke(ctx, ApplierService_CheckReplication_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *applierServiceClient) ListUnsynced(ctx context.Context, in *ListUnsyncedRequest, opts ...grpc.CallOption) (*ListUnsyncedResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListUnsyncedResponse)
@@ -523,6 +538,10 @@ type ApplierServiceServer interface {
 	RunReplication(*RunReplicationRequest, grpc.ServerStreamingServer[RunReplicationResponse]) error
 	// WatchReplications streams the states of all replications, and then of those that change.
 	WatchReplications(*WatchReplicationsRequest, grpc.ServerStreamingServer[WatchReplicationsResponse]) error
+	// CheckReplication compares source and replica, as it is done before a replication is created, and tells everything that it finds, not the first
+	// problem only. It stores and changes nothing. Of a replication that there is it also tells what has changed on either side since its tables
+	// were copied.
+	CheckReplication(context.Context, *CheckReplicationRequest) (*CheckReplicationResponse, error)
 	// ListUnsynced lists what of the source is not in the target: the changes in quarantine, and how much has not arrived yet.
 	ListUnsynced(context.Context, *ListUnsyncedRequest) (*ListUnsyncedResponse, error)
 	// GetUnsynced returns one change in quarantine with its values.
@@ -606,6 +625,9 @@ func (UnimplementedApplierServiceServer) RunReplication(*RunReplicationRequest, 
 }
 func (UnimplementedApplierServiceServer) WatchReplications(*WatchReplicationsRequest, grpc.ServerStreamingServer[WatchReplicationsResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchReplications not implemented")
+}
+func (UnimplementedApplierServiceServer) CheckReplication(context.Context, *CheckReplicationRequest) (*CheckReplicationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CheckReplication not implemented")
 }
 func (UnimplementedApplierServiceServer) ListUnsynced(context.Context, *ListUnsyncedRequest) (*ListUnsyncedResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListUnsynced not implemented")
@@ -972,6 +994,24 @@ func _ApplierService_WatchReplications_Handler(srv interface{}, stream grpc.Serv
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ApplierService_WatchReplicationsServer = grpc.ServerStreamingServer[WatchReplicationsResponse]
 
+func _ApplierService_CheckReplication_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CheckReplicationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ApplierServiceServer).CheckReplication(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ApplierService_CheckReplication_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ApplierServiceServer).CheckReplication(ctx, req.(*CheckReplicationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ApplierService_ListUnsynced_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListUnsyncedRequest)
 	if err := dec(in); err != nil {
@@ -1124,6 +1164,10 @@ var ApplierService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CancelSync",
 			Handler:    _ApplierService_CancelSync_Handler,
+		},
+		{
+			MethodName: "CheckReplication",
+			Handler:    _ApplierService_CheckReplication_Handler,
 		},
 		{
 			MethodName: "ListUnsynced",

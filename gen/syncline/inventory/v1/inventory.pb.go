@@ -295,9 +295,13 @@ type GetInventoryResponse struct {
 	// Estimated rows of all listed tables but system ones, each counted once.
 	TotalRows int64 `protobuf:"varint,32,opt,name=total_rows,json=totalRows,proto3" json:"total_rows,omitempty"`
 	// Their bytes.
-	TotalBytes    int64 `protobuf:"varint,33,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	TotalBytes int64 `protobuf:"varint,33,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
+	// What the database's rows and queries can depend on.
+	Settings *DatabaseSettings `protobuf:"bytes,90,opt,name=settings,proto3" json:"settings,omitempty"`
+	// Why no snapshot could be opened now, and the way out; empty when one could.
+	SnapshotProblem string `protobuf:"bytes,91,opt,name=snapshot_problem,json=snapshotProblem,proto3" json:"snapshot_problem,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *GetInventoryResponse) Reset() {
@@ -407,6 +411,129 @@ func (x *GetInventoryResponse) GetTotalBytes() int64 {
 	return 0
 }
 
+func (x *GetInventoryResponse) GetSettings() *DatabaseSettings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *GetInventoryResponse) GetSnapshotProblem() string {
+	if x != nil {
+		return x.SnapshotProblem
+	}
+	return ""
+}
+
+// DatabaseSettings are those of a PostgreSQL database that no session can set.
+type DatabaseSettings struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its encoding, as UTF8.
+	Encoding string `protobuf:"bytes,1,opt,name=encoding,proto3" json:"encoding,omitempty"`
+	// Who sorts its text: "libc", "icu" or "builtin".
+	CollationProvider string `protobuf:"bytes,2,opt,name=collation_provider,json=collationProvider,proto3" json:"collation_provider,omitempty"`
+	// The locale of "icu" and "builtin".
+	Locale string `protobuf:"bytes,3,opt,name=locale,proto3" json:"locale,omitempty"`
+	// LC_COLLATE, by which "libc" sorts.
+	Collate string `protobuf:"bytes,4,opt,name=collate,proto3" json:"collate,omitempty"`
+	// LC_CTYPE, by which letters are told.
+	Ctype string `protobuf:"bytes,5,opt,name=ctype,proto3" json:"ctype,omitempty"`
+	// Version of the collation that the database's indexes were built with; empty when it has none.
+	CollationVersion string `protobuf:"bytes,6,opt,name=collation_version,json=collationVersion,proto3" json:"collation_version,omitempty"`
+	// Version of the collation that the server's library has.
+	ActualCollationVersion string `protobuf:"bytes,7,opt,name=actual_collation_version,json=actualCollationVersion,proto3" json:"actual_collation_version,omitempty"`
+	// When the PostgreSQL server was started: with the system identifier it tells one server from a physical copy of it.
+	StartTime     *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DatabaseSettings) Reset() {
+	*x = DatabaseSettings{}
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DatabaseSettings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DatabaseSettings) ProtoMessage() {}
+
+func (x *DatabaseSettings) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DatabaseSettings.ProtoReflect.Descriptor instead.
+func (*DatabaseSettings) Descriptor() ([]byte, []int) {
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *DatabaseSettings) GetEncoding() string {
+	if x != nil {
+		return x.Encoding
+	}
+	return ""
+}
+
+func (x *DatabaseSettings) GetCollationProvider() string {
+	if x != nil {
+		return x.CollationProvider
+	}
+	return ""
+}
+
+func (x *DatabaseSettings) GetLocale() string {
+	if x != nil {
+		return x.Locale
+	}
+	return ""
+}
+
+func (x *DatabaseSettings) GetCollate() string {
+	if x != nil {
+		return x.Collate
+	}
+	return ""
+}
+
+func (x *DatabaseSettings) GetCtype() string {
+	if x != nil {
+		return x.Ctype
+	}
+	return ""
+}
+
+func (x *DatabaseSettings) GetCollationVersion() string {
+	if x != nil {
+		return x.CollationVersion
+	}
+	return ""
+}
+
+func (x *DatabaseSettings) GetActualCollationVersion() string {
+	if x != nil {
+		return x.ActualCollationVersion
+	}
+	return ""
+}
+
+func (x *DatabaseSettings) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
 // Table is one table of the inventory.
 type Table struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -454,14 +581,16 @@ type Table struct {
 	// Estimated rows, of a partitioned table those of its partitions.
 	TotalRows int64 `protobuf:"varint,26,opt,name=total_rows,json=totalRows,proto3" json:"total_rows,omitempty"`
 	// Bytes, of a partitioned table those of its partitions.
-	TotalBytes    int64 `protobuf:"varint,27,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
+	TotalBytes int64 `protobuf:"varint,27,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
+	// The statement that lets the inventory's role read the table; empty where it may.
+	GrantSql      string `protobuf:"bytes,90,opt,name=grant_sql,json=grantSql,proto3" json:"grant_sql,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Table) Reset() {
 	*x = Table{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[3]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -473,7 +602,7 @@ func (x *Table) String() string {
 func (*Table) ProtoMessage() {}
 
 func (x *Table) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[3]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -486,7 +615,7 @@ func (x *Table) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Table.ProtoReflect.Descriptor instead.
 func (*Table) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{3}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Table) GetOid() uint32 {
@@ -643,6 +772,13 @@ func (x *Table) GetTotalBytes() int64 {
 	return 0
 }
 
+func (x *Table) GetGrantSql() string {
+	if x != nil {
+		return x.GrantSql
+	}
+	return ""
+}
+
 // Index is an index of a table.
 type Index struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -664,7 +800,7 @@ type Index struct {
 
 func (x *Index) Reset() {
 	*x = Index{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[4]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -676,7 +812,7 @@ func (x *Index) String() string {
 func (*Index) ProtoMessage() {}
 
 func (x *Index) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[4]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -689,7 +825,7 @@ func (x *Index) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Index.ProtoReflect.Descriptor instead.
 func (*Index) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{4}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Index) GetName() string {
@@ -751,7 +887,7 @@ type Constraint struct {
 
 func (x *Constraint) Reset() {
 	*x = Constraint{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[5]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -763,7 +899,7 @@ func (x *Constraint) String() string {
 func (*Constraint) ProtoMessage() {}
 
 func (x *Constraint) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[5]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -776,7 +912,7 @@ func (x *Constraint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Constraint.ProtoReflect.Descriptor instead.
 func (*Constraint) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{5}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Constraint) GetName() string {
@@ -828,7 +964,7 @@ type Sequence struct {
 
 func (x *Sequence) Reset() {
 	*x = Sequence{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[6]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -840,7 +976,7 @@ func (x *Sequence) String() string {
 func (*Sequence) ProtoMessage() {}
 
 func (x *Sequence) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[6]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -853,7 +989,7 @@ func (x *Sequence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sequence.ProtoReflect.Descriptor instead.
 func (*Sequence) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{6}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Sequence) GetSchema() string {
@@ -915,7 +1051,7 @@ type Type struct {
 
 func (x *Type) Reset() {
 	*x = Type{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[7]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -927,7 +1063,7 @@ func (x *Type) String() string {
 func (*Type) ProtoMessage() {}
 
 func (x *Type) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[7]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,7 +1076,7 @@ func (x *Type) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Type.ProtoReflect.Descriptor instead.
 func (*Type) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{7}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Type) GetSchema() string {
@@ -988,7 +1124,7 @@ type Column struct {
 
 func (x *Column) Reset() {
 	*x = Column{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[8]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1000,7 +1136,7 @@ func (x *Column) String() string {
 func (*Column) ProtoMessage() {}
 
 func (x *Column) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[8]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1013,7 +1149,7 @@ func (x *Column) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Column.ProtoReflect.Descriptor instead.
 func (*Column) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{8}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Column) GetName() string {
@@ -1059,7 +1195,7 @@ type NotReplicated struct {
 
 func (x *NotReplicated) Reset() {
 	*x = NotReplicated{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[9]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1071,7 +1207,7 @@ func (x *NotReplicated) String() string {
 func (*NotReplicated) ProtoMessage() {}
 
 func (x *NotReplicated) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[9]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1084,7 +1220,7 @@ func (x *NotReplicated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotReplicated.ProtoReflect.Descriptor instead.
 func (*NotReplicated) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{9}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *NotReplicated) GetKind() string {
@@ -1121,7 +1257,7 @@ type OpenSnapshotRequest struct {
 
 func (x *OpenSnapshotRequest) Reset() {
 	*x = OpenSnapshotRequest{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[10]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1133,7 +1269,7 @@ func (x *OpenSnapshotRequest) String() string {
 func (*OpenSnapshotRequest) ProtoMessage() {}
 
 func (x *OpenSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[10]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1146,7 +1282,7 @@ func (x *OpenSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*OpenSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{10}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *OpenSnapshotRequest) GetTtl() *durationpb.Duration {
@@ -1177,7 +1313,7 @@ type OpenSnapshotResponse struct {
 
 func (x *OpenSnapshotResponse) Reset() {
 	*x = OpenSnapshotResponse{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[11]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1189,7 +1325,7 @@ func (x *OpenSnapshotResponse) String() string {
 func (*OpenSnapshotResponse) ProtoMessage() {}
 
 func (x *OpenSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[11]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1202,7 +1338,7 @@ func (x *OpenSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*OpenSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{11}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *OpenSnapshotResponse) GetEvent() isOpenSnapshotResponse_Event {
@@ -1261,7 +1397,7 @@ type SnapshotWait struct {
 
 func (x *SnapshotWait) Reset() {
 	*x = SnapshotWait{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[12]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1273,7 +1409,7 @@ func (x *SnapshotWait) String() string {
 func (*SnapshotWait) ProtoMessage() {}
 
 func (x *SnapshotWait) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[12]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1286,7 +1422,7 @@ func (x *SnapshotWait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotWait.ProtoReflect.Descriptor instead.
 func (*SnapshotWait) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{12}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SnapshotWait) GetReason() string {
@@ -1320,7 +1456,7 @@ type RunningTransaction struct {
 
 func (x *RunningTransaction) Reset() {
 	*x = RunningTransaction{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[13]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1332,7 +1468,7 @@ func (x *RunningTransaction) String() string {
 func (*RunningTransaction) ProtoMessage() {}
 
 func (x *RunningTransaction) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[13]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1345,7 +1481,7 @@ func (x *RunningTransaction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunningTransaction.ProtoReflect.Descriptor instead.
 func (*RunningTransaction) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{13}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RunningTransaction) GetXid() uint64 {
@@ -1403,7 +1539,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[14]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1415,7 +1551,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[14]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1428,7 +1564,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{14}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Snapshot) GetSnapshotId() string {
@@ -1507,7 +1643,7 @@ type RenewSnapshotRequest struct {
 
 func (x *RenewSnapshotRequest) Reset() {
 	*x = RenewSnapshotRequest{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[15]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1519,7 +1655,7 @@ func (x *RenewSnapshotRequest) String() string {
 func (*RenewSnapshotRequest) ProtoMessage() {}
 
 func (x *RenewSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[15]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1532,7 +1668,7 @@ func (x *RenewSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*RenewSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{15}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RenewSnapshotRequest) GetSnapshotId() string {
@@ -1560,7 +1696,7 @@ type RenewSnapshotResponse struct {
 
 func (x *RenewSnapshotResponse) Reset() {
 	*x = RenewSnapshotResponse{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[16]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1572,7 +1708,7 @@ func (x *RenewSnapshotResponse) String() string {
 func (*RenewSnapshotResponse) ProtoMessage() {}
 
 func (x *RenewSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[16]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1585,7 +1721,7 @@ func (x *RenewSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*RenewSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{16}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RenewSnapshotResponse) GetSnapshot() *Snapshot {
@@ -1606,7 +1742,7 @@ type CloseSnapshotRequest struct {
 
 func (x *CloseSnapshotRequest) Reset() {
 	*x = CloseSnapshotRequest{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[17]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1618,7 +1754,7 @@ func (x *CloseSnapshotRequest) String() string {
 func (*CloseSnapshotRequest) ProtoMessage() {}
 
 func (x *CloseSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[17]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1631,7 +1767,7 @@ func (x *CloseSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*CloseSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{17}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CloseSnapshotRequest) GetSnapshotId() string {
@@ -1650,7 +1786,7 @@ type CloseSnapshotResponse struct {
 
 func (x *CloseSnapshotResponse) Reset() {
 	*x = CloseSnapshotResponse{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[18]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1662,7 +1798,7 @@ func (x *CloseSnapshotResponse) String() string {
 func (*CloseSnapshotResponse) ProtoMessage() {}
 
 func (x *CloseSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[18]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1675,7 +1811,7 @@ func (x *CloseSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*CloseSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{18}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{19}
 }
 
 // ListSnapshotsRequest has no options.
@@ -1687,7 +1823,7 @@ type ListSnapshotsRequest struct {
 
 func (x *ListSnapshotsRequest) Reset() {
 	*x = ListSnapshotsRequest{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[19]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1699,7 +1835,7 @@ func (x *ListSnapshotsRequest) String() string {
 func (*ListSnapshotsRequest) ProtoMessage() {}
 
 func (x *ListSnapshotsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[19]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1712,7 +1848,7 @@ func (x *ListSnapshotsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSnapshotsRequest.ProtoReflect.Descriptor instead.
 func (*ListSnapshotsRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{19}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{20}
 }
 
 // ListSnapshotsResponse lists the open snapshots, oldest first.
@@ -1726,7 +1862,7 @@ type ListSnapshotsResponse struct {
 
 func (x *ListSnapshotsResponse) Reset() {
 	*x = ListSnapshotsResponse{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[20]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1738,7 +1874,7 @@ func (x *ListSnapshotsResponse) String() string {
 func (*ListSnapshotsResponse) ProtoMessage() {}
 
 func (x *ListSnapshotsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[20]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1751,7 +1887,7 @@ func (x *ListSnapshotsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSnapshotsResponse.ProtoReflect.Descriptor instead.
 func (*ListSnapshotsResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{20}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListSnapshotsResponse) GetSnapshots() []*Snapshot {
@@ -1795,7 +1931,7 @@ type DumpRequest struct {
 
 func (x *DumpRequest) Reset() {
 	*x = DumpRequest{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[21]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1807,7 +1943,7 @@ func (x *DumpRequest) String() string {
 func (*DumpRequest) ProtoMessage() {}
 
 func (x *DumpRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[21]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1820,7 +1956,7 @@ func (x *DumpRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DumpRequest.ProtoReflect.Descriptor instead.
 func (*DumpRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{21}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DumpRequest) GetSnapshotId() string {
@@ -1925,7 +2061,7 @@ type DumpResponse struct {
 
 func (x *DumpResponse) Reset() {
 	*x = DumpResponse{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[22]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1937,7 +2073,7 @@ func (x *DumpResponse) String() string {
 func (*DumpResponse) ProtoMessage() {}
 
 func (x *DumpResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[22]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1950,7 +2086,7 @@ func (x *DumpResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DumpResponse.ProtoReflect.Descriptor instead.
 func (*DumpResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{22}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DumpResponse) GetData() []byte {
@@ -1994,7 +2130,7 @@ type DumpEnd struct {
 
 func (x *DumpEnd) Reset() {
 	*x = DumpEnd{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[23]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2006,7 +2142,7 @@ func (x *DumpEnd) String() string {
 func (*DumpEnd) ProtoMessage() {}
 
 func (x *DumpEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[23]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2019,7 +2155,7 @@ func (x *DumpEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DumpEnd.ProtoReflect.Descriptor instead.
 func (*DumpEnd) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{23}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DumpEnd) GetRows() int64 {
@@ -2049,7 +2185,7 @@ type KeyRange struct {
 
 func (x *KeyRange) Reset() {
 	*x = KeyRange{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[24]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2061,7 +2197,7 @@ func (x *KeyRange) String() string {
 func (*KeyRange) ProtoMessage() {}
 
 func (x *KeyRange) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[24]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2074,7 +2210,7 @@ func (x *KeyRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRange.ProtoReflect.Descriptor instead.
 func (*KeyRange) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{24}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *KeyRange) GetAfter() []string {
@@ -2127,7 +2263,7 @@ type ChecksumRequest struct {
 
 func (x *ChecksumRequest) Reset() {
 	*x = ChecksumRequest{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[25]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2139,7 +2275,7 @@ func (x *ChecksumRequest) String() string {
 func (*ChecksumRequest) ProtoMessage() {}
 
 func (x *ChecksumRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[25]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2152,7 +2288,7 @@ func (x *ChecksumRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChecksumRequest.ProtoReflect.Descriptor instead.
 func (*ChecksumRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{25}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ChecksumRequest) GetSnapshotId() string {
@@ -2261,7 +2397,7 @@ type ChecksumResponse struct {
 
 func (x *ChecksumResponse) Reset() {
 	*x = ChecksumResponse{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[26]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2273,7 +2409,7 @@ func (x *ChecksumResponse) String() string {
 func (*ChecksumResponse) ProtoMessage() {}
 
 func (x *ChecksumResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[26]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2286,7 +2422,7 @@ func (x *ChecksumResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChecksumResponse.ProtoReflect.Descriptor instead.
 func (*ChecksumResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{26}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ChecksumResponse) GetChunks() []*ChecksumChunk {
@@ -2325,7 +2461,7 @@ type ChecksumChunk struct {
 
 func (x *ChecksumChunk) Reset() {
 	*x = ChecksumChunk{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[27]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2337,7 +2473,7 @@ func (x *ChecksumChunk) String() string {
 func (*ChecksumChunk) ProtoMessage() {}
 
 func (x *ChecksumChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[27]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2350,7 +2486,7 @@ func (x *ChecksumChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChecksumChunk.ProtoReflect.Descriptor instead.
 func (*ChecksumChunk) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{27}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ChecksumChunk) GetRange() *KeyRange {
@@ -2391,7 +2527,7 @@ type ChecksumRow struct {
 
 func (x *ChecksumRow) Reset() {
 	*x = ChecksumRow{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[28]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2403,7 +2539,7 @@ func (x *ChecksumRow) String() string {
 func (*ChecksumRow) ProtoMessage() {}
 
 func (x *ChecksumRow) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[28]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2416,7 +2552,7 @@ func (x *ChecksumRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChecksumRow.ProtoReflect.Descriptor instead.
 func (*ChecksumRow) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{28}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ChecksumRow) GetKey() []string {
@@ -2458,7 +2594,7 @@ type ChecksumEnd struct {
 
 func (x *ChecksumEnd) Reset() {
 	*x = ChecksumEnd{}
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[29]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2470,7 +2606,7 @@ func (x *ChecksumEnd) String() string {
 func (*ChecksumEnd) ProtoMessage() {}
 
 func (x *ChecksumEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[29]
+	mi := &file_syncline_inventory_v1_inventory_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2483,7 +2619,7 @@ func (x *ChecksumEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChecksumEnd.ProtoReflect.Descriptor instead.
 func (*ChecksumEnd) Descriptor() ([]byte, []int) {
-	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{29}
+	return file_syncline_inventory_v1_inventory_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ChecksumEnd) GetRows() int64 {
@@ -2511,7 +2647,7 @@ const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	" \x01(\bR\rincludeSystem\x1a=\n" +
 	"\x0fParametersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x90\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x80\x05\n" +
 	"\x14GetInventoryResponse\x12\x1b\n" +
 	"\tserver_id\x18\x01 \x01(\tR\bserverId\x12)\n" +
 	"\x10postgres_version\x18\x02 \x01(\x05R\x0fpostgresVersion\x128\n" +
@@ -2526,7 +2662,19 @@ const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	"\n" +
 	"total_rows\x18  \x01(\x03R\ttotalRows\x12\x1f\n" +
 	"\vtotal_bytes\x18! \x01(\x03R\n" +
-	"totalBytes\"\xe7\x05\n" +
+	"totalBytes\x12C\n" +
+	"\bsettings\x18Z \x01(\v2'.syncline.inventory.v1.DatabaseSettingsR\bsettings\x12)\n" +
+	"\x10snapshot_problem\x18[ \x01(\tR\x0fsnapshotProblem\"\xc7\x02\n" +
+	"\x10DatabaseSettings\x12\x1a\n" +
+	"\bencoding\x18\x01 \x01(\tR\bencoding\x12-\n" +
+	"\x12collation_provider\x18\x02 \x01(\tR\x11collationProvider\x12\x16\n" +
+	"\x06locale\x18\x03 \x01(\tR\x06locale\x12\x18\n" +
+	"\acollate\x18\x04 \x01(\tR\acollate\x12\x14\n" +
+	"\x05ctype\x18\x05 \x01(\tR\x05ctype\x12+\n" +
+	"\x11collation_version\x18\x06 \x01(\tR\x10collationVersion\x128\n" +
+	"\x18actual_collation_version\x18\a \x01(\tR\x16actualCollationVersion\x129\n" +
+	"\n" +
+	"start_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\"\x84\x06\n" +
 	"\x05Table\x12\x10\n" +
 	"\x03oid\x18\x01 \x01(\rR\x03oid\x12\x16\n" +
 	"\x06schema\x18\x02 \x01(\tR\x06schema\x12\x12\n" +
@@ -2553,7 +2701,8 @@ const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	"\n" +
 	"total_rows\x18\x1a \x01(\x03R\ttotalRows\x12\x1f\n" +
 	"\vtotal_bytes\x18\x1b \x01(\x03R\n" +
-	"totalBytes\"\xa3\x01\n" +
+	"totalBytes\x12\x1b\n" +
+	"\tgrant_sql\x18Z \x01(\tR\bgrantSql\"\xa3\x01\n" +
 	"\x05Index\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1e\n" +
 	"\n" +
@@ -2748,104 +2897,107 @@ func file_syncline_inventory_v1_inventory_proto_rawDescGZIP() []byte {
 }
 
 var file_syncline_inventory_v1_inventory_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_syncline_inventory_v1_inventory_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_syncline_inventory_v1_inventory_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_syncline_inventory_v1_inventory_proto_goTypes = []any{
 	(DumpFormat)(0),               // 0: syncline.inventory.v1.DumpFormat
 	(ChecksumOrder)(0),            // 1: syncline.inventory.v1.ChecksumOrder
 	(*TableSelection)(nil),        // 2: syncline.inventory.v1.TableSelection
 	(*GetInventoryRequest)(nil),   // 3: syncline.inventory.v1.GetInventoryRequest
 	(*GetInventoryResponse)(nil),  // 4: syncline.inventory.v1.GetInventoryResponse
-	(*Table)(nil),                 // 5: syncline.inventory.v1.Table
-	(*Index)(nil),                 // 6: syncline.inventory.v1.Index
-	(*Constraint)(nil),            // 7: syncline.inventory.v1.Constraint
-	(*Sequence)(nil),              // 8: syncline.inventory.v1.Sequence
-	(*Type)(nil),                  // 9: syncline.inventory.v1.Type
-	(*Column)(nil),                // 10: syncline.inventory.v1.Column
-	(*NotReplicated)(nil),         // 11: syncline.inventory.v1.NotReplicated
-	(*OpenSnapshotRequest)(nil),   // 12: syncline.inventory.v1.OpenSnapshotRequest
-	(*OpenSnapshotResponse)(nil),  // 13: syncline.inventory.v1.OpenSnapshotResponse
-	(*SnapshotWait)(nil),          // 14: syncline.inventory.v1.SnapshotWait
-	(*RunningTransaction)(nil),    // 15: syncline.inventory.v1.RunningTransaction
-	(*Snapshot)(nil),              // 16: syncline.inventory.v1.Snapshot
-	(*RenewSnapshotRequest)(nil),  // 17: syncline.inventory.v1.RenewSnapshotRequest
-	(*RenewSnapshotResponse)(nil), // 18: syncline.inventory.v1.RenewSnapshotResponse
-	(*CloseSnapshotRequest)(nil),  // 19: syncline.inventory.v1.CloseSnapshotRequest
-	(*CloseSnapshotResponse)(nil), // 20: syncline.inventory.v1.CloseSnapshotResponse
-	(*ListSnapshotsRequest)(nil),  // 21: syncline.inventory.v1.ListSnapshotsRequest
-	(*ListSnapshotsResponse)(nil), // 22: syncline.inventory.v1.ListSnapshotsResponse
-	(*DumpRequest)(nil),           // 23: syncline.inventory.v1.DumpRequest
-	(*DumpResponse)(nil),          // 24: syncline.inventory.v1.DumpResponse
-	(*DumpEnd)(nil),               // 25: syncline.inventory.v1.DumpEnd
-	(*KeyRange)(nil),              // 26: syncline.inventory.v1.KeyRange
-	(*ChecksumRequest)(nil),       // 27: syncline.inventory.v1.ChecksumRequest
-	(*ChecksumResponse)(nil),      // 28: syncline.inventory.v1.ChecksumResponse
-	(*ChecksumChunk)(nil),         // 29: syncline.inventory.v1.ChecksumChunk
-	(*ChecksumRow)(nil),           // 30: syncline.inventory.v1.ChecksumRow
-	(*ChecksumEnd)(nil),           // 31: syncline.inventory.v1.ChecksumEnd
-	nil,                           // 32: syncline.inventory.v1.GetInventoryRequest.ParametersEntry
-	nil,                           // 33: syncline.inventory.v1.DumpRequest.ParametersEntry
-	nil,                           // 34: syncline.inventory.v1.ChecksumRequest.ParametersEntry
-	(*v1.Position)(nil),           // 35: syncline.change.v1.Position
-	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
+	(*DatabaseSettings)(nil),      // 5: syncline.inventory.v1.DatabaseSettings
+	(*Table)(nil),                 // 6: syncline.inventory.v1.Table
+	(*Index)(nil),                 // 7: syncline.inventory.v1.Index
+	(*Constraint)(nil),            // 8: syncline.inventory.v1.Constraint
+	(*Sequence)(nil),              // 9: syncline.inventory.v1.Sequence
+	(*Type)(nil),                  // 10: syncline.inventory.v1.Type
+	(*Column)(nil),                // 11: syncline.inventory.v1.Column
+	(*NotReplicated)(nil),         // 12: syncline.inventory.v1.NotReplicated
+	(*OpenSnapshotRequest)(nil),   // 13: syncline.inventory.v1.OpenSnapshotRequest
+	(*OpenSnapshotResponse)(nil),  // 14: syncline.inventory.v1.OpenSnapshotResponse
+	(*SnapshotWait)(nil),          // 15: syncline.inventory.v1.SnapshotWait
+	(*RunningTransaction)(nil),    // 16: syncline.inventory.v1.RunningTransaction
+	(*Snapshot)(nil),              // 17: syncline.inventory.v1.Snapshot
+	(*RenewSnapshotRequest)(nil),  // 18: syncline.inventory.v1.RenewSnapshotRequest
+	(*RenewSnapshotResponse)(nil), // 19: syncline.inventory.v1.RenewSnapshotResponse
+	(*CloseSnapshotRequest)(nil),  // 20: syncline.inventory.v1.CloseSnapshotRequest
+	(*CloseSnapshotResponse)(nil), // 21: syncline.inventory.v1.CloseSnapshotResponse
+	(*ListSnapshotsRequest)(nil),  // 22: syncline.inventory.v1.ListSnapshotsRequest
+	(*ListSnapshotsResponse)(nil), // 23: syncline.inventory.v1.ListSnapshotsResponse
+	(*DumpRequest)(nil),           // 24: syncline.inventory.v1.DumpRequest
+	(*DumpResponse)(nil),          // 25: syncline.inventory.v1.DumpResponse
+	(*DumpEnd)(nil),               // 26: syncline.inventory.v1.DumpEnd
+	(*KeyRange)(nil),              // 27: syncline.inventory.v1.KeyRange
+	(*ChecksumRequest)(nil),       // 28: syncline.inventory.v1.ChecksumRequest
+	(*ChecksumResponse)(nil),      // 29: syncline.inventory.v1.ChecksumResponse
+	(*ChecksumChunk)(nil),         // 30: syncline.inventory.v1.ChecksumChunk
+	(*ChecksumRow)(nil),           // 31: syncline.inventory.v1.ChecksumRow
+	(*ChecksumEnd)(nil),           // 32: syncline.inventory.v1.ChecksumEnd
+	nil,                           // 33: syncline.inventory.v1.GetInventoryRequest.ParametersEntry
+	nil,                           // 34: syncline.inventory.v1.DumpRequest.ParametersEntry
+	nil,                           // 35: syncline.inventory.v1.ChecksumRequest.ParametersEntry
+	(*v1.Position)(nil),           // 36: syncline.change.v1.Position
 	(*timestamppb.Timestamp)(nil), // 37: google.protobuf.Timestamp
-	(*ReadRowsRequest)(nil),       // 38: syncline.inventory.v1.ReadRowsRequest
-	(*ReadRowsResponse)(nil),      // 39: syncline.inventory.v1.ReadRowsResponse
+	(*durationpb.Duration)(nil),   // 38: google.protobuf.Duration
+	(*ReadRowsRequest)(nil),       // 39: syncline.inventory.v1.ReadRowsRequest
+	(*ReadRowsResponse)(nil),      // 40: syncline.inventory.v1.ReadRowsResponse
 }
 var file_syncline_inventory_v1_inventory_proto_depIdxs = []int32{
 	2,  // 0: syncline.inventory.v1.GetInventoryRequest.tables:type_name -> syncline.inventory.v1.TableSelection
-	32, // 1: syncline.inventory.v1.GetInventoryRequest.parameters:type_name -> syncline.inventory.v1.GetInventoryRequest.ParametersEntry
-	35, // 2: syncline.inventory.v1.GetInventoryResponse.position:type_name -> syncline.change.v1.Position
-	5,  // 3: syncline.inventory.v1.GetInventoryResponse.tables:type_name -> syncline.inventory.v1.Table
-	11, // 4: syncline.inventory.v1.GetInventoryResponse.not_replicated:type_name -> syncline.inventory.v1.NotReplicated
-	8,  // 5: syncline.inventory.v1.GetInventoryResponse.sequences:type_name -> syncline.inventory.v1.Sequence
-	9,  // 6: syncline.inventory.v1.GetInventoryResponse.types:type_name -> syncline.inventory.v1.Type
-	10, // 7: syncline.inventory.v1.Table.columns:type_name -> syncline.inventory.v1.Column
-	6,  // 8: syncline.inventory.v1.Table.index_list:type_name -> syncline.inventory.v1.Index
-	7,  // 9: syncline.inventory.v1.Table.constraint_list:type_name -> syncline.inventory.v1.Constraint
-	36, // 10: syncline.inventory.v1.OpenSnapshotRequest.ttl:type_name -> google.protobuf.Duration
-	36, // 11: syncline.inventory.v1.OpenSnapshotRequest.wait:type_name -> google.protobuf.Duration
-	14, // 12: syncline.inventory.v1.OpenSnapshotResponse.waiting:type_name -> syncline.inventory.v1.SnapshotWait
-	16, // 13: syncline.inventory.v1.OpenSnapshotResponse.snapshot:type_name -> syncline.inventory.v1.Snapshot
-	15, // 14: syncline.inventory.v1.SnapshotWait.transactions:type_name -> syncline.inventory.v1.RunningTransaction
-	37, // 15: syncline.inventory.v1.RunningTransaction.start_time:type_name -> google.protobuf.Timestamp
-	35, // 16: syncline.inventory.v1.Snapshot.position:type_name -> syncline.change.v1.Position
-	37, // 17: syncline.inventory.v1.Snapshot.expire_time:type_name -> google.protobuf.Timestamp
-	37, // 18: syncline.inventory.v1.Snapshot.create_time:type_name -> google.protobuf.Timestamp
-	36, // 19: syncline.inventory.v1.Snapshot.ttl:type_name -> google.protobuf.Duration
-	36, // 20: syncline.inventory.v1.RenewSnapshotRequest.ttl:type_name -> google.protobuf.Duration
-	16, // 21: syncline.inventory.v1.RenewSnapshotResponse.snapshot:type_name -> syncline.inventory.v1.Snapshot
-	16, // 22: syncline.inventory.v1.ListSnapshotsResponse.snapshots:type_name -> syncline.inventory.v1.Snapshot
-	0,  // 23: syncline.inventory.v1.DumpRequest.format:type_name -> syncline.inventory.v1.DumpFormat
-	33, // 24: syncline.inventory.v1.DumpRequest.parameters:type_name -> syncline.inventory.v1.DumpRequest.ParametersEntry
-	25, // 25: syncline.inventory.v1.DumpResponse.end:type_name -> syncline.inventory.v1.DumpEnd
-	1,  // 26: syncline.inventory.v1.ChecksumRequest.order:type_name -> syncline.inventory.v1.ChecksumOrder
-	26, // 27: syncline.inventory.v1.ChecksumRequest.ranges:type_name -> syncline.inventory.v1.KeyRange
-	34, // 28: syncline.inventory.v1.ChecksumRequest.parameters:type_name -> syncline.inventory.v1.ChecksumRequest.ParametersEntry
-	29, // 29: syncline.inventory.v1.ChecksumResponse.chunks:type_name -> syncline.inventory.v1.ChecksumChunk
-	30, // 30: syncline.inventory.v1.ChecksumResponse.rows:type_name -> syncline.inventory.v1.ChecksumRow
-	31, // 31: syncline.inventory.v1.ChecksumResponse.end:type_name -> syncline.inventory.v1.ChecksumEnd
-	26, // 32: syncline.inventory.v1.ChecksumChunk.range:type_name -> syncline.inventory.v1.KeyRange
-	3,  // 33: syncline.inventory.v1.InventoryService.GetInventory:input_type -> syncline.inventory.v1.GetInventoryRequest
-	12, // 34: syncline.inventory.v1.InventoryService.OpenSnapshot:input_type -> syncline.inventory.v1.OpenSnapshotRequest
-	17, // 35: syncline.inventory.v1.InventoryService.RenewSnapshot:input_type -> syncline.inventory.v1.RenewSnapshotRequest
-	19, // 36: syncline.inventory.v1.InventoryService.CloseSnapshot:input_type -> syncline.inventory.v1.CloseSnapshotRequest
-	21, // 37: syncline.inventory.v1.InventoryService.ListSnapshots:input_type -> syncline.inventory.v1.ListSnapshotsRequest
-	23, // 38: syncline.inventory.v1.InventoryService.Dump:input_type -> syncline.inventory.v1.DumpRequest
-	27, // 39: syncline.inventory.v1.InventoryService.Checksum:input_type -> syncline.inventory.v1.ChecksumRequest
-	38, // 40: syncline.inventory.v1.InventoryService.ReadRows:input_type -> syncline.inventory.v1.ReadRowsRequest
-	4,  // 41: syncline.inventory.v1.InventoryService.GetInventory:output_type -> syncline.inventory.v1.GetInventoryResponse
-	13, // 42: syncline.inventory.v1.InventoryService.OpenSnapshot:output_type -> syncline.inventory.v1.OpenSnapshotResponse
-	18, // 43: syncline.inventory.v1.InventoryService.RenewSnapshot:output_type -> syncline.inventory.v1.RenewSnapshotResponse
-	20, // 44: syncline.inventory.v1.InventoryService.CloseSnapshot:output_type -> syncline.inventory.v1.CloseSnapshotResponse
-	22, // 45: syncline.inventory.v1.InventoryService.ListSnapshots:output_type -> syncline.inventory.v1.ListSnapshotsResponse
-	24, // 46: syncline.inventory.v1.InventoryService.Dump:output_type -> syncline.inventory.v1.DumpResponse
-	28, // 47: syncline.inventory.v1.InventoryService.Checksum:output_type -> syncline.inventory.v1.ChecksumResponse
-	39, // 48: syncline.inventory.v1.InventoryService.ReadRows:output_type -> syncline.inventory.v1.ReadRowsResponse
-	41, // [41:49] is the sub-list for method output_type
-	33, // [33:41] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	33, // 1: syncline.inventory.v1.GetInventoryRequest.parameters:type_name -> syncline.inventory.v1.GetInventoryRequest.ParametersEntry
+	36, // 2: syncline.inventory.v1.GetInventoryResponse.position:type_name -> syncline.change.v1.Position
+	6,  // 3: syncline.inventory.v1.GetInventoryResponse.tables:type_name -> syncline.inventory.v1.Table
+	12, // 4: syncline.inventory.v1.GetInventoryResponse.not_replicated:type_name -> syncline.inventory.v1.NotReplicated
+	9,  // 5: syncline.inventory.v1.GetInventoryResponse.sequences:type_name -> syncline.inventory.v1.Sequence
+	10, // 6: syncline.inventory.v1.GetInventoryResponse.types:type_name -> syncline.inventory.v1.Type
+	5,  // 7: syncline.inventory.v1.GetInventoryResponse.settings:type_name -> syncline.inventory.v1.DatabaseSettings
+	37, // 8: syncline.inventory.v1.DatabaseSettings.start_time:type_name -> google.protobuf.Timestamp
+	11, // 9: syncline.inventory.v1.Table.columns:type_name -> syncline.inventory.v1.Column
+	7,  // 10: syncline.inventory.v1.Table.index_list:type_name -> syncline.inventory.v1.Index
+	8,  // 11: syncline.inventory.v1.Table.constraint_list:type_name -> syncline.inventory.v1.Constraint
+	38, // 12: syncline.inventory.v1.OpenSnapshotRequest.ttl:type_name -> google.protobuf.Duration
+	38, // 13: syncline.inventory.v1.OpenSnapshotRequest.wait:type_name -> google.protobuf.Duration
+	15, // 14: syncline.inventory.v1.OpenSnapshotResponse.waiting:type_name -> syncline.inventory.v1.SnapshotWait
+	17, // 15: syncline.inventory.v1.OpenSnapshotResponse.snapshot:type_name -> syncline.inventory.v1.Snapshot
+	16, // 16: syncline.inventory.v1.SnapshotWait.transactions:type_name -> syncline.inventory.v1.RunningTransaction
+	37, // 17: syncline.inventory.v1.RunningTransaction.start_time:type_name -> google.protobuf.Timestamp
+	36, // 18: syncline.inventory.v1.Snapshot.position:type_name -> syncline.change.v1.Position
+	37, // 19: syncline.inventory.v1.Snapshot.expire_time:type_name -> google.protobuf.Timestamp
+	37, // 20: syncline.inventory.v1.Snapshot.create_time:type_name -> google.protobuf.Timestamp
+	38, // 21: syncline.inventory.v1.Snapshot.ttl:type_name -> google.protobuf.Duration
+	38, // 22: syncline.inventory.v1.RenewSnapshotRequest.ttl:type_name -> google.protobuf.Duration
+	17, // 23: syncline.inventory.v1.RenewSnapshotResponse.snapshot:type_name -> syncline.inventory.v1.Snapshot
+	17, // 24: syncline.inventory.v1.ListSnapshotsResponse.snapshots:type_name -> syncline.inventory.v1.Snapshot
+	0,  // 25: syncline.inventory.v1.DumpRequest.format:type_name -> syncline.inventory.v1.DumpFormat
+	34, // 26: syncline.inventory.v1.DumpRequest.parameters:type_name -> syncline.inventory.v1.DumpRequest.ParametersEntry
+	26, // 27: syncline.inventory.v1.DumpResponse.end:type_name -> syncline.inventory.v1.DumpEnd
+	1,  // 28: syncline.inventory.v1.ChecksumRequest.order:type_name -> syncline.inventory.v1.ChecksumOrder
+	27, // 29: syncline.inventory.v1.ChecksumRequest.ranges:type_name -> syncline.inventory.v1.KeyRange
+	35, // 30: syncline.inventory.v1.ChecksumRequest.parameters:type_name -> syncline.inventory.v1.ChecksumRequest.ParametersEntry
+	30, // 31: syncline.inventory.v1.ChecksumResponse.chunks:type_name -> syncline.inventory.v1.ChecksumChunk
+	31, // 32: syncline.inventory.v1.ChecksumResponse.rows:type_name -> syncline.inventory.v1.ChecksumRow
+	32, // 33: syncline.inventory.v1.ChecksumResponse.end:type_name -> syncline.inventory.v1.ChecksumEnd
+	27, // 34: syncline.inventory.v1.ChecksumChunk.range:type_name -> syncline.inventory.v1.KeyRange
+	3,  // 35: syncline.inventory.v1.InventoryService.GetInventory:input_type -> syncline.inventory.v1.GetInventoryRequest
+	13, // 36: syncline.inventory.v1.InventoryService.OpenSnapshot:input_type -> syncline.inventory.v1.OpenSnapshotRequest
+	18, // 37: syncline.inventory.v1.InventoryService.RenewSnapshot:input_type -> syncline.inventory.v1.RenewSnapshotRequest
+	20, // 38: syncline.inventory.v1.InventoryService.CloseSnapshot:input_type -> syncline.inventory.v1.CloseSnapshotRequest
+	22, // 39: syncline.inventory.v1.InventoryService.ListSnapshots:input_type -> syncline.inventory.v1.ListSnapshotsRequest
+	24, // 40: syncline.inventory.v1.InventoryService.Dump:input_type -> syncline.inventory.v1.DumpRequest
+	28, // 41: syncline.inventory.v1.InventoryService.Checksum:input_type -> syncline.inventory.v1.ChecksumRequest
+	39, // 42: syncline.inventory.v1.InventoryService.ReadRows:input_type -> syncline.inventory.v1.ReadRowsRequest
+	4,  // 43: syncline.inventory.v1.InventoryService.GetInventory:output_type -> syncline.inventory.v1.GetInventoryResponse
+	14, // 44: syncline.inventory.v1.InventoryService.OpenSnapshot:output_type -> syncline.inventory.v1.OpenSnapshotResponse
+	19, // 45: syncline.inventory.v1.InventoryService.RenewSnapshot:output_type -> syncline.inventory.v1.RenewSnapshotResponse
+	21, // 46: syncline.inventory.v1.InventoryService.CloseSnapshot:output_type -> syncline.inventory.v1.CloseSnapshotResponse
+	23, // 47: syncline.inventory.v1.InventoryService.ListSnapshots:output_type -> syncline.inventory.v1.ListSnapshotsResponse
+	25, // 48: syncline.inventory.v1.InventoryService.Dump:output_type -> syncline.inventory.v1.DumpResponse
+	29, // 49: syncline.inventory.v1.InventoryService.Checksum:output_type -> syncline.inventory.v1.ChecksumResponse
+	40, // 50: syncline.inventory.v1.InventoryService.ReadRows:output_type -> syncline.inventory.v1.ReadRowsResponse
+	43, // [43:51] is the sub-list for method output_type
+	35, // [35:43] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_syncline_inventory_v1_inventory_proto_init() }
@@ -2854,8 +3006,8 @@ func file_syncline_inventory_v1_inventory_proto_init() {
 		return
 	}
 	file_syncline_inventory_v1_rows_proto_init()
-	file_syncline_inventory_v1_inventory_proto_msgTypes[6].OneofWrappers = []any{}
-	file_syncline_inventory_v1_inventory_proto_msgTypes[11].OneofWrappers = []any{
+	file_syncline_inventory_v1_inventory_proto_msgTypes[7].OneofWrappers = []any{}
+	file_syncline_inventory_v1_inventory_proto_msgTypes[12].OneofWrappers = []any{
 		(*OpenSnapshotResponse_Waiting)(nil),
 		(*OpenSnapshotResponse_Snapshot)(nil),
 	}
@@ -2865,7 +3017,7 @@ func file_syncline_inventory_v1_inventory_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_inventory_v1_inventory_proto_rawDesc), len(file_syncline_inventory_v1_inventory_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   33,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -130,7 +130,9 @@ type Server struct {
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// What this process can do: the methods that it serves, as PACKAGE.SERVICE/METHOD, sorted. One that is not here is not known to a server of
 	// this version, or is served by another process of the node.
-	Capabilities  []string `protobuf:"bytes,10,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
+	Capabilities []string `protobuf:"bytes,10,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
+	// The clock of the process when it answered. Nothing in Syncline decides by it.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,90,opt,name=time,proto3" json:"time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -235,6 +237,13 @@ func (x *Server) GetCapabilities() []string {
 	return nil
 }
 
+func (x *Server) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
 var File_syncline_server_v1_server_proto protoreflect.FileDescriptor
 
 const file_syncline_server_v1_server_proto_rawDesc = "" +
@@ -242,7 +251,7 @@ const file_syncline_server_v1_server_proto_rawDesc = "" +
 	"\x1fsyncline/server/v1/server.proto\x12\x12syncline.server.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
 	"\x10GetServerRequest\"G\n" +
 	"\x11GetServerResponse\x122\n" +
-	"\x06server\x18\x01 \x01(\v2\x1a.syncline.server.v1.ServerR\x06server\"\xfc\x02\n" +
+	"\x06server\x18\x01 \x01(\v2\x1a.syncline.server.v1.ServerR\x06server\"\xac\x03\n" +
 	"\x06Server\x12\x1b\n" +
 	"\tserver_id\x18\x01 \x01(\tR\bserverId\x12\x14\n" +
 	"\x05roles\x18\x02 \x03(\tR\x05roles\x12\x18\n" +
@@ -255,7 +264,8 @@ const file_syncline_server_v1_server_proto_rawDesc = "" +
 	"\n" +
 	"start_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12\"\n" +
 	"\fcapabilities\x18\n" +
-	" \x03(\tR\fcapabilities2i\n" +
+	" \x03(\tR\fcapabilities\x12.\n" +
+	"\x04time\x18Z \x01(\v2\x1a.google.protobuf.TimestampR\x04time2i\n" +
 	"\rServerService\x12X\n" +
 	"\tGetServer\x12$.syncline.server.v1.GetServerRequest\x1a%.syncline.server.v1.GetServerResponseBBZ@github.com/seed0419d559/syncline/gen/syncline/server/v1;serverv1b\x06proto3"
 
@@ -281,13 +291,14 @@ var file_syncline_server_v1_server_proto_goTypes = []any{
 var file_syncline_server_v1_server_proto_depIdxs = []int32{
 	2, // 0: syncline.server.v1.GetServerResponse.server:type_name -> syncline.server.v1.Server
 	3, // 1: syncline.server.v1.Server.start_time:type_name -> google.protobuf.Timestamp
-	0, // 2: syncline.server.v1.ServerService.GetServer:input_type -> syncline.server.v1.GetServerRequest
-	1, // 3: syncline.server.v1.ServerService.GetServer:output_type -> syncline.server.v1.GetServerResponse
-	3, // [3:4] is the sub-list for method output_type
-	2, // [2:3] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	3, // 2: syncline.server.v1.Server.time:type_name -> google.protobuf.Timestamp
+	0, // 3: syncline.server.v1.ServerService.GetServer:input_type -> syncline.server.v1.GetServerRequest
+	1, // 4: syncline.server.v1.ServerService.GetServer:output_type -> syncline.server.v1.GetServerResponse
+	4, // [4:5] is the sub-list for method output_type
+	3, // [3:4] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_syncline_server_v1_server_proto_init() }
