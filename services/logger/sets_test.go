@@ -41,12 +41,13 @@ func TestSetStream(t *testing.T) {
 		CREATE TABLE keyed (org text, id int, body text, PRIMARY KEY (org, id)); ALTER TABLE keyed ALTER body SET STORAGE EXTERNAL;
 		CREATE TABLE parted (org text, id int, PRIMARY KEY (org, id)) PARTITION BY RANGE (id);
 		CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (100);
+		CREATE TABLE tagged (id int PRIMARY KEY, tag text, body text); ALTER TABLE tagged REPLICA IDENTITY FULL; ALTER TABLE tagged ALTER tag SET STORAGE EXTERNAL;
 		CREATE TABLE other (id int PRIMARY KEY)`)
 	i := start(t, testConfig(t, url))
 	i.waitCapturing(t)
 	mine := `{"org": {"$param": "org"}}`
 	mustMakeSet(t, i, "mine", &loggerv1.SetTable{Pattern: "public.whole", Rows: mine}, &loggerv1.SetTable{Pattern: "public.keyed", Rows: mine},
-		&loggerv1.SetTable{Pattern: "public.parted", Rows: mine})
+		&loggerv1.SetTable{Pattern: "public.parted", Rows: mine}, &loggerv1.SetTable{Pattern: "public.tagged", Rows: `{"tag": {"$regex": "^in"}}`})
 	large := strings.Repeat("x", 5000)
 	acme := map[string]string{"org": "a"}
 	for _, c := range []struct {
@@ -63,6 +64,11 @@ func TestSetStream(t *testing.T) {
 		{"leaves by its key", "INSERT INTO keyed VALUES ('a', 1, 'c')", "UPDATE keyed SET org = 'b'", []string{"delete"}},
 		{"another key", "INSERT INTO keyed VALUES ('a', 1, '" + large + "')", "UPDATE keyed SET id = 2", []string{"update"}},
 		{"the same key", "INSERT INTO keyed VALUES ('a', 1, 'c'), ('b', 1, 'c')", "UPDATE keyed SET body = 'd'", []string{"update"}},
+		// The column that decides is stored out of line, and an update that leaves it alone does not log it again.
+		{"stays, by a value that does not come", "INSERT INTO tagged VALUES (1, 'in" + large + "', 'b'), (2, 'out" + large + "', 'b')", "UPDATE tagged SET body = 'c'", []string{"update"}},
+		{"leaves by a large value", "INSERT INTO tagged VALUES (1, 'in" + large + "', 'b')", "UPDATE tagged SET tag = 'out' || tag; UPDATE tagged SET body = 'c'", []string{"delete"}},
+		{"enters by a large value", "INSERT INTO tagged VALUES (1, 'out" + large + "', 'b')", "UPDATE tagged SET tag = 'in' || tag; UPDATE tagged SET body = 'c'; DELETE FROM tagged",
+			[]string{"insert", "update", "delete"}},
 		{"a partition", "INSERT INTO parted VALUES ('b', 1), ('a', 2)", "UPDATE parted SET org = 'a' WHERE id = 1; DELETE FROM parted", []string{"insert", "delete", "delete"}},
 		{"a table that is not in it", "INSERT INTO other VALUES (1)", "DELETE FROM other; SELECT pg_logical_emit_message(true, 'mine', 'text')", nil},
 		{"a truncate of both", "", "TRUNCATE whole, other", []string{"truncate"}},
@@ -70,7 +76,7 @@ func TestSetStream(t *testing.T) {
 			slices.Repeat([]string{"insert"}, 30)},
 		{"a large value", "", "INSERT INTO whole VALUES (1, 'a', repeat('z', 3000000)), (2, 'b', repeat('z', 3000000))", []string{"insert"}},
 	} {
-		pgtest.Exec(t, conn, "TRUNCATE whole, keyed, parted, other; "+c.before)
+		pgtest.Exec(t, conn, "TRUNCATE whole, keyed, parted, tagged, other; "+c.before)
 		from := i.barrier(t)
 		pgtest.Exec(t, conn, c.do)
 		to := i.barrier(t)
