@@ -5,7 +5,8 @@ GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 BUF := $(GO) tool -modfile=tools/go.mod buf
 LINT := $(GO) tool -modfile=tools/lint/go.mod golangci-lint
-PACKAGES ?= ./...
+# The longest first, so that the others run beside it.
+PACKAGES ?= ./test/e2e ./...
 SEED ?=
 DURATION ?= 10m
 FUZZTIME ?= 30s
