@@ -29,6 +29,10 @@ var (
 	errOtherLog = errors.New("the source's change log was begun anew meanwhile")
 )
 
+// minTurn is how long a place is kept at least: to begin a turn costs a session and questions to both sides, so turns that were as short as
+// there is little to do would be all that an applier does.
+const minTurn = time.Second
+
 // leaveRetry is the pause after an engine could not be left; neededPause is that in which one is asked again that is needed.
 const (
 	leaveRetry  = time.Second
@@ -179,6 +183,9 @@ func (l *leaving) once(ctx context.Context) error {
 		return l.at(ctx, 0, errTurnOver)
 	}
 	if err := turns.waitCrowded(ctx); err != nil {
+		return err
+	}
+	if err := pause(ctx, time.Until(l.began.Add(minTurn))); err != nil {
 		return err
 	}
 	if l.runner.isNeeded() {
