@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/pgtest"
 )
@@ -65,13 +67,7 @@ func TestHoldStandsExactly(t *testing.T) {
 						if err != nil {
 							return err
 						}
-						time.Sleep(5 * storeOften) // whatever moves the stored position by itself has had its time
-						var beyond bool
-						err = looking.QueryRow(ctx, "SELECT coalesce(max(lsn) > $1::text::pg_lsn, false) FROM syncline.positions", position.String()).Scan(&beyond)
-						if err == nil && beyond {
-							err = fmt.Errorf("at %s the stored position lies beyond", position)
-						}
-						return err
+						return g.storedAt(ctx, looking, position)
 					})
 				}()
 				often := func(o *Options) { o.StoreInterval = storeOften }
@@ -85,6 +81,25 @@ func TestHoldStandsExactly(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// storedAt returns once the stored position is exactly this one, which it gets to by itself, and fails when it lies beyond.
+func (g *testTarget) storedAt(ctx context.Context, conn *pgx.Conn, want change.LSN) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for {
+		var text string
+		if err := conn.QueryRow(ctx, "SELECT lsn::text FROM syncline.positions").Scan(&text); err != nil {
+			return fmt.Errorf("the position has not come to %s: %w", want, err)
+		}
+		stored, err := change.ParseLSN(text)
+		if err != nil || stored == want {
+			return err
+		}
+		if stored > want {
+			return fmt.Errorf("at %s the stored position %s lies beyond", want, stored)
+		}
 	}
 }
 
