@@ -20,6 +20,9 @@ func (r *restorer) build(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the database's tables: %w", err)
 	}
+	if err := target.ReadAvailable(ctx, r.target.conn, r.backup.Database); err != nil {
+		return err
+	}
 	steps, err := schema.CreateStatements(r.backup.Database, target, r.plan.create)
 	if err != nil {
 		return err

@@ -38,6 +38,9 @@ func makePlan(ctx context.Context, t *target, b *backup.Backup, replace bool) (*
 	if err := p.compare(); err != nil {
 		return nil, err
 	}
+	if err := p.target.ReadAvailable(ctx, t.conn, p.source); err != nil {
+		return nil, err
+	}
 	if p.statements, err = schema.CreateStatements(p.source, p.target, p.create); err != nil {
 		return nil, err
 	}

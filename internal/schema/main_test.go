@@ -59,6 +59,9 @@ func empty(t testing.TB, s *pgtest.Server) *pgx.Conn {
 func read(t testing.TB, conn session) Database {
 	t.Helper()
 	d, err := Read(t.Context(), conn, Selection{})
+	if conn, ok := conn.(*pgx.Conn); ok && err == nil {
+		err = d.ReadAvailable(t.Context(), conn, Database{Extensions: []Extension{{Name: "one that is not there"}}})
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,12 +45,11 @@ SELECT n.nspname::text, c.collname::text, c.collprovider::text, c.collisdetermin
  WHERE {user n} AND NOT {member pg_collation c.oid}
  ORDER BY n.nspname, c.collname`
 
-// relationsQuery finds all that has rows or could be taken for a table. Sizes come from the file system.
+// relationsQuery finds all that has rows or could be taken for a table.
 const relationsQuery = `
 SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text, c.relispartition,
        c.relreplident::text, c.relrowsecurity, c.relforcerowsecurity, c.relfilenode,
        c.reltuples::float8, c.relpages::int8,
-       coalesce(size.pages, 0), coalesce(size.bytes, 0),
        CASE WHEN c.relkind = 'p' THEN coalesce(pg_get_partkeydef(c.oid), '') ELSE '' END,
        CASE WHEN c.relispartition THEN coalesce(pg_get_expr(c.relpartbound, c.oid), '') ELSE '' END,
        coalesce(c.reloptions, '{}'),
@@ -59,11 +58,13 @@ SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistenc
        coalesce((SELECT e.extname::text FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
                   WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e' LIMIT 1), '')
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-  LEFT JOIN LATERAL (
-    SELECT pg_relation_size(c.oid) / current_setting('block_size')::int8 AS pages, pg_table_size(c.oid) AS bytes
-     WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND {user n}) size ON true
  WHERE {alive c.oid} AND c.relkind IN ('r', 'p', 'f', 'm', 'v') AND ({user n} OR c.relpersistence = 't' AND n.nspname LIKE 'pg\_temp\_%')
  ORDER BY n.nspname, c.relname`
+
+// sizesQuery asks the file system, so it is for the selected tables only.
+const sizesQuery = `
+SELECT c.oid, coalesce(pg_relation_size(c.oid) / current_setting('block_size')::int8, 0), coalesce(pg_table_size(c.oid), 0)
+  FROM pg_class c WHERE c.oid = ANY ($1) AND c.relkind = 'r'`
 
 // goneQuery finds the tables that were dropped after the snapshot was taken.
 const goneQuery = `SELECT t.oid FROM unnest($1::oid[]) AS t (oid) WHERE NOT {alive t.oid}`

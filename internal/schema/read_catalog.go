@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+
+	"github.com/jackc/pgx/v5"
 )
 
 func (r *reader) readColumns(ctx context.Context) error {
@@ -69,18 +71,29 @@ func (r *reader) readSchemas(ctx context.Context) error {
 func (r *reader) readExtensions(ctx context.Context) error {
 	var e Extension
 	var unused bool
-	err := r.each(ctx, extensionsQuery, nil, []any{&e.Name, &e.Schema, &e.Version, &unused}, func() error {
+	return r.each(ctx, extensionsQuery, nil, []any{&e.Name, &e.Schema, &e.Version, &unused}, func() error {
 		r.db.Extensions = append(r.db.Extensions, e)
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	var a AvailableExtension
-	return r.each(ctx, availableQuery, nil, []any{&a.Name, &a.Version, &a.Trusted}, func() error {
-		r.db.Available = append(r.db.Available, a)
-		return nil
+}
+
+// ReadAvailable reads which extensions can be installed, if a source has some that are not: the server reads a file for each, in every
+// call anew.
+func (d *Database) ReadAvailable(ctx context.Context, conn *pgx.Conn, source Database) error {
+	lacks := slices.ContainsFunc(source.Extensions, func(e Extension) bool {
+		return !slices.ContainsFunc(d.Extensions, func(x Extension) bool { return x.Name == e.Name })
 	})
+	if !lacks {
+		return nil
+	}
+	rows, err := conn.Query(ctx, availableQuery)
+	if err == nil {
+		d.Available, err = pgx.CollectRows(rows, pgx.RowToStructByPos[AvailableExtension])
+	}
+	if err != nil {
+		return fmt.Errorf("read available extensions: %w", err)
+	}
+	return nil
 }
 
 func (r *reader) readCollations(ctx context.Context) error {

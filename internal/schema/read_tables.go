@@ -25,7 +25,7 @@ func (r *reader) readTables(ctx context.Context) error {
 	t := &n.table
 	targets := []any{
 		&t.OID, &t.Schema, &t.Name, &n.kind, &n.persistence, &n.partition, &t.ReplicaIdentity, &t.RowSecurity,
-		&t.ForceRowSecurity, &t.Filenode, &n.tuples, &n.relpages, &t.Pages, &t.EstimatedBytes, &t.PartitionKey, &t.Bound,
+		&t.ForceRowSecurity, &t.Filenode, &n.tuples, &n.relpages, &t.PartitionKey, &t.Bound,
 		&t.Options, &t.ReplicaTriggers, &t.ReplicaRules, &n.extension,
 	}
 	var order []uint32
@@ -63,10 +63,16 @@ func (r *reader) readTables(ctx context.Context) error {
 			continue
 		}
 		n.table.Kind = n.describe()
-		n.table.EstimatedRows = n.estimateRows()
 		r.tables[oid] = &n.table
 	}
-	return nil
+	var oid uint32
+	var pages, bytes int64
+	return r.each(ctx, sizesQuery, []any{r.oids()}, []any{&oid, &pages, &bytes}, func() error {
+		n := relations[oid]
+		n.table.Pages, n.table.EstimatedBytes = pages, bytes
+		n.table.EstimatedRows = n.estimateRows()
+		return nil
+	})
 }
 
 func (r *reader) namesOf(oids []uint32) []Name {

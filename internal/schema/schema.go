@@ -53,7 +53,7 @@ type Database struct {
 	Role       Role        `json:"role"`
 	Schemas    []string    `json:"schemas,omitempty"`
 	Extensions []Extension `json:"extensions,omitempty"`
-	// Available are the extensions that the server could install and has not.
+	// Available are the extensions that the server could install and has not, if they were asked for.
 	Available  []AvailableExtension `json:"available_extensions,omitempty"`
 	Collations []Collation          `json:"collations,omitempty"`
 	Types      []Type               `json:"types,omitempty"`

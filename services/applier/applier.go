@@ -44,6 +44,7 @@ type Config struct {
 	RetryCap     time.Duration
 	HealthyAfter time.Duration
 	pushes       *pushes // that are attached; made by New
+	links        *links  // to sources; made by New
 	// EventsMaxAge and EventsMaxCount bound the run log: events are kept for so long, and so many of each replication.
 	EventsMaxAge   time.Duration
 	EventsMaxCount int
@@ -113,7 +114,7 @@ func New(config Config) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open connection pool: %w", err)
 	}
-	config.pushes = &pushes{attached: map[string]*attachment{}}
+	config.links, config.pushes = newLinks(), &pushes{attached: map[string]*attachment{}}
 	return &Service{
 		config: config, store: &store{pool, newRunLog(pool, &config)}, runners: map[string]*runner{}, ready: make(chan struct{}), syncs: syncJobs{running: map[string]*syncJob{}},
 	}, nil

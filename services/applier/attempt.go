@@ -28,6 +28,9 @@ func (r *runner) attempt(ctx context.Context, goesOn bool) error {
 		return err
 	}
 	defer session.Close()
+	if err := endRest(ctx, session.Conn(), r.name, r.getUp()); err != nil {
+		return err
+	}
 	fresh, err := r.refresh(ctx)
 	if err != nil {
 		return err
@@ -42,14 +45,11 @@ func (r *runner) attempt(ctx context.Context, goesOn bool) error {
 	if err := r.store.own(ctx, fresh, r.config.Instance); err != nil {
 		return err
 	}
-	src, err := r.config.dialSource(ctx, r.name, fresh.spec)
+	src, err := r.reachSource(ctx, fresh)
 	if err != nil {
 		return err
 	}
 	defer src.close()
-	if id := src.server.GetServerId(); id != fresh.sourceServerID {
-		return failed(reasonSourceChanged, "the source at %s is now another server (%s instead of %s); its rows are not a continuation of what was applied: point the address to the right server, or, if it has taken the former one's place, run `syncline replication update %s --accept-source`", fresh.spec.GetSource(), id, fresh.sourceServerID, fresh.name)
-	}
 	if err := r.showTables(ctx, session.Conn()); err != nil {
 		return err
 	}
@@ -86,6 +86,19 @@ func (r *runner) attempt(ctx context.Context, goesOn bool) error {
 			return err
 		}
 	}
+}
+
+// reachSource connects to the source, which has to be the one that the rows came from.
+func (r *runner) reachSource(ctx context.Context, fresh *stored) (*source, error) {
+	src, err := r.config.dialSource(ctx, r.name, fresh.spec)
+	if err != nil {
+		return nil, err
+	}
+	if id := src.server.GetServerId(); id != fresh.sourceServerID {
+		src.close()
+		return nil, failed(reasonSourceChanged, "the source at %s is now another server (%s instead of %s); its rows are not a continuation of what was applied: point the address to the right server, or, if it has taken the former one's place, run `syncline replication update %s --accept-source`", fresh.spec.GetSource(), id, fresh.sourceServerID, fresh.name)
+	}
+	return src, nil
 }
 
 // prepare checks both sides and creates what is missing, before the first copy, before one of all tables, or of some that were
@@ -151,9 +164,6 @@ func (r *runner) carryOut(ctx context.Context, session *apply.Session, p *plan) 
 	if fresh.phase != phaseSyncing {
 		return fmt.Errorf("replication %s is in phase %s, expected %s", fresh.name, fresh.phase, phaseSyncing)
 	}
-	if err := session.Reload(ctx); err != nil {
-		return err
-	}
 	r.planned = p
 	return r.showTables(ctx, session.Conn())
 }
@@ -206,6 +216,19 @@ func (r *runner) showTables(ctx context.Context, q querier) error {
 	return nil
 }
 
+// readTargets reads the tables that the replication writes.
+func readTargets(ctx context.Context, session *apply.Session, replication string) error {
+	tables, err := listTables(ctx, session.Conn(), replication)
+	if err != nil {
+		return err
+	}
+	names := make([]schema.Name, len(tables))
+	for i, t := range tables {
+		names[i] = t.target
+	}
+	return session.Read(ctx, names)
+}
+
 // copyTables copies what is not copied, finishes the tables and stores the position that following begins at.
 func (r *runner) copyTables(ctx context.Context, session *apply.Session, src *source) error {
 	spec := r.snapshot()
@@ -213,6 +236,9 @@ func (r *runner) copyTables(ctx context.Context, session *apply.Session, src *so
 		return nil
 	}
 	r.status.setState(applierv1.State_STATE_SYNCING)
+	if err := readTargets(ctx, session, spec.name); err != nil {
+		return err
+	}
 	c := &copier{
 		runner: r, replication: spec.name, url: r.config.PostgresURL, workers: r.config.options(spec.spec).copyWorkers, conn: session.Conn(),
 		source: src, targets: session.Catalog, replace: spec.spec.GetReplace(), parameters: spec.spec.GetParameters(), status: r.status,
@@ -221,7 +247,7 @@ func (r *runner) copyTables(ctx context.Context, session *apply.Session, src *so
 		c.database, c.indexes, r.planned = p.described, p.indexes(), nil
 	} else {
 		var err error
-		if c.database, err = src.describe(ctx, schema.Selection{}); err != nil {
+		if c.database, err = src.describeFor(ctx, spec.spec); err != nil {
 			return err
 		}
 	}
@@ -309,11 +335,11 @@ func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *s
 	left := r.stillLeftOut(tables)
 	reporting.Go(func() { r.watchLeftOut(ctx, src, left, cancel) })
 	reporting.Go(func() { r.endResyncRow(ctx) })
-	leaving := &leaving{runner: r, source: src, holds: holds, end: cancel, from: position, began: time.Now()}
+	leaving := &leaving{runner: r, source: src, holds: holds, end: cancel, from: position, began: time.Now(), place: r.place, left: left}
 	reporting.Go(func() { leaving.watch(ctx) })
 	defer reporting.Wait()
 	defer cancel(nil)
-	err = causeOr(ctx, engine.Run(ctx, follow(ctx, src.logger, src.set, r.followerName(), position, o.sourceTimeout, r.status.heard)))
+	err = causeOr(ctx, engine.Run(ctx, follow(ctx, src.logger, src.set, r.followRequest(position, heartbeat, 0), o.sourceTimeout, r.status.heard)))
 	cancel(nil)
 	reporting.Wait() // so that it is known whether the engine was left
 	return leaving.or(err)

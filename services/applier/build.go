@@ -37,9 +37,6 @@ func (r *runner) finish(ctx context.Context, session *apply.Session, src *source
 	if err := r.setSequences(ctx, session, src, database, target); err != nil {
 		return err
 	}
-	if err := session.Reload(ctx); err != nil {
-		return err
-	}
 	fault.Point(FaultBuilt)
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		tables, err := listTables(ctx, tx, r.name)
@@ -75,13 +72,14 @@ func (r *runner) emptyStart(ctx context.Context, src *source) (change.Position, 
 
 // describeBoth reads the two databases at the same time, the source under the names that it has here.
 func (r *runner) describeBoth(ctx context.Context, session *apply.Session, src *source) (source, target schema.Database, err error) {
-	group, ctx := errgroup.WithContext(ctx)
+	spec := r.snapshot().spec
+	group, reading := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
-		source, err = src.describe(ctx, schema.Selection{})
+		source, err = src.describeFor(reading, spec)
 		return err
 	})
 	group.Go(func() (err error) {
-		if target, err = schema.Read(ctx, session.Conn(), everything); err != nil {
+		if target, err = schema.Read(reading, session.Conn(), everything); err != nil {
 			return fmt.Errorf("read the replica's tables: %w", err)
 		}
 		return nil
@@ -89,7 +87,10 @@ func (r *runner) describeBoth(ctx context.Context, session *apply.Session, src *
 	if err := group.Wait(); err != nil {
 		return source, target, err
 	}
-	renaming, err := renamingOf(r.snapshot().spec)
+	if err := target.ReadAvailable(ctx, session.Conn(), source); err != nil {
+		return source, target, err //nolint:wrapcheck // it says what failed
+	}
+	renaming, err := renamingOf(spec)
 	if err != nil {
 		return source, target, err
 	}

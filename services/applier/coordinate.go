@@ -29,6 +29,8 @@ type coordinator struct {
 	service *Service
 	conn    *pgx.Conn      // nil while there is none
 	missed  map[string]int // looks in a row in which an applier was missed
+
+	restsStored time.Time // when it was last stored how far those that rest have heard
 }
 
 // run looks until ctx ends.
@@ -107,7 +109,7 @@ func (c *coordinator) look(ctx context.Context) error {
 			s.beginDue(ctx, name)
 		}
 	}
-	return nil
+	return c.storeRests(ctx, here)
 }
 
 // glimpses looks at all replications in the session of this applier.

@@ -23,6 +23,7 @@ type glimpse struct {
 	transient bool
 	applier   string
 	alive     bool      // that applier
+	resting   bool      // it listens for the replication, without a session
 	holder    int       // the server's process id of the session that holds the replication's lock; 0 for none
 	held      time.Time // since when that session holds it, as far as this applier has seen
 	phase     phase
@@ -38,7 +39,7 @@ const lookQuery = `WITH held AS (
 		AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
 	GROUP BY 1, 2)
 	SELECT r.name, r.created_at, r.wanted, r.phase, r.pending, r.starts, r.revision, r.transient, r.applier, coalesce(r.next_run <= now(), false),
-		coalesce(l.pid, 0), a.pid IS NOT NULL, coalesce(p.log_id || '@' || p.lsn::text, ''), r.transactions + coalesce(p.transactions, 0), r.changes + coalesce(p.changes, 0)
+		coalesce(l.pid, 0), a.pid IS NOT NULL, coalesce(p.log_id || '@' || p.lsn::text, ''), r.transactions + coalesce(p.transactions, 0), r.changes + coalesce(p.changes, 0), r.resting
 	FROM syncline.replications r LEFT JOIN syncline.positions p ON p.replication = r.name
 	LEFT JOIN held l ON l.space = $1 AND l.object = hashtext(r.name)::bigint & 4294967295
 	LEFT JOIN held a ON a.space = $2 AND a.object = hashtext(r.applier)::bigint & 4294967295`
@@ -54,7 +55,7 @@ func glimpses(ctx context.Context, q querier) (map[string]*glimpse, error) {
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*glimpse, error) {
 		g := &glimpse{at: at}
 		return g, row.Scan(&g.name, &g.createdAt, &g.wanted, &g.phase, &g.pending, &g.starts, &g.revision, &g.transient, &g.applier, &g.due, &g.holder, &g.alive, &g.position,
-			&g.totals.transactions, &g.totals.changes)
+			&g.totals.transactions, &g.totals.changes, &g.resting)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("look at the replications: %w", err)
@@ -65,10 +66,24 @@ func glimpses(ctx context.Context, q querier) (map[string]*glimpse, error) {
 	return seen, nil
 }
 
+// restsAt is the applier at which the replication rests, "" for none.
+func (g *glimpse) restsAt() string {
+	if g.resting && g.alive && g.wanted == wantedRunning {
+		return g.applier
+	}
+	return ""
+}
+
+// taken tells whether somebody runs the replication: a session holds its lock, or it rests at another applier than that one.
+func (g *glimpse) taken(instance string) bool {
+	at := g.restsAt()
+	return g.holder != 0 || at != "" && at != instance
+}
+
 // look takes over what was seen.
 func (r *runner) look(g *glimpse) {
 	g.held = g.at
-	if before := r.seen.Load(); before != nil && before.holder == g.holder {
+	if before := r.seen.Load(); before != nil && before.holder == g.holder && before.restsAt() == g.restsAt() {
 		g.held = before.held
 	}
 	r.seen.Store(g)
@@ -101,5 +116,5 @@ func (r *runner) differs(g *glimpse) bool {
 // worksElsewhere tells whether another applier applies without a fault what has failed here, and has for some time: this one stands by then. Sooner the two
 // would try again and again in turns what fails at both.
 func (r *runner) worksElsewhere(g *glimpse) bool {
-	return g.holder != 0 && g.phase == phaseRunning && g.at.Sub(g.held) >= r.config.HealthyAfter
+	return g.taken(r.config.Instance) && g.phase == phaseRunning && g.at.Sub(g.held) >= r.config.HealthyAfter
 }

@@ -13,6 +13,7 @@ import (
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/fault"
+	"github.com/seed0419d559/syncline/internal/schema"
 	"github.com/seed0419d559/syncline/services/applier/apply"
 )
 
@@ -30,8 +31,11 @@ var (
 )
 
 // minTurn is how long a place is kept at least: to begin a turn costs a session and questions to both sides, so turns that were as short as
-// there is little to do would be all that an applier does.
-const minTurn = time.Second
+// there is little to do would be all that an applier does. One that has applied something within that time lets idle ones go first, for busyPause.
+const (
+	minTurn   = time.Second
+	busyPause = 200 * time.Millisecond
+)
 
 // leaveRetry is the pause after an engine could not be left; neededPause is that in which one is asked again that is needed.
 const (
@@ -48,6 +52,8 @@ type leaving struct {
 	end    context.CancelCauseFunc
 	from   change.Position // where the engine began
 	began  time.Time
+	place  *turn
+	left   []schema.Name         // tables of which it is watched whether the source captures them
 	why    atomic.Pointer[error] // what the engine was left for; what it says after that does not count
 }
 
@@ -59,8 +65,8 @@ func (l *leaving) or(err error) error {
 	return err
 }
 
-// at leaves the engine at a position, or where it stands if it is beyond that.
-func (l *leaving) at(ctx context.Context, goal change.LSN, why error) error {
+// at leaves the engine at a position, or where it stands if it is beyond that, to have it rest or go on at its next turn.
+func (l *leaving) at(ctx context.Context, goal change.LSN, why error, thenRests bool) error {
 	var at change.Position
 	choose := func(standing change.Position) (change.Position, error) {
 		at = standing
@@ -75,6 +81,9 @@ func (l *leaving) at(ctx context.Context, goal change.LSN, why error) error {
 		if err := l.store(ctx, at, why); err != nil {
 			l.runner.setTurning(false)
 			return err
+		}
+		if thenRests {
+			l.runner.lieDown(at)
 		}
 		l.why.Store(&why)
 		fault.Point(FaultLeft)
@@ -104,6 +113,9 @@ func (l *leaving) report(ctx context.Context, at change.Position) {
 	}
 }
 
+// flushedCommit has a transaction be durable when its commit returns, whatever the role's or the database's settings say.
+const flushedCommit = "SELECT set_config('synchronous_commit', 'local', true) WHERE current_setting('synchronous_commit') = 'off'"
+
 // leave stores a position at which nothing is applied any more, and that the run is completed, if it is. It is durable on return.
 // transactions is the number of those applied since the replication was created: the position's row has not counted all of those that
 // wrote nothing.
@@ -113,7 +125,7 @@ func (s *store) leave(ctx context.Context, name string, at change.Position, tran
 		e.kind, e.state, e.text = kindCompleted, applierv1.State_STATE_COMPLETED, "the run has ended: everything up to "+at.LSN.String()+" is applied"
 	}
 	return s.write(ctx, e, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SELECT set_config('synchronous_commit', 'local', true) WHERE current_setting('synchronous_commit') = 'off'"); err != nil {
+		if _, err := tx.Exec(ctx, flushedCommit); err != nil {
 			return fmt.Errorf("store position of replication %s: %w", name, err)
 		}
 		tag, err := tx.Exec(ctx, `UPDATE syncline.positions p SET lsn = $3::text::pg_lsn, transactions = greatest(p.transactions, $4 - r.transactions), updated_at = now()
@@ -165,31 +177,37 @@ func (l *leaving) watch(ctx context.Context) {
 	}
 }
 
-// once tries to leave. A run that has an end does so at it; a turn ends when it is crowded and the replication has caught up, or
+// once tries to leave. A run that has an end does so at it; a turn ends when somebody waits and the replication has caught up, or
 // has had its time.
-func (l *leaving) once(ctx context.Context) error {
-	turn, overTime := context.WithCancel(ctx)
-	defer overTime()
+func (l *leaving) once(ctx context.Context) (err error) {
 	turns, longest := l.runner.config.turns, l.runner.config.MaxTurn
+	defer func() {
+		if err != nil {
+			turns.unclaim(l.place)
+		}
+	}()
 	if goal := l.runner.runEnd; !goal.LogID.IsZero() {
+		turn, overTime := context.WithCancel(ctx)
+		defer overTime()
 		go func() { // it ends with turn
-			if turns.waitCrowded(turn) == nil && pause(turn, time.Until(l.began.Add(longest))) == nil {
+			if l.claim(turn, longest) == nil {
 				overTime()
 			}
 		}()
-		if err := l.at(turn, goal.LSN, errCompleted); err == nil || ctx.Err() != nil || turn.Err() == nil {
+		if err := l.at(turn, goal.LSN, errCompleted, false); err == nil || ctx.Err() != nil || turn.Err() == nil {
 			return err
 		}
-		return l.at(ctx, 0, errTurnOver)
+		return l.at(ctx, 0, errTurnOver, false)
 	}
-	if err := turns.waitCrowded(ctx); err != nil {
-		return err
-	}
-	if err := pause(ctx, time.Until(l.began.Add(minTurn))); err != nil {
+	if err := l.claim(ctx, minTurn); err != nil {
 		return err
 	}
 	if l.runner.isNeeded() {
 		return errNeeded
+	}
+	rests := l.runner.mayRest(l.left)
+	if rests && l.idle() {
+		return l.at(ctx, 0, errTurnOver, true) // what may have come meanwhile it hears when it rests
 	}
 	// What the source has now is applied in this turn, as far as there is time.
 	var goal change.LSN
@@ -198,11 +216,37 @@ func (l *leaving) once(ctx context.Context) error {
 	}
 	limited, cancel := context.WithDeadline(ctx, l.began.Add(longest))
 	defer cancel()
-	err := l.at(limited, goal, errTurnOver)
-	if err == nil || ctx.Err() != nil || limited.Err() == nil {
+	if err := l.at(limited, goal, errTurnOver, rests); err == nil || ctx.Err() != nil || limited.Err() == nil {
 		return err
 	}
-	return l.at(ctx, 0, errTurnOver)
+	return l.at(ctx, 0, errTurnOver, false)
+}
+
+// claim returns once it is for this one to give up its place, which it has kept for so long at least.
+func (l *leaving) claim(ctx context.Context, least time.Duration) error {
+	turns := l.runner.config.turns
+	for {
+		if err := turns.waitCrowded(ctx); err != nil {
+			return err
+		}
+		if err := pause(ctx, time.Until(l.began.Add(least))); err != nil {
+			return err
+		}
+		if !l.idle() {
+			if err := pause(ctx, busyPause); err != nil {
+				return err
+			}
+		}
+		if turns.claim(l.place) {
+			return nil
+		}
+	}
+}
+
+// idle tells whether nothing was applied for a while.
+func (l *leaving) idle() bool {
+	at := l.runner.status.lastApplied()
+	return time.Since(l.began) >= minTurn && time.Since(at) >= minTurn
 }
 
 // mayTurn has a replication that nobody needs give up its place; whoever needs it from then on waits until it has one again.
@@ -227,6 +271,10 @@ func (r *runner) need() (free func()) {
 		r.needed += n
 	}
 	add(1)
+	select {
+	case r.needs <- struct{}{}: // it may rest
+	default:
+	}
 	return func() { add(-1) }
 }
 

@@ -86,6 +86,7 @@ func (p *plan) findGone(o planOptions) {
 
 // read describes both sides, and finds out what the logger captures, all at the same time.
 func (p *plan) read(ctx context.Context, conn *pgx.Conn, src *source, selection schema.Selection) (captured map[string]bool, err error) {
+	outer := ctx
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
 		if p.described, err = src.describe(ctx, selection); err != nil {
@@ -107,7 +108,10 @@ func (p *plan) read(ctx context.Context, conn *pgx.Conn, src *source, selection 
 		p.settings, err = postgres.ReadSettings(ctx, conn)
 		return err
 	})
-	return captured, group.Wait()
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	return captured, p.target.ReadAvailable(outer, conn, p.described)
 }
 
 func nonNil(names []schema.Name) []schema.Name {

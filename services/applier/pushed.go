@@ -56,7 +56,7 @@ func checkPushed(p *problems, spec *applierv1.ReplicationSpec) {
 func (c *Config) dialSource(ctx context.Context, replication string, spec *applierv1.ReplicationSpec) (*source, error) {
 	push, pushed := pushOf(spec)
 	if !pushed {
-		return dialPrimary(ctx, spec, c.Dial)
+		return c.links.source(ctx, spec, c.Dial)
 	}
 	a := c.pushes.of(replication)
 	if a == nil || a.push != push {

@@ -42,6 +42,8 @@ type runner struct {
 	needed     int             // by how many who compare or mend: it does not give up its place meanwhile
 	place      *turn           // what the attempt has; of the running goroutine
 	turning    bool            // it has given up its place, and goes on when it has one again
+	rest       *rest           // while it has nothing to apply and no place
+	needs      chan struct{}   // holds one when it may be needed while it rests
 	forgetting sync.Mutex
 	forgotten  chan struct{}          // closed when the result of a transient run is stored and the rest is forgotten
 	result     *applierv1.Replication // of a transient run, once forgotten is closed
@@ -65,7 +67,7 @@ type runner struct {
 func newRunner(config *Config, st *store, r *stored) *runner {
 	return &runner{
 		name: r.name, config: config, store: st, stored: r, status: newStatus(r, st.runLog.note), ignored: map[schema.Name]change.LSN{}, wake: make(chan struct{}, 1),
-		control: make(chan struct{}, 1), forgotten: make(chan struct{}), glanced: make(chan struct{}, 1),
+		control: make(chan struct{}, 1), forgotten: make(chan struct{}), glanced: make(chan struct{}, 1), needs: make(chan struct{}, 1),
 		log: config.Log.With("replication", r.name),
 	}
 }
@@ -169,6 +171,7 @@ func (r *runner) runOnce(ctx, running context.Context) (outcome, error) {
 func (r *runner) run(ctx context.Context) outcome {
 	stopped := outcome{state: applierv1.State_STATE_STOPPED}
 	r.runEnd = change.Position{}
+	r.getUp() // what was decided meanwhile may select other rows
 	if r.putOff(ctx) != nil {
 		return stopped
 	}
@@ -271,6 +274,13 @@ func startSpread(replications int) time.Duration {
 func (r *runner) inTurn(ctx context.Context, goesOn bool) error {
 	if r.elsewhere() {
 		return apply.ErrInUse // that is known without a place and a session
+	}
+	if _, rests := r.resting(); rests {
+		r.setTurning(true)
+		if err := r.listen(ctx); err != nil {
+			return err
+		}
+		goesOn = true
 	}
 	turns, now := r.config.turns, r.snapshot()
 	copies := now.phase == phaseNew || now.phase == phaseSyncing || now.pending != pendingNothing

@@ -154,7 +154,7 @@ func (s *store) own(ctx context.Context, r *stored, applier string) error {
 	e := &event{}
 	return s.write(ctx, e, func(tx pgx.Tx) error {
 		var wanted string
-		err := tx.QueryRow(ctx, "UPDATE syncline.replications SET applier = $2 WHERE name = $1 RETURNING wanted", r.name, applier).Scan(&wanted)
+		err := tx.QueryRow(ctx, "UPDATE syncline.replications SET applier = $2, resting = false WHERE name = $1 RETURNING wanted", r.name, applier).Scan(&wanted)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return fmt.Errorf("%w: %s", errNotFound, r.name)
 		}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
-	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -29,58 +28,7 @@ type source struct {
 	inventory grpc.ClientConnInterface
 	set       usedSet
 	told      surroundings
-	dialled   []*grpc.ClientConn // those that are closed with it
-}
-
-// dialPrimary asks the service at spec.source who it is and where the primary's other services are, and connects to them.
-func dialPrimary(ctx context.Context, spec *applierv1.ReplicationSpec, options []rpc.DialOption) (_ *source, err error) {
-	own, err := connectionOptions(spec)
-	if err != nil {
-		return nil, err
-	}
-	options = append(slices.Clone(options), own...)
-	first, err := rpc.Dial(spec.GetSource(), options...)
-	if err != nil {
-		return nil, failed(reasonNoSource, "source: %w", err)
-	}
-	defer first.Close()
-	server, err := whoIs(ctx, first, spec.GetSource())
-	if err != nil {
-		return nil, err
-	}
-	s := &source{server: server, set: usedSetOf(spec)}
-	defer func() {
-		if err != nil {
-			s.close()
-		}
-	}()
-	inventory := spec.GetInventory()
-	if inventory == "" {
-		inventory = server.GetInventoryAddress()
-	}
-	if server.GetLoggerAddress() == "" || inventory == "" {
-		return nil, failed(reasonNotSyncline, "the Syncline server at %s is no primary: it names no logger and inventory (it serves %v); give the address of a primary", spec.GetSource(), server.GetRoles())
-	}
-	if spec.GetCompression() == applierv1.Compression_COMPRESSION_ZSTD {
-		options = append(options, rpc.WithCompression())
-	}
-	if s.logger, err = s.dial(reachable(server.GetLoggerAddress(), spec.GetSource()), options); err != nil {
-		return nil, failed(reasonNoSource, "logger of the source: %w", err)
-	}
-	if s.inventory, err = s.dial(reachable(inventory, spec.GetSource()), options); err != nil {
-		return nil, failed(reasonNoSource, "inventory of the source: %w", err)
-	}
-	return s, nil
-}
-
-// dial makes a connection that ends with the source.
-func (s *source) dial(address string, options []rpc.DialOption) (grpc.ClientConnInterface, error) {
-	conn, err := rpc.Dial(address, options...)
-	if err != nil {
-		return nil, err
-	}
-	s.dialled = append(s.dialled, conn)
-	return conn, nil
+	release   func() // gives back what it is reached through; nil for a push, which stays
 }
 
 // reachable replaces a host that means "every address" or "this machine" by the one that the source was reached at.
@@ -117,8 +65,8 @@ func whoIs(ctx context.Context, conn grpc.ClientConnInterface, address string) (
 }
 
 func (s *source) close() {
-	for _, conn := range s.dialled {
-		_ = conn.Close()
+	if s.release != nil {
+		s.release()
 	}
 }
 
@@ -161,6 +109,19 @@ func (s *source) describe(ctx context.Context, selection schema.Selection) (sche
 		request.Tables.Exclude = append(request.Tables.Exclude, p.String())
 	}
 	database, _, err := s.readInventory(ctx, request)
+	return database, err
+}
+
+// describeFor returns those of the primary's tables that a replication selects.
+func (s *source) describeFor(ctx context.Context, spec *applierv1.ReplicationSpec) (schema.Database, error) {
+	selection, err := schema.ParseSelection(spec.GetIncludeTables(), spec.GetExcludeTables())
+	if err != nil {
+		return schema.Database{}, err //nolint:wrapcheck // it names the field
+	}
+	database, err := s.describe(ctx, selection)
+	if rpc.Code(err) == codes.NotFound { // one that it names is gone since the replication's tables were chosen
+		return s.describe(ctx, schema.Selection{})
+	}
 	return database, err
 }
 

@@ -16,10 +16,10 @@ import (
 // errEnded says that a run has ended at another applier, or was stopped there.
 var errEnded = errors.New("the replication is not to run any more")
 
-// elsewhere tells whether another session holds the replication's lock, as far as a look after this applier's last attempt has shown.
+// elsewhere tells whether somebody else runs the replication, as far as a look after this applier's last attempt has shown.
 func (r *runner) elsewhere() bool {
 	g := r.seen.Load()
-	return g != nil && g.holder != 0 && g.at.After(r.attempted)
+	return g != nil && g.taken(r.config.Instance) && g.at.After(r.attempted)
 }
 
 // standby shows that another applier runs the replication and waits until that one has ended, or what it does has. It has no place meanwhile, and that
@@ -48,7 +48,7 @@ func (r *runner) standby(ctx context.Context) error {
 		case g == nil || !g.at.After(since): // of before
 		case g.wanted != wantedRunning:
 			return errEnded
-		case g.holder == 0:
+		case !g.taken(r.config.Instance):
 			return nil
 		}
 	}

@@ -33,8 +33,9 @@ type status struct {
 	hasPosition bool
 	durable     change.Position // the part of position that the target's row says
 	commitTime  *change.Timestamp
-	applied     totals // of engines that have ended, and of the one that runs
-	engine      totals // of the engine that runs
+	applied     totals    // of engines that have ended, and of the one that runs
+	engine      totals    // of the engine that runs
+	appliedAt   time.Time // when an engine last applied a transaction
 	unsynced    apply.Unsynced
 	rate        rate
 
@@ -193,6 +194,9 @@ func (s *status) progressed(p apply.Progress) {
 		if p.HasCommit {
 			s.commitTime = &p.CommitTime
 		}
+		if p.Transactions != s.engine.transactions {
+			s.appliedAt = now
+		}
 		s.engine, s.unsynced = totals{p.Transactions, p.Changes}, p.Unsynced
 		for _, text := range p.Told {
 			s.tell(&event{kind: kindQuarantined, text: text, side: sideLocal})
@@ -231,6 +235,12 @@ func (s *status) appliedSoFar() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.applied.transactions + s.engine.transactions
+}
+
+func (s *status) lastApplied() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.appliedAt
 }
 
 // positionNow is zero while there is no position.

@@ -10,7 +10,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	changev1 "github.com/seed0419d559/syncline/gen/syncline/change/v1"
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
@@ -38,13 +37,14 @@ const (
 // errSilent says that the source sent nothing, not even a heartbeat, for as long as is waited for one.
 var errSilent = errors.New("the source sent no heartbeat")
 
-// follow opens the stream after a position and gives its events until it ends, or is silent for longer than silence. Heartbeats go to
-// heard instead. The channel's last event holds the error that ended the stream.
-func follow(ctx context.Context, conn grpc.ClientConnInterface, selected usedSet, follower string, after change.Position, silence time.Duration, heard func(*loggerv1.Heartbeat)) <-chan apply.Event {
+// follow opens the stream that is asked for, of what is selected, and gives its events until it ends, or is silent for longer than silence.
+// Heartbeats go to heard instead. The channel's last event holds the error that ended the stream.
+func follow(ctx context.Context, conn grpc.ClientConnInterface, selected usedSet, request *loggerv1.FollowRequest, silence time.Duration, heard func(*loggerv1.Heartbeat)) <-chan apply.Event {
 	events := make(chan apply.Event, eventsAhead)
 	go func() {
 		defer close(events)
-		err := receive(ctx, conn, selected, follower, after, silence, heard, events)
+		request.Set, request.Parameters, request.SetVersion, request.Selection = selected.name, selected.parameters, selected.version, selected.own
+		err := receive(ctx, conn, request, silence, heard, events)
 		select {
 		case events <- apply.Event{Err: err}:
 		case <-ctx.Done():
@@ -53,15 +53,16 @@ func follow(ctx context.Context, conn grpc.ClientConnInterface, selected usedSet
 	return events
 }
 
-func receive(ctx context.Context, conn grpc.ClientConnInterface, selected usedSet, follower string, after change.Position, silence time.Duration, heard func(*loggerv1.Heartbeat), events chan<- apply.Event) error {
+func receive(ctx context.Context, conn grpc.ClientConnInterface, request *loggerv1.FollowRequest, silence time.Duration, heard func(*loggerv1.Heartbeat), events chan<- apply.Event) error {
+	after, err := positionOf(request.GetPosition())
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	watchdog := time.AfterFunc(silence, func() { cancel(errSilent) })
 	defer watchdog.Stop()
-	stream, err := rpc.OpenFrames(ctx, conn, loggerv1.LoggerService_Follow_FullMethodName, &loggerv1.FollowRequest{
-		Position: positionProto(after), Follower: follower, Heartbeat: durationpb.New(heartbeat),
-		Set: selected.name, Parameters: selected.parameters, SetVersion: selected.version, Selection: selected.own,
-	})
+	stream, err := rpc.OpenFrames(ctx, conn, loggerv1.LoggerService_Follow_FullMethodName, request)
 	if err != nil {
 		return streamError(ctx, err, silence)
 	}

@@ -19,6 +19,7 @@ type turns struct {
 	mu      sync.Mutex
 	running int
 	copying int
+	leaving int           // of those that run, how many are about to give up their places
 	waiting []*turn       // the one that has waited longest first
 	changed chan struct{} // closed and replaced when it may have become crowded
 }
@@ -26,6 +27,7 @@ type turns struct {
 // turn is a replication's place, or its wait for one.
 type turn struct {
 	copies  bool
+	leaves  bool // it is about to give up its place
 	since   time.Time
 	granted chan struct{}
 }
@@ -86,7 +88,33 @@ func (t *turns) release(one *turn) {
 	if one.copies {
 		t.copying--
 	}
+	if one.leaves {
+		t.leaving--
+	}
 	t.grant()
+}
+
+// claim tells whether a turn is the one to give up its place for somebody who waits. It does so then by release, or goes on after unclaim.
+// One place is given up for each that waits, and no more.
+func (t *turns) claim(one *turn) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !one.leaves && t.crowdedNow() {
+		one.leaves = true
+		t.leaving++
+	}
+	return one.leaves
+}
+
+// unclaim says that a turn goes on after all.
+func (t *turns) unclaim(one *turn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if one.leaves {
+		one.leaves = false
+		t.leaving--
+		t.grant() // another one may
+	}
 }
 
 // copied says that a turn has made its copies, and applies from now on: others may copy then.
@@ -124,13 +152,24 @@ func (t *turns) place(one *turn) int {
 	return 1 + slices.Index(t.waiting, one)
 }
 
-// crowded tells whether somebody waits who would have his turn if one that applies gave up its place. The channel is closed when
-// that may have changed.
+// crowded tells whether somebody waits who would have his turn if one that applies gave up its place, and none is about to. The channel is
+// closed when that may have changed.
 func (t *turns) crowded() (bool, <-chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	mostCopies := max(1, t.most/copyShare)
-	return slices.ContainsFunc(t.waiting, func(one *turn) bool { return !one.copies || t.copying < mostCopies }), t.changed
+	return t.crowdedNow(), t.changed
+}
+
+// crowdedNow is crowded for a caller that holds the lock.
+func (t *turns) crowdedNow() bool {
+	copies := 0
+	for _, one := range t.waiting {
+		if one.copies {
+			copies++
+		}
+	}
+	mayCopy := max(0, max(1, t.most/copyShare)-t.copying)
+	return len(t.waiting)-copies+min(copies, mayCopy) > t.leaving
 }
 
 // waitCrowded returns once it is crowded.

@@ -25,6 +25,7 @@ const (
 	defaultHeartbeat = time.Second
 	minHeartbeat     = 100 * time.Millisecond
 	maxHeartbeat     = time.Hour
+	maxIdlePause     = 10 * time.Second
 	maxFollowerName  = 200
 	maxLogWait       = 5 * time.Second
 )
@@ -38,6 +39,10 @@ func (s *Service) Follow(request *loggerv1.FollowRequest, stream grpc.ServerStre
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
 	heartbeat, err := checkFollow(request)
+	if err != nil {
+		return err
+	}
+	idlePause, err := idlePauseOf(request)
 	if err != nil {
 		return err
 	}
@@ -67,7 +72,7 @@ func (s *Service) Follow(request *loggerv1.FollowRequest, stream grpc.ServerStre
 	}
 	defer s.followers.disconnect(entry)
 	p := &pursuit{
-		service: s, stream: stream, entry: entry, sent: from, next: first, heartbeat: heartbeat, bounds: bounds,
+		service: s, stream: stream, entry: entry, sent: from, next: first, heartbeat: heartbeat, pause: idlePause, bounds: bounds,
 		known: make(map[change.RelationHash]struct{}),
 	}
 	if one != nil {
@@ -121,6 +126,17 @@ func checkFollow(request *loggerv1.FollowRequest) (time.Duration, error) {
 	return heartbeat, nil
 }
 
+func idlePauseOf(request *loggerv1.FollowRequest) (time.Duration, error) {
+	if request.GetIdlePause() == nil {
+		return 0, nil
+	}
+	pause := request.GetIdlePause().AsDuration()
+	if err := request.GetIdlePause().CheckValid(); err != nil || pause < 0 || pause > maxIdlePause {
+		return 0, rpc.Invalid("idle_pause", "it has to be from 0 s to %v", maxIdlePause)
+	}
+	return pause, nil
+}
+
 // startOf returns the position after which to begin.
 func (s *Service) startOf(request *loggerv1.FollowRequest) (change.Position, error) {
 	if err := s.ready(); err != nil {
@@ -156,12 +172,14 @@ type pursuit struct {
 	sent      change.Position // through of the last block that was sent
 	next      uint64          // number of the block to send next
 	heartbeat time.Duration
-	beat      time.Time // when the last heartbeat was sent
-	marked    time.Time // when the last block was sent
+	pause     time.Duration // for which the log may be left unread
+	beat      time.Time     // when the last heartbeat was sent
+	marked    time.Time     // when the last block was sent
 	known     map[change.RelationHash]struct{}
 	inside    bool // the last block sent ends inside a transaction
 	bounds    bounds
 	selecting *setStream // nil when everything is served
+	goal      change.LSN // where the log ended after the last pause
 }
 
 // run sends blocks and heartbeats until a bound is reached or something fails.
@@ -185,6 +203,11 @@ func (p *pursuit) run(ctx context.Context) error {
 		}
 		if err := p.sendMark(ctx); err != nil {
 			return err
+		}
+		if paused, err := p.pauseIdle(ctx); err != nil {
+			return err
+		} else if paused {
+			continue
 		}
 		b, err := p.read(ctx)
 		switch {
@@ -219,24 +242,56 @@ func (p *pursuit) sendMark(ctx context.Context) error {
 	}
 	through := p.selecting.read
 	last := p.bounds.reached(through) || p.bounds.announced() && p.service.changes.Head().Position.LSN <= through
-	if time.Since(p.marked) < markWantedInterval && !last {
+	if time.Since(p.marked) < p.markInterval() && !last {
 		return nil
 	}
 	return p.selecting.mark(func(b *block.Block) error { return p.sendBlock(ctx, b, b.Data(), 0) })
 }
 
-// read returns the next block, or context.DeadlineExceeded when the next heartbeat or the end of the wait comes first.
-func (p *pursuit) read(ctx context.Context) (*block.Block, error) {
+func (p *pursuit) markInterval() time.Duration { return max(markWantedInterval, p.pause) }
+
+// pauseIdle leaves the log unread for a while, once everything that was there after the last pause is served. paused is false while there is
+// more to serve.
+func (p *pursuit) pauseIdle(ctx context.Context) (paused bool, err error) {
+	read := p.sent.LSN
+	if p.selecting != nil {
+		read = max(read, p.selecting.read)
+	}
+	if p.pause == 0 || p.inside || p.selecting != nil && p.selecting.inside || read < p.goal {
+		return false, nil
+	}
+	until := time.Now().Add(p.pause)
+	if next := p.nextDue(); next.Before(until) {
+		until = next
+	}
+	timer := time.NewTimer(time.Until(until))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	}
+	p.goal = p.service.changes.Head().Position.LSN
+	return p.goal <= read, nil
+}
+
+// nextDue is when the next heartbeat or mark is due, or the wait ends.
+func (p *pursuit) nextDue() time.Time {
 	next := p.beat.Add(p.heartbeat)
 	if p.selecting != nil && p.selecting.marked() {
-		if mark := p.marked.Add(markWantedInterval); mark.Before(next) {
+		if mark := p.marked.Add(p.markInterval()); mark.Before(next) {
 			next = mark
 		}
 	}
 	if end, ok := p.bounds.waitEnd(); ok && p.idle() && end.Before(next) {
 		next = end
 	}
-	ctx, cancel := context.WithDeadline(ctx, next)
+	return next
+}
+
+// read returns the next block, or context.DeadlineExceeded when the next heartbeat or the end of the wait comes first.
+func (p *pursuit) read(ctx context.Context) (*block.Block, error) {
+	ctx, cancel := context.WithDeadline(ctx, p.nextDue())
 	defer cancel()
 	return p.service.changes.Read(ctx, p.next) //nolint:wrapcheck // it says what failed
 }

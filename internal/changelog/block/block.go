@@ -58,6 +58,9 @@ func NewMark(id change.LogID, number uint64, previous, through change.LSN) *Bloc
 	return &Block{Header: h, data: data}
 }
 
+// IsMark tells whether the block has no records: it says only how far the log goes.
+func (b *Block) IsMark() bool { return len(b.records) == 0 }
+
 // Data returns the block's bytes, as they are stored and served. They must not be changed.
 func (b *Block) Data() []byte { return b.data }
 

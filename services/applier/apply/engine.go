@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"sync/atomic"
 	"time"
 
@@ -27,6 +26,7 @@ type Engine struct {
 	relations map[change.RelationHash]*change.Relation
 	routes    map[change.RelationHash]*route
 	targets   Catalog
+	known     knownTables
 	looked    chan look
 	looks     atomic.Int64 // at single tables
 	taken     change.LSN   // end of what was handed to the executor to commit
@@ -86,7 +86,7 @@ func NewEngine(config Config) *Engine {
 	e := &Engine{
 		config: config, tasks: make(chan task, tasksAhead), assembler: block.NewAssembler(config.Position),
 		relations: map[change.RelationHash]*change.Relation{}, routes: map[change.RelationHash]*route{}, taken: config.Position.LSN,
-		targets: maps.Clone(config.Session.Catalog), looked: make(chan look),
+		targets: Catalog{}, looked: make(chan look),
 		gather: gather.Gather{Most: 100 * time.Millisecond, Each: 4 * time.Microsecond}, later: time.NewTimer(time.Hour),
 	}
 	e.executor = &executor{

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"reflect"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -15,6 +16,8 @@ import (
 // The target's tables may be altered while the engine runs. It looks at a table whenever rows of another shape begin to come
 // for it, because whoever alters a table on the source alters it on the replica just before. Now and then it looks at all of
 // them, for what is altered on the replica alone: a trigger, a key, a generated column.
+//
+// A table that nothing has come for is not looked at: a replication may begin and end often, and the database may have very many tables.
 //
 // In between a plan may be older than its table. What does not fit then fails or touches another number of rows, so it is not
 // committed. What fits and would mean something else, such as a column that is no longer computed, is noticed within
@@ -34,7 +37,31 @@ type look struct {
 	looks   int64
 }
 
-// lookAround reads all tables now and then.
+// knownTables are those that have been looked at, for another goroutine.
+type knownTables struct {
+	mu    sync.Mutex
+	names []schema.Name // it only grows
+	has   map[schema.Name]bool
+}
+
+func (k *knownTables) add(name schema.Name) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.has == nil {
+		k.has = map[schema.Name]bool{}
+	}
+	if !k.has[name] {
+		k.has[name], k.names = true, append(k.names, name)
+	}
+}
+
+func (k *knownTables) list() []schema.Name {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.names
+}
+
+// lookAround reads all known tables now and then.
 func (e *Engine) lookAround(ctx context.Context) error {
 	if e.config.Reader == nil {
 		return nil
@@ -50,8 +77,12 @@ func (e *Engine) lookAround(ctx context.Context) error {
 		}
 		began := time.Now()
 		now := look{looks: e.looks.Load()}
+		names := e.known.list()
+		if len(names) == 0 {
+			continue
+		}
 		err := pgx.BeginTxFunc(ctx, e.config.Reader, oneSnapshot, func(tx pgx.Tx) (err error) {
-			now.catalog, err = ReadCatalog(ctx, tx)
+			now.catalog, err = ReadCatalog(ctx, tx, names)
 			return err
 		})
 		if err != nil {
@@ -68,10 +99,11 @@ func (e *Engine) lookAround(ctx context.Context) error {
 
 // lookAt returns a table as it is now; nil when it is not there.
 func (e *Engine) lookAt(ctx context.Context, name schema.Name) (*Target, error) {
-	known := e.targets[name]
 	if e.config.Reader == nil {
-		return known, nil
+		return e.config.Session.Catalog[name], nil
 	}
+	known := e.targets[name]
+	e.known.add(name) // before the look is counted: whoever has seen the count has seen the name
 	e.looks.Add(1)
 	var now *Target
 	err := pgx.BeginTxFunc(ctx, e.config.Reader, oneSnapshot, func(tx pgx.Tx) (err error) {
@@ -82,6 +114,9 @@ func (e *Engine) lookAt(ctx context.Context, name schema.Name) (*Target, error) 
 		return known, err
 	}
 	e.targets[name] = now
+	if known == nil {
+		return now, nil // nothing goes there yet
+	}
 	return now, e.altered(ctx, map[*Target]bool{known: true})
 }
 
@@ -92,6 +127,9 @@ func (e *Engine) adopt(ctx context.Context, now look) error {
 	}
 	altered := map[*Target]bool{}
 	for name, known := range e.targets {
+		if known == nil {
+			continue // rows for it end the engine
+		}
 		if reflect.DeepEqual(known, now.catalog[name]) {
 			now.catalog[name] = known
 		} else {

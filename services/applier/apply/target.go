@@ -64,7 +64,7 @@ func (t *Target) column(name string) *TargetColumn {
 
 func nameOf(t *Target) schema.Name { return schema.Name{Schema: t.Schema, Name: t.Name} }
 
-// Catalog is what the target database's catalog said when it was read.
+// Catalog is what the target database's catalog said of some tables when it was read.
 type Catalog map[schema.Name]*Target
 
 // The equality of a type is that of the type a domain stands on, and of an array's elements. Types whose = and text
@@ -73,7 +73,7 @@ type Catalog map[schema.Name]*Target
 // areas.
 const columnsQuery = `
 WITH RECURSIVE base(oid, root, elem) AS (
-  SELECT t.oid, t.oid, false FROM pg_catalog.pg_type t {of one table}
+  SELECT t.oid, t.oid, false FROM pg_catalog.pg_type t {of these tables}
   UNION ALL
   SELECT b.oid, CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.typelem END, b.elem OR t.typtype <> 'd'
   FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.root
@@ -121,7 +121,7 @@ LEFT JOIN pg_catalog.pg_type ty ON ty.oid = a.atttypid
 LEFT JOIN equality e ON e.oid = a.atttypid
 LEFT JOIN pg_catalog.pg_collation co ON co.oid = a.attcollation
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
-  AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'syncline') {that table}
+  AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'syncline') {of these}
 ORDER BY c.oid, a.attnum`
 
 const keysQuery = `
@@ -132,39 +132,39 @@ JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, ord)
 JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
 WHERE i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL AND k.ord <= i.indnkeyatts
-  AND c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'syncline') {that table}
+  AND c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'syncline') {of these}
 GROUP BY i.indexrelid, i.indrelid, i.indisprimary, i.indimmediate
 ORDER BY i.indrelid, i.indisprimary DESC, count(*), i.indexrelid`
 
-var allTables = strings.NewReplacer("{of one table}", "", "{that table}", "")
+// someTables restricts the queries to the tables whose schemas are $1 and whose names are $2. The types come first in the query: reading
+// those of every table takes longer than all the rest.
+var someTables = strings.NewReplacer(
+	"{of these tables}", "WHERE t.oid IN (SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE a.attrelid IN ("+wantedTables+") AND a.attnum > 0 AND NOT a.attisdropped)",
+	"{of these}", "AND c.oid IN ("+wantedTables+")")
 
-// oneTable restricts the queries to the table $1.$2. The types come first in the query: reading those of every table takes
-// longer than all the rest.
-var oneTable = strings.NewReplacer(
-	"{of one table}", `WHERE t.oid IN (SELECT a.atttypid FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
-    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2)`,
-	"{that table}", "AND n.nspname = $1 AND c.relname = $2")
+const wantedTables = `SELECT w.oid FROM unnest($1::text[], $2::text[]) AS wanted(space, name)
+    JOIN pg_catalog.pg_namespace s ON s.nspname = wanted.space JOIN pg_catalog.pg_class w ON w.relnamespace = s.oid AND w.relname = wanted.name`
 
 // querier is a session or a transaction.
 type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-// ReadCatalog reads the tables of the database that conn is connected to, in two queries whatever their number.
-func ReadCatalog(ctx context.Context, conn querier) (Catalog, error) {
-	return readCatalog(ctx, conn, allTables)
-}
-
 // ReadTarget reads one table; nil when there is none of that name.
 func ReadTarget(ctx context.Context, conn querier, name schema.Name) (*Target, error) {
-	catalog, err := readCatalog(ctx, conn, oneTable, name.Schema, name.Name)
+	catalog, err := ReadCatalog(ctx, conn, []schema.Name{name})
 	return catalog[name], err
 }
 
-func readCatalog(ctx context.Context, conn querier, which *strings.Replacer, args ...any) (Catalog, error) {
+// ReadCatalog reads those of some tables that the database of conn has, in two queries whatever their number.
+func ReadCatalog(ctx context.Context, conn querier, names []schema.Name) (Catalog, error) {
+	schemas, tables := make([]string, len(names)), make([]string, len(names))
+	for i, name := range names {
+		schemas[i], tables[i] = name.Schema, name.Name
+	}
 	catalog := Catalog{}
 	byOID := map[uint32]*Target{}
-	rows, err := conn.Query(ctx, which.Replace(columnsQuery), args...)
+	rows, err := conn.Query(ctx, someTables.Replace(columnsQuery), schemas, tables)
 	if err != nil {
 		return nil, fmt.Errorf("read target tables: %w", err)
 	}
@@ -197,7 +197,7 @@ func readCatalog(ctx context.Context, conn querier, which *strings.Replacer, arg
 	if err != nil {
 		return nil, fmt.Errorf("read target tables: %w", err)
 	}
-	rows, err = conn.Query(ctx, which.Replace(keysQuery), args...)
+	rows, err = conn.Query(ctx, someTables.Replace(keysQuery), schemas, tables)
 	if err != nil {
 		return nil, fmt.Errorf("read unique indexes of the target: %w", err)
 	}

@@ -116,7 +116,17 @@ func allQueued(r *testRun) { r.queued = true }
 func openSession(ctx context.Context, t testing.TB, url string) (s *Session) {
 	t.Helper()
 	pgtest.Eventually(t, applyDeadline, func() (err error) {
-		s, err = OpenSession(ctx, url, testReplication)
+		if s, err = OpenSession(ctx, url, testReplication); err != nil {
+			return err
+		}
+		rows, _ := s.Conn().Query(ctx, "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p')")
+		names, err := pgx.CollectRows(rows, pgx.RowToStructByPos[schema.Name])
+		if err == nil {
+			err = s.Read(ctx, names)
+		}
+		if err != nil {
+			s.Close()
+		}
 		return err
 	})
 	return s

@@ -668,7 +668,10 @@ type FollowRequest struct {
 	// The version of the set that is expected: FAILED_PRECONDITION with reason SET_CHANGED if it is another one. 0 takes the present one.
 	SetVersion int64 `protobuf:"varint,10,opt,name=set_version,json=setVersion,proto3" json:"set_version,omitempty"`
 	// Serve only what this selects, as if there were such a set. Not together with set.
-	Selection     *SetSpec `protobuf:"bytes,11,opt,name=selection,proto3" json:"selection,omitempty"`
+	Selection *SetSpec `protobuf:"bytes,11,opt,name=selection,proto3" json:"selection,omitempty"`
+	// How long the log may be left unread once everything has been sent, at most 10 s: very many followers that are content to hear of a
+	// change so much later cost little then. 0 s, or not set, serves each transaction as soon as it is durable.
+	IdlePause     *durationpb.Duration `protobuf:"bytes,12,opt,name=idle_pause,json=idlePause,proto3" json:"idle_pause,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -776,6 +779,13 @@ func (x *FollowRequest) GetSetVersion() int64 {
 func (x *FollowRequest) GetSelection() *SetSpec {
 	if x != nil {
 		return x.Selection
+	}
+	return nil
+}
+
+func (x *FollowRequest) GetIdlePause() *durationpb.Duration {
+	if x != nil {
+		return x.IdlePause
 	}
 	return nil
 }
@@ -1840,7 +1850,7 @@ const file_syncline_logger_v1_logger_proto_rawDesc = "" +
 	"\tlast_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\x12\x16\n" +
 	"\x06blocks\x18\x14 \x01(\x03R\x06blocks\x12D\n" +
 	"\x10last_commit_time\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\x0elastCommitTime\x12#\n" +
-	"\rretention_lsn\x18\x16 \x01(\x04R\fretentionLsn\"\xab\x04\n" +
+	"\rretention_lsn\x18\x16 \x01(\x04R\fretentionLsn\"\xe5\x04\n" +
 	"\rFollowRequest\x128\n" +
 	"\bposition\x18\x01 \x01(\v2\x1c.syncline.change.v1.PositionR\bposition\x12/\n" +
 	"\x05start\x18\x02 \x01(\x0e2\x19.syncline.logger.v1.StartR\x05start\x12\x1a\n" +
@@ -1856,7 +1866,9 @@ const file_syncline_logger_v1_logger_proto_rawDesc = "" +
 	"\vset_version\x18\n" +
 	" \x01(\x03R\n" +
 	"setVersion\x129\n" +
-	"\tselection\x18\v \x01(\v2\x1b.syncline.logger.v1.SetSpecR\tselection\x1a=\n" +
+	"\tselection\x18\v \x01(\v2\x1b.syncline.logger.v1.SetSpecR\tselection\x128\n" +
+	"\n" +
+	"idle_pause\x18\f \x01(\v2\x19.google.protobuf.DurationR\tidlePause\x1a=\n" +
 	"\x0fParametersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb3\x02\n" +
@@ -2020,63 +2032,64 @@ var file_syncline_logger_v1_logger_proto_depIdxs = []int32{
 	28, // 13: syncline.logger.v1.FollowRequest.wait:type_name -> google.protobuf.Duration
 	24, // 14: syncline.logger.v1.FollowRequest.parameters:type_name -> syncline.logger.v1.FollowRequest.ParametersEntry
 	29, // 15: syncline.logger.v1.FollowRequest.selection:type_name -> syncline.logger.v1.SetSpec
-	7,  // 16: syncline.logger.v1.FollowResponse.started:type_name -> syncline.logger.v1.Started
-	30, // 17: syncline.logger.v1.FollowResponse.relation:type_name -> syncline.change.v1.Relation
-	31, // 18: syncline.logger.v1.FollowResponse.block:type_name -> syncline.change.v1.Block
-	9,  // 19: syncline.logger.v1.FollowResponse.heartbeat:type_name -> syncline.logger.v1.Heartbeat
-	8,  // 20: syncline.logger.v1.FollowResponse.ended:type_name -> syncline.logger.v1.Ended
-	25, // 21: syncline.logger.v1.Started.position:type_name -> syncline.change.v1.Position
-	25, // 22: syncline.logger.v1.Ended.position:type_name -> syncline.change.v1.Position
-	25, // 23: syncline.logger.v1.Heartbeat.head:type_name -> syncline.change.v1.Position
-	26, // 24: syncline.logger.v1.Heartbeat.time:type_name -> google.protobuf.Timestamp
-	25, // 25: syncline.logger.v1.ReportAppliedRequest.position:type_name -> syncline.change.v1.Position
-	14, // 26: syncline.logger.v1.ListFollowersResponse.followers:type_name -> syncline.logger.v1.Follower
-	25, // 27: syncline.logger.v1.Follower.sent:type_name -> syncline.change.v1.Position
-	25, // 28: syncline.logger.v1.Follower.applied:type_name -> syncline.change.v1.Position
-	26, // 29: syncline.logger.v1.Follower.last_contact_time:type_name -> google.protobuf.Timestamp
-	26, // 30: syncline.logger.v1.Follower.connect_time:type_name -> google.protobuf.Timestamp
-	25, // 31: syncline.logger.v1.EmitBarrierResponse.position:type_name -> syncline.change.v1.Position
-	2,  // 32: syncline.logger.v1.StartCaptureResponse.state:type_name -> syncline.logger.v1.GetStateResponse
-	2,  // 33: syncline.logger.v1.StopCaptureResponse.state:type_name -> syncline.logger.v1.GetStateResponse
-	1,  // 34: syncline.logger.v1.LoggerService.GetState:input_type -> syncline.logger.v1.GetStateRequest
-	3,  // 35: syncline.logger.v1.LoggerService.GetRanges:input_type -> syncline.logger.v1.GetRangesRequest
-	5,  // 36: syncline.logger.v1.LoggerService.Follow:input_type -> syncline.logger.v1.FollowRequest
-	10, // 37: syncline.logger.v1.LoggerService.ReportApplied:input_type -> syncline.logger.v1.ReportAppliedRequest
-	12, // 38: syncline.logger.v1.LoggerService.ListFollowers:input_type -> syncline.logger.v1.ListFollowersRequest
-	15, // 39: syncline.logger.v1.LoggerService.DeleteFollower:input_type -> syncline.logger.v1.DeleteFollowerRequest
-	17, // 40: syncline.logger.v1.LoggerService.EmitBarrier:input_type -> syncline.logger.v1.EmitBarrierRequest
-	32, // 41: syncline.logger.v1.LoggerService.GetConfig:input_type -> syncline.logger.v1.GetConfigRequest
-	33, // 42: syncline.logger.v1.LoggerService.UpdateConfig:input_type -> syncline.logger.v1.UpdateConfigRequest
-	19, // 43: syncline.logger.v1.LoggerService.StartCapture:input_type -> syncline.logger.v1.StartCaptureRequest
-	21, // 44: syncline.logger.v1.LoggerService.StopCapture:input_type -> syncline.logger.v1.StopCaptureRequest
-	34, // 45: syncline.logger.v1.LoggerService.ListUpdatedSince:input_type -> syncline.logger.v1.ListUpdatedSinceRequest
-	35, // 46: syncline.logger.v1.LoggerService.CreateSet:input_type -> syncline.logger.v1.CreateSetRequest
-	36, // 47: syncline.logger.v1.LoggerService.GetSet:input_type -> syncline.logger.v1.GetSetRequest
-	37, // 48: syncline.logger.v1.LoggerService.ListSets:input_type -> syncline.logger.v1.ListSetsRequest
-	38, // 49: syncline.logger.v1.LoggerService.UpdateSet:input_type -> syncline.logger.v1.UpdateSetRequest
-	39, // 50: syncline.logger.v1.LoggerService.DeleteSet:input_type -> syncline.logger.v1.DeleteSetRequest
-	2,  // 51: syncline.logger.v1.LoggerService.GetState:output_type -> syncline.logger.v1.GetStateResponse
-	4,  // 52: syncline.logger.v1.LoggerService.GetRanges:output_type -> syncline.logger.v1.GetRangesResponse
-	6,  // 53: syncline.logger.v1.LoggerService.Follow:output_type -> syncline.logger.v1.FollowResponse
-	11, // 54: syncline.logger.v1.LoggerService.ReportApplied:output_type -> syncline.logger.v1.ReportAppliedResponse
-	13, // 55: syncline.logger.v1.LoggerService.ListFollowers:output_type -> syncline.logger.v1.ListFollowersResponse
-	16, // 56: syncline.logger.v1.LoggerService.DeleteFollower:output_type -> syncline.logger.v1.DeleteFollowerResponse
-	18, // 57: syncline.logger.v1.LoggerService.EmitBarrier:output_type -> syncline.logger.v1.EmitBarrierResponse
-	40, // 58: syncline.logger.v1.LoggerService.GetConfig:output_type -> syncline.logger.v1.GetConfigResponse
-	41, // 59: syncline.logger.v1.LoggerService.UpdateConfig:output_type -> syncline.logger.v1.UpdateConfigResponse
-	20, // 60: syncline.logger.v1.LoggerService.StartCapture:output_type -> syncline.logger.v1.StartCaptureResponse
-	22, // 61: syncline.logger.v1.LoggerService.StopCapture:output_type -> syncline.logger.v1.StopCaptureResponse
-	42, // 62: syncline.logger.v1.LoggerService.ListUpdatedSince:output_type -> syncline.logger.v1.ListUpdatedSinceResponse
-	43, // 63: syncline.logger.v1.LoggerService.CreateSet:output_type -> syncline.logger.v1.CreateSetResponse
-	44, // 64: syncline.logger.v1.LoggerService.GetSet:output_type -> syncline.logger.v1.GetSetResponse
-	45, // 65: syncline.logger.v1.LoggerService.ListSets:output_type -> syncline.logger.v1.ListSetsResponse
-	46, // 66: syncline.logger.v1.LoggerService.UpdateSet:output_type -> syncline.logger.v1.UpdateSetResponse
-	47, // 67: syncline.logger.v1.LoggerService.DeleteSet:output_type -> syncline.logger.v1.DeleteSetResponse
-	51, // [51:68] is the sub-list for method output_type
-	34, // [34:51] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	28, // 16: syncline.logger.v1.FollowRequest.idle_pause:type_name -> google.protobuf.Duration
+	7,  // 17: syncline.logger.v1.FollowResponse.started:type_name -> syncline.logger.v1.Started
+	30, // 18: syncline.logger.v1.FollowResponse.relation:type_name -> syncline.change.v1.Relation
+	31, // 19: syncline.logger.v1.FollowResponse.block:type_name -> syncline.change.v1.Block
+	9,  // 20: syncline.logger.v1.FollowResponse.heartbeat:type_name -> syncline.logger.v1.Heartbeat
+	8,  // 21: syncline.logger.v1.FollowResponse.ended:type_name -> syncline.logger.v1.Ended
+	25, // 22: syncline.logger.v1.Started.position:type_name -> syncline.change.v1.Position
+	25, // 23: syncline.logger.v1.Ended.position:type_name -> syncline.change.v1.Position
+	25, // 24: syncline.logger.v1.Heartbeat.head:type_name -> syncline.change.v1.Position
+	26, // 25: syncline.logger.v1.Heartbeat.time:type_name -> google.protobuf.Timestamp
+	25, // 26: syncline.logger.v1.ReportAppliedRequest.position:type_name -> syncline.change.v1.Position
+	14, // 27: syncline.logger.v1.ListFollowersResponse.followers:type_name -> syncline.logger.v1.Follower
+	25, // 28: syncline.logger.v1.Follower.sent:type_name -> syncline.change.v1.Position
+	25, // 29: syncline.logger.v1.Follower.applied:type_name -> syncline.change.v1.Position
+	26, // 30: syncline.logger.v1.Follower.last_contact_time:type_name -> google.protobuf.Timestamp
+	26, // 31: syncline.logger.v1.Follower.connect_time:type_name -> google.protobuf.Timestamp
+	25, // 32: syncline.logger.v1.EmitBarrierResponse.position:type_name -> syncline.change.v1.Position
+	2,  // 33: syncline.logger.v1.StartCaptureResponse.state:type_name -> syncline.logger.v1.GetStateResponse
+	2,  // 34: syncline.logger.v1.StopCaptureResponse.state:type_name -> syncline.logger.v1.GetStateResponse
+	1,  // 35: syncline.logger.v1.LoggerService.GetState:input_type -> syncline.logger.v1.GetStateRequest
+	3,  // 36: syncline.logger.v1.LoggerService.GetRanges:input_type -> syncline.logger.v1.GetRangesRequest
+	5,  // 37: syncline.logger.v1.LoggerService.Follow:input_type -> syncline.logger.v1.FollowRequest
+	10, // 38: syncline.logger.v1.LoggerService.ReportApplied:input_type -> syncline.logger.v1.ReportAppliedRequest
+	12, // 39: syncline.logger.v1.LoggerService.ListFollowers:input_type -> syncline.logger.v1.ListFollowersRequest
+	15, // 40: syncline.logger.v1.LoggerService.DeleteFollower:input_type -> syncline.logger.v1.DeleteFollowerRequest
+	17, // 41: syncline.logger.v1.LoggerService.EmitBarrier:input_type -> syncline.logger.v1.EmitBarrierRequest
+	32, // 42: syncline.logger.v1.LoggerService.GetConfig:input_type -> syncline.logger.v1.GetConfigRequest
+	33, // 43: syncline.logger.v1.LoggerService.UpdateConfig:input_type -> syncline.logger.v1.UpdateConfigRequest
+	19, // 44: syncline.logger.v1.LoggerService.StartCapture:input_type -> syncline.logger.v1.StartCaptureRequest
+	21, // 45: syncline.logger.v1.LoggerService.StopCapture:input_type -> syncline.logger.v1.StopCaptureRequest
+	34, // 46: syncline.logger.v1.LoggerService.ListUpdatedSince:input_type -> syncline.logger.v1.ListUpdatedSinceRequest
+	35, // 47: syncline.logger.v1.LoggerService.CreateSet:input_type -> syncline.logger.v1.CreateSetRequest
+	36, // 48: syncline.logger.v1.LoggerService.GetSet:input_type -> syncline.logger.v1.GetSetRequest
+	37, // 49: syncline.logger.v1.LoggerService.ListSets:input_type -> syncline.logger.v1.ListSetsRequest
+	38, // 50: syncline.logger.v1.LoggerService.UpdateSet:input_type -> syncline.logger.v1.UpdateSetRequest
+	39, // 51: syncline.logger.v1.LoggerService.DeleteSet:input_type -> syncline.logger.v1.DeleteSetRequest
+	2,  // 52: syncline.logger.v1.LoggerService.GetState:output_type -> syncline.logger.v1.GetStateResponse
+	4,  // 53: syncline.logger.v1.LoggerService.GetRanges:output_type -> syncline.logger.v1.GetRangesResponse
+	6,  // 54: syncline.logger.v1.LoggerService.Follow:output_type -> syncline.logger.v1.FollowResponse
+	11, // 55: syncline.logger.v1.LoggerService.ReportApplied:output_type -> syncline.logger.v1.ReportAppliedResponse
+	13, // 56: syncline.logger.v1.LoggerService.ListFollowers:output_type -> syncline.logger.v1.ListFollowersResponse
+	16, // 57: syncline.logger.v1.LoggerService.DeleteFollower:output_type -> syncline.logger.v1.DeleteFollowerResponse
+	18, // 58: syncline.logger.v1.LoggerService.EmitBarrier:output_type -> syncline.logger.v1.EmitBarrierResponse
+	40, // 59: syncline.logger.v1.LoggerService.GetConfig:output_type -> syncline.logger.v1.GetConfigResponse
+	41, // 60: syncline.logger.v1.LoggerService.UpdateConfig:output_type -> syncline.logger.v1.UpdateConfigResponse
+	20, // 61: syncline.logger.v1.LoggerService.StartCapture:output_type -> syncline.logger.v1.StartCaptureResponse
+	22, // 62: syncline.logger.v1.LoggerService.StopCapture:output_type -> syncline.logger.v1.StopCaptureResponse
+	42, // 63: syncline.logger.v1.LoggerService.ListUpdatedSince:output_type -> syncline.logger.v1.ListUpdatedSinceResponse
+	43, // 64: syncline.logger.v1.LoggerService.CreateSet:output_type -> syncline.logger.v1.CreateSetResponse
+	44, // 65: syncline.logger.v1.LoggerService.GetSet:output_type -> syncline.logger.v1.GetSetResponse
+	45, // 66: syncline.logger.v1.LoggerService.ListSets:output_type -> syncline.logger.v1.ListSetsResponse
+	46, // 67: syncline.logger.v1.LoggerService.UpdateSet:output_type -> syncline.logger.v1.UpdateSetResponse
+	47, // 68: syncline.logger.v1.LoggerService.DeleteSet:output_type -> syncline.logger.v1.DeleteSetResponse
+	52, // [52:69] is the sub-list for method output_type
+	35, // [35:52] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_syncline_logger_v1_logger_proto_init() }
