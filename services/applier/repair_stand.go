@@ -109,7 +109,7 @@ func (p *repair) stand(ctx context.Context, todo []*batch) (left []*batch, err e
 		there, stop := context.WithTimeout(ctx, p.maxHold)
 		defer stop()
 		left, err = p.there(there, conn, snapshot, todo)
-		return err
+		return errors.Join(err, p.runner.reloadHeld(ctx))
 	})
 	return left, causeOr(ctx, err)
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/seed0419d559/syncline/internal/discreet"
 	"github.com/seed0419d559/syncline/internal/schema"
 )
 
@@ -21,7 +22,7 @@ func (e *RowCountError) Error() string {
 type ChangeError struct {
 	Table     schema.Name
 	Operation Operation
-	Key       string // "id=5", shortened; for a row without a key the whole row
+	Key       string // "(id=⟦5⟧)", shortened; for a row without a key the whole row
 	Err       error
 }
 
@@ -37,9 +38,9 @@ func (e *ChangeError) text() string {
 	}
 	var pg *pgconn.PgError
 	if errors.As(e.Err, &pg) {
-		text := pg.Message
+		text := discreet.Message(pg)
 		if pg.Detail != "" {
-			text += " (" + pg.Detail + ")"
+			text += " (" + discreet.Mark(pg.Detail) + ")"
 		}
 		if pg.Code == "23505" {
 			text = "the replica already has such a row: " + text
@@ -96,9 +97,9 @@ func (o *op) describeRow() string {
 		default:
 			text := row[i].text
 			if len(text) > describedValueBytes {
-				b.WriteString(strings.ToValidUTF8(string(text[:describedValueBytes]), "") + "…")
+				b.WriteString(discreet.Mark(strings.ToValidUTF8(string(text[:describedValueBytes]), "") + "…"))
 			} else {
-				b.Write(text)
+				b.WriteString(discreet.Mark(string(text)))
 			}
 		}
 	}
