@@ -22,13 +22,13 @@ func (e *RowCountError) Error() string {
 type ChangeError struct {
 	Table     schema.Name
 	Operation Operation
-	Key       string // "(id=⟦5⟧)", shortened; for a row without a key the whole row
+	Key       string // "id=5", shortened; for a row without a key the whole row
 	Err       error
 }
 
 func (e *ChangeError) Error() string {
 	verb := map[Operation]string{Insert: "insert into", Update: "update", Delete: "delete from"}[e.Operation]
-	return fmt.Sprintf("%s table %s, row %s: %s", verb, e.Table, e.Key, e.text())
+	return fmt.Sprintf("%s table %s, row %s: %s", verb, e.Table, discreet.Mark(e.Key), e.text())
 }
 
 func (e *ChangeError) text() string {
@@ -97,9 +97,9 @@ func (o *op) describeRow() string {
 		default:
 			text := row[i].text
 			if len(text) > describedValueBytes {
-				b.WriteString(discreet.Mark(strings.ToValidUTF8(string(text[:describedValueBytes]), "") + "…"))
+				b.WriteString(strings.ToValidUTF8(string(text[:describedValueBytes]), "") + "…")
 			} else {
-				b.WriteString(discreet.Mark(string(text)))
+				b.Write(text)
 			}
 		}
 	}
