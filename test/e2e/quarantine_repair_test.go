@@ -19,10 +19,10 @@ func TestRepairResolvesQuarantine(t *testing.T) {
 	s := &servers{newSource(t, pgtest.WithFsync(false)), newTarget(t, pgtest.WithFsync(false))}
 	c := s.controlled(t)
 	pgtest.Exec(t, c.conn, `CREATE TABLE heap (a integer, note text); ALTER TABLE heap REPLICA IDENTITY FULL`)
-	c.primary.waitTable("public.heap")
+	c.primary.waitTable("heap")
 	c.create(setsAside)
 	log := filepath.Join(t.TempDir(), "faults")
-	n := 0
+	n := 900
 	poison := func() { // refused, with changes that wait, a row whose key moves, one that is deleted, and one that ends as it was
 		n += 100
 		pgtest.Exec(t, c.conn, fmt.Sprintf(`INSERT INTO a VALUES (%[1]d + 7, 'same')`, n))
@@ -95,7 +95,7 @@ func TestRepairResolvesQuarantine(t *testing.T) {
 	// An equal table with changes in quarantine: nothing is written, and they leave it.
 	pgtest.Exec(t, c.target, "ALTER TABLE a ADD CONSTRAINT no_poison CHECK (note <> 'poison') NOT VALID")
 	for _, note := range []string{"poison", "good later"} {
-		pgtest.Exec(t, c.conn, fmt.Sprintf("UPDATE a SET note = '%s' WHERE id = 103", note))
+		pgtest.Exec(t, c.conn, fmt.Sprintf("UPDATE a SET note = '%s' WHERE id = 1003", note))
 		c.replica.waitApplied("shop", patience)
 	}
 	held(2)
