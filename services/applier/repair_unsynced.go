@@ -114,7 +114,7 @@ func (p *repair) entangled(ctx context.Context, conn *pgx.Conn, b *batch) (*batc
 	for _, key := range b.keys {
 		known[keyID(key)] = true
 	}
-	wider := &batch{table: b.table, keys: slices.Clone(b.keys), asText: b.asText}
+	wider := &batch{table: b.table, keys: slices.Clone(b.keys), asText: b.asText, hereAsText: b.hereAsText}
 	for grown := true; grown; {
 		grown = false
 		for _, one := range about {

@@ -49,6 +49,9 @@ func (p *repair) mendBatch(ctx context.Context, conn *pgx.Conn, s copySnapshot, 
 		case err == nil:
 			p.tables[u.target].result.Resolved += m.resolved
 			return p.described(u, m.changes)
+		case len(u.key) > 0 && strings.HasPrefix(code, "22") && !b.hereAsText: // a key, or else a value, which is refused once more then
+			b.hereAsText = true
+			continue
 		case code != "23505" && code != "23P01":
 			return mendError(u, err)
 		case !replace:

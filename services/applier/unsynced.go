@@ -94,7 +94,7 @@ func (s *Service) RetryUnsynced(ctx context.Context, in *applierv1.RetryUnsynced
 	if len(settle.Edits) > 0 && len(pick.IDs) != 1 {
 		return nil, rpc.Invalid("edits", "are of one change; name it in ids, alone")
 	}
-	said := "a user had " + words(pick) + " applied again"
+	said := whoCalls(ctx) + " had " + words(pick) + " applied again"
 	if len(columns) > 0 {
 		said += ", with other values in " + strings.Join(columns, ", ") + " (`syncline replication unsynced " + in.GetName() + " --edits` shows them)"
 		settle.Edited = edited(in, access.CallerOf(ctx))
@@ -113,7 +113,7 @@ func (s *Service) DiscardUnsynced(ctx context.Context, in *applierv1.DiscardUnsy
 		return nil, err
 	}
 	settle := &apply.Settle{Replication: in.GetName(), Pick: pick, Discard: true, WithWaiting: in.GetWithWaiting()}
-	if err := s.settle(ctx, settle, kindDiscarded, "a user discarded "+words(pick)); err != nil {
+	if err := s.settle(ctx, settle, kindDiscarded, whoCalls(ctx)+" discarded "+words(pick)); err != nil {
 		return nil, err
 	}
 	n := settle.Settled
@@ -147,6 +147,14 @@ func tableOf(text string) (*schema.Name, error) {
 		return nil, rpc.Invalid("table", "%q is not of the form schema.table", text)
 	}
 	return &schema.Name{Schema: schemaName, Name: name}, nil
+}
+
+// whoCalls names the user who decides something, where that is known.
+func whoCalls(ctx context.Context) string {
+	if caller := access.CallerOf(ctx); caller != nil {
+		return "user " + caller.Name
+	}
+	return "a user"
 }
 
 func words(p apply.Pick) string {

@@ -141,7 +141,7 @@ func TestValuesAreForOperators(t *testing.T) {
 	if err != nil || len(edits.GetEdits()) != 1 || edits.GetEdits()[0].GetPrincipal() != "olga" || string(edits.GetEdits()[0].GetColumns()[0].GetSourceValue().GetText()) != "secret-17" {
 		t.Errorf("edits %v, %v", edits, err)
 	}
-	if text := told(t, ruth); strings.Contains(text, "cured-18") || !strings.Contains(text, "other values in note") {
+	if text := told(t, ruth); strings.Contains(text, "cured-18") || !strings.Contains(text, "user olga had change") || !strings.Contains(text, "other values in note") {
 		t.Errorf("a reader is told of the edit: %s", text)
 	}
 	if got := pgtest.QueryRow[string](t, here, "SELECT note FROM orders"); got != "cured-18" {
