@@ -16,4 +16,6 @@ func CallerOf(ctx context.Context) *Principal {
 }
 
 // MayReadRows tells whether values of rows may stand in what a caller is told.
-func MayReadRows(p *Principal) bool { return p == nil || p.Role == Replicator || p.Role.Includes(Operator) }
+func MayReadRows(p *Principal) bool {
+	return p == nil || p.Role == Replicator || p.Role.Includes(Operator)
+}

@@ -14,13 +14,13 @@ import (
 
 func TestMarkAndElide(t *testing.T) {
 	for text, want := range map[string]string{
-		"":                                    "",
-		"table public.a":                      "table public.a",
-		"row " + Mark("(id=5)") + " of a":     "row ⟦…⟧ of a",
-		Mark("a") + Mark("b"):                 "⟦…⟧⟦…⟧",
-		"cut " + Mark("a secret")[:8]:         "cut ⟦…⟧",
+		"":                                "",
+		"table public.a":                  "table public.a",
+		"row " + Mark("(id=5)") + " of a": "row ⟦…⟧ of a",
+		Mark("a") + Mark("b"):             "⟦…⟧⟦…⟧",
+		"cut " + Mark("a secret")[:8]:     "cut ⟦…⟧",
 		"row " + Mark("x⟧ secret ⟦") + " end": "row ⟦…⟧ end", // a value cannot end its mark
-		Mark(""):                              "",
+		Mark(""): "",
 	} {
 		if got := Elide(text); got != want {
 			t.Errorf("%q is shown as %q, want %q", text, got, want)

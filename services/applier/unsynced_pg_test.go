@@ -204,11 +204,15 @@ func TestWatchRuns(t *testing.T) {
 			t.Fatalf("told %v", run)
 		}
 	}
-	s.inTx(t, func(ctx context.Context, tx pgx.Tx) error { return closeRun(ctx, tx, "shop", ending{result: resultSuccess}) })
+	s.inTx(t, func(ctx context.Context, tx pgx.Tx) error {
+		return closeRun(ctx, tx, "shop", ending{result: resultSuccess})
+	})
 	if run := next(); run.GetId() != fourth.GetId() || run.GetResult() != applierv1.RunResult_RUN_RESULT_WARNING || run.GetSetAside() != 5 || run.GetEndTime() == nil {
 		t.Errorf("its end is told as %v", run)
 	}
-	s.inTx(t, func(ctx context.Context, tx pgx.Tx) error { return openRun(ctx, tx, "shop", opening{trigger: triggerUser}) })
+	s.inTx(t, func(ctx context.Context, tx pgx.Tx) error {
+		return openRun(ctx, tx, "shop", opening{trigger: triggerUser})
+	})
 	if run := next(); run.GetId() <= fourth.GetId() || run.GetSetAside() != 0 {
 		t.Errorf("the next one is told as %v", run)
 	}
@@ -231,4 +235,3 @@ func TestRunsForgetNothingEnded(t *testing.T) {
 		t.Errorf("watched %v", watched)
 	}
 }
-

@@ -18,8 +18,9 @@ func TestRepairResolvesQuarantine(t *testing.T) {
 	t.Parallel()
 	s := &servers{newSource(t, pgtest.WithFsync(false)), newTarget(t, pgtest.WithFsync(false))}
 	c := s.controlled(t)
-	pgtest.Exec(t, c.conn, `CREATE TABLE heap (a integer, note text); ALTER TABLE heap REPLICA IDENTITY FULL`)
-	c.primary.waitTable("heap")
+	pgtest.Exec(t, c.conn, `CREATE TABLE heap (a integer, note text); ALTER TABLE heap REPLICA IDENTITY FULL;
+		CREATE TYPE mood AS ENUM ('sad'); CREATE TABLE moods (m mood PRIMARY KEY); INSERT INTO moods VALUES ('sad')`)
+	c.primary.waitTable("moods")
 	c.create(setsAside)
 	log := filepath.Join(t.TempDir(), "faults")
 	n := 900
@@ -106,6 +107,23 @@ func TestRepairResolvesQuarantine(t *testing.T) {
 	}
 	held(0)
 
+	// A key that the replica has no value for.
+	pgtest.Exec(t, c.conn, "ALTER TYPE mood ADD VALUE 'happy'")
+	pgtest.Exec(t, c.conn, "INSERT INTO moods VALUES ('happy')")
+	c.replica.waitApplied("shop", patience)
+	if r = c.replica.mustRepair("shop"); !strings.Contains(r.tables["public.moods"].GetReason(), "refuses a row") {
+		t.Errorf("the repair tells %v", r.tables["public.moods"])
+	}
+	held(1)
+	pgtest.Exec(t, c.conn, "DELETE FROM moods WHERE m = 'happy'")
+	c.replica.waitApplied("shop", patience)
+	held(2)
+	if r = c.replica.mustRepair("shop"); !r.result.GetEqual() || r.result.GetResolved() != 2 {
+		t.Errorf("the repair tells %v", r.tables["public.moods"])
+	}
+	held(0)
+	pgtest.Exec(t, c.target, "ALTER TYPE mood ADD VALUE 'happy'")
+
 	// What the replica refuses still stays as it is, with its entry.
 	pgtest.Exec(t, c.conn, "INSERT INTO a VALUES (5000, 'poison')")
 	c.replica.waitApplied("shop", patience)
@@ -170,7 +188,7 @@ func (c *controlled) counted() {
 	pgtest.Exec(c.t, c.target, "ALTER TABLE a ADD CONSTRAINT no_poison CHECK (note <> 'poison') NOT VALID")
 	c.running()
 	before := c.lastRun().GetSetAside()
-	if want := int64(3*9 + 2 + 1 + 1 + 2 + 2); before != want {
+	if want := int64(3*9 + 2 + 2 + 1 + 1 + 2 + 2); before != want {
 		c.t.Errorf("%d were set aside in the run, over its kills, want %d", before, want)
 	}
 	pgtest.Exec(c.t, c.conn, "INSERT INTO a VALUES (6000, 'poison'); UPDATE a SET note = 'waits' WHERE id = 6000")
