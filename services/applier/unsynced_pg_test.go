@@ -159,7 +159,7 @@ func TestEditsAreKept(t *testing.T) {
 // runStream takes what a watch sends.
 type runStream struct {
 	grpc.ServerStream
-	ctx  context.Context //nolint:containedctx // as a stream has it
+	ctx  context.Context
 	runs chan *applierv1.Run
 }
 
