@@ -31,7 +31,9 @@ source's values (retry --set), with both.`,
   syncline replication unsynced shop --edits`,
 		Args: oneName,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			request.Name = args[0]
+			if request.Name = args[0]; edits && (show1 != 0 || request.GetTable() != "") {
+				return usageError{errors.New("--edits: not together with --show or --table")}
+			}
 			return applierCall(cmd.Context(), &f, func(ctx context.Context, client applierv1.ApplierServiceClient) error {
 				ctx, cancel := short(ctx)
 				defer cancel()
@@ -58,8 +60,6 @@ source's values (retry --set), with both.`,
 	for _, name := range []string{"table", "show", "limit", "edits"} {
 		withoutVariable(flags.Lookup(name))
 	}
-	cmd.MarkFlagsMutuallyExclusive("edits", "show")
-	cmd.MarkFlagsMutuallyExclusive("edits", "table")
 	return cmd
 }
 
