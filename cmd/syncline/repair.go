@@ -31,7 +31,7 @@ func newRepairCommand() *cobra.Command {
 		Short: "Mend the rows of a replica that differ from its source's",
 		Long: `Compares every row on both sides as verify does, makes those equal that differ, and compares the tables again that it has changed.
 Only rows that differ are shipped, and both sides stay in use. Columns that only the replica has keep their values. Exit code 0 when
-all is equal in the end, 1 otherwise, and 1 too when --dry-run finds differences.
+all is equal in the end, 1 otherwise, and 1 too when --dry-run finds differences. Changes in quarantine leave it with the rows that they are about.
 
 Applying stands still for moments: until the source has opened a snapshot, and while up to some thousand rows are mended as of it.
 What was mended before an interruption stays mended.`,
@@ -105,14 +105,30 @@ func repairEvent(answer *applierv1.RepairReplicationResponse) proto.Message {
 func repairVerdict(out io.Writer, f *clientFlags, r *applierv1.RepairResult) error {
 	if r.GetEqual() {
 		if !f.json {
-			fmt.Fprintf(out, "equal: %d tables were equal, %d were mended (%s), as of %s\n", r.GetTablesEqual(), r.GetTablesMended(), changedRows(r), lsn(r.GetPosition().GetLsn()))
+			fmt.Fprintf(out, "equal: %d tables were equal, %d were mended (%s), as of %s%s\n", r.GetTablesEqual(), r.GetTablesMended(), changedRows(r), lsn(r.GetPosition().GetLsn()), quarantineNote(r))
 		}
 		return nil
 	}
 	if r.GetDryRun() {
 		return fmt.Errorf("%w: %d tables differ, %d could not be compared, %d are equal; nothing was changed", errNotMended, r.GetTablesDifferent(), r.GetTablesNotMended(), r.GetTablesEqual())
 	}
-	return fmt.Errorf("%w: %d tables could not be mended, %d were (%s), %d were equal", errNotMended, r.GetTablesNotMended(), r.GetTablesMended(), changedRows(r), r.GetTablesEqual())
+	return fmt.Errorf("%w: %d tables could not be mended, %d were (%s), %d were equal%s", errNotMended, r.GetTablesNotMended(), r.GetTablesMended(), changedRows(r), r.GetTablesEqual(), quarantineNote(r))
+}
+
+// quarantineNote says what became of changes in quarantine, if there are any.
+func quarantineNote(r interface {
+	GetResolved() int64
+	GetUnsynced() int64
+},
+) string {
+	note := ""
+	if r.GetResolved() > 0 {
+		note += fmt.Sprintf("; %s changes have left the quarantine with that", count(r.GetResolved()))
+	}
+	if r.GetUnsynced() > 0 {
+		note += fmt.Sprintf("; %s changes are in quarantine", count(r.GetUnsynced()))
+	}
+	return note
 }
 
 func changedRows(r interface {
@@ -148,7 +164,7 @@ func renderRepairedTable(out io.Writer, t *applierv1.TableRepair) {
 	line := tableText(t.GetSchema(), t.GetTable()) + ": "
 	switch t.GetOutcome() {
 	case applierv1.RepairOutcome_REPAIR_OUTCOME_MENDED:
-		line += "mended, " + changedRows(t)
+		line += "mended, " + changedRows(t) + quarantineNote(t)
 	case applierv1.RepairOutcome_REPAIR_OUTCOME_DIFFERENT:
 		switch {
 		case t.GetReason() != "":
@@ -162,7 +178,10 @@ func renderRepairedTable(out io.Writer, t *applierv1.TableRepair) {
 	case applierv1.RepairOutcome_REPAIR_OUTCOME_NOT_MENDED:
 		line += "not mended: " + t.GetReason()
 	default:
-		return
+		if quarantineNote(t) == "" {
+			return
+		}
+		line += "equal" + quarantineNote(t)
 	}
 	fmt.Fprintln(out, printable(line))
 }

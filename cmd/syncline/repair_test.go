@@ -54,7 +54,7 @@ func repairAnswers(dryRun bool) []*applierv1.RepairReplicationResponse {
 
 func TestRepairTranscripts(t *testing.T) {
 	equal := []*applierv1.RepairReplicationResponse{{Event: &applierv1.RepairReplicationResponse_Result{
-		Result: &applierv1.RepairResult{Equal: true, TablesEqual: 4, TablesMended: 1, Updated: 1_234, Position: at(0x20)},
+		Result: &applierv1.RepairResult{Equal: true, TablesEqual: 4, TablesMended: 1, Updated: 1_234, Resolved: 1_500, Unsynced: 2, Position: at(0x20)},
 	}}}
 	done := applierv1.SyncState_SYNC_STATE_COMPLETED
 	jobs := []*applierv1.Sync{

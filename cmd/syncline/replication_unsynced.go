@@ -18,20 +18,28 @@ func newUnsyncedCommand() *cobra.Command {
 	var f clientFlags
 	request := &applierv1.ListUnsyncedRequest{}
 	var show1 int64
+	var edits bool
 	cmd := &cobra.Command{
 		Use:   "unsynced NAME",
 		Short: "List what of the source is not on the replica, and why",
 		Long: `Lists the changes that the replica refused and set aside (--on-error quarantine), those that wait behind one of the same row, and how
-much has not arrived yet. --show prints one change with its values, the first 64 KiB of each.`,
+much has not arrived yet. --show prints one change with its values, the first 64 KiB of each. --edits lists what users have had written instead of the
+source's values (retry --set), with both.`,
 		Example: `  syncline replication unsynced shop
   syncline replication unsynced shop --table public.orders
-  syncline replication unsynced shop --show 17 --json`,
+  syncline replication unsynced shop --show 17 --json
+  syncline replication unsynced shop --edits`,
 		Args: oneName,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			request.Name = args[0]
+			if request.Name = args[0]; edits && (show1 != 0 || request.GetTable() != "") {
+				return usageError{errors.New("--edits: not together with --show or --table")}
+			}
 			return applierCall(cmd.Context(), &f, func(ctx context.Context, client applierv1.ApplierServiceClient) error {
 				ctx, cancel := short(ctx)
 				defer cancel()
+				if edits {
+					return listEdits(ctx, &f, cmd.OutOrStdout(), client, args[0], request.GetPageSize())
+				}
 				if show1 != 0 {
 					answer, err := client.GetUnsynced(ctx, &applierv1.GetUnsyncedRequest{Name: args[0], Id: show1})
 					if err != nil {
@@ -47,8 +55,9 @@ much has not arrived yet. --show prints one change with its values, the first 64
 	flags := cmd.Flags()
 	flags.StringVar(&request.Table, "table", "", "only changes of this table of the source: schema.table")
 	flags.Int64Var(&show1, "show", 0, "show the change of this id with its values")
+	flags.BoolVar(&edits, "edits", false, "list what was written instead of the source's values, the newest first")
 	flags.Int32Var(&request.PageSize, "limit", 0, "list so many changes at most; 0 for all")
-	for _, name := range []string{"table", "show", "limit"} {
+	for _, name := range []string{"table", "show", "limit", "edits"} {
 		withoutVariable(flags.Lookup(name))
 	}
 	return cmd

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -14,6 +16,21 @@ import (
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	"github.com/seed0419d559/syncline/internal/rpc"
 )
+
+// WatchRuns tells the runs, and then how the one that goes on ends.
+func (f *fakeApplier) WatchRuns(in *applierv1.WatchRunsRequest, stream grpc.ServerStreamingServer[applierv1.WatchRunsResponse]) error {
+	runs := slices.Clone(f.runs[:min(int(in.GetNewest()), len(f.runs))])
+	slices.Reverse(runs)
+	moved, ended := proto.CloneOf(f.runs[0]), proto.CloneOf(f.runs[0])
+	moved.Transactions++ // nothing to tell people
+	ended.EndTime, ended.Result, ended.SetAside = timestamppb.New(longAgo.Add(time.Minute)), applierv1.RunResult_RUN_RESULT_WARNING, 2
+	for _, run := range append(runs, moved, ended) {
+		if err := stream.Send(&applierv1.WatchRunsResponse{Run: run}); err != nil {
+			return err
+		}
+	}
+	return rpc.Errorf(codes.Unavailable, rpc.ReasonStopping, "the server shuts down")
+}
 
 // ListRuns answers with one run on each page.
 func (f *fakeApplier) ListRuns(_ context.Context, in *applierv1.ListRunsRequest) (*applierv1.ListRunsResponse, error) {
@@ -43,7 +60,7 @@ func nightlyRuns() []*applierv1.Run {
 	return []*applierv1.Run{
 		{Id: 9, Replication: "nightly", Trigger: applierv1.RunTrigger_RUN_TRIGGER_USER, BeginTime: began, Applier: "db2/4711-a1b2c3", Takeovers: 1, Skipped: 2, Transactions: 12, Changes: 3456, From: at16(), To: at(0x16B374D848)},
 		{Id: 8, Replication: "nightly", Trigger: applierv1.RunTrigger_RUN_TRIGGER_CATCH_UP, BeginTime: began, EndTime: timestamppb.New(longAgo.Add(83 * time.Second)), Result: applierv1.RunResult_RUN_RESULT_WARNING,
-			Side: applierv1.FaultSide_FAULT_SIDE_REMOTE, Code: "SOURCE_UNREACHABLE", Text: "no answer", Faults: 3, Missed: 4, RowsCopied: 1_000_000, To: at16(), Applier: "db2/4711-a1b2c3"},
+			Side: applierv1.FaultSide_FAULT_SIDE_REMOTE, Code: "SOURCE_UNREACHABLE", Text: "no answer", Faults: 3, Missed: 4, RowsCopied: 1_000_000, SetAside: 17, To: at16(), Applier: "db2/4711-a1b2c3"},
 		{Id: 7, Replication: "nightly", Trigger: applierv1.RunTrigger_RUN_TRIGGER_SCHEDULE, BeginTime: began, EndTime: began, Result: applierv1.RunResult_RUN_RESULT_SUCCESS, To: at16(), Applier: "db3/1-d4e5f6"},
 	}
 }
@@ -62,6 +79,7 @@ func TestScheduleTranscripts(t *testing.T) {
 		"newest":  {"replication", "runs", "nightly", "--limit", "1", "--addr", replica},
 		"json":    {"replication", "runs", "nightly", "--limit", "1", "--json", "--addr", replica},
 		"unknown": {"replication", "runs", "shop", "--addr", replica},
+		"follow":  {"replication", "runs", "nightly", "--limit", "2", "--follow", "--addr", replica},
 		"limit":   {"replication", "runs", "nightly", "--limit", "-1", "--addr", replica},
 		"every":   {"replication", "update", "nightly", "--schedule", "@every often", "--addr", replica},
 		"both":    {"replication", "update", "nightly", "--schedule", "@daily", "--cron", "0 2 * * *", "--addr", replica},

@@ -28,6 +28,9 @@ func renderVerification(out io.Writer, answer *applierv1.VerifyReplicationRespon
 		if t.GetUnexamined() > 0 {
 			line += fmt.Sprintf("; there are more among %s rows that were not looked into (--differences)", count(t.GetUnexamined()))
 		}
+		if t.GetUnsynced() > 0 {
+			line += fmt.Sprintf("; %s changes of it are in quarantine", count(t.GetUnsynced()))
+		}
 		fmt.Fprintln(out, printable(line))
 	case applierv1.TableOutcome_TABLE_OUTCOME_MISSING:
 		fmt.Fprintln(out, printable(name+": missing: "+t.GetReason()))

@@ -57,6 +57,7 @@ var methods = map[string]rule{
 	"/syncline.applier.v1.ApplierService/RunReplication":    {least: Operator, changes: true},
 	"/syncline.applier.v1.ApplierService/WatchReplications": {least: Reader},
 	"/syncline.applier.v1.ApplierService/ListRuns":          {least: Reader},
+	"/syncline.applier.v1.ApplierService/WatchRuns":         {least: Reader},
 	"/syncline.applier.v1.ApplierService/CheckReplication":  {least: Operator}, // it connects where it is told to
 	"/syncline.applier.v1.ApplierService/WaitReplication":   {least: Operator}, // it writes to the source
 	"/syncline.applier.v1.ApplierService/VerifyReplication": {least: Operator},
@@ -67,6 +68,7 @@ var methods = map[string]rule{
 	"/syncline.applier.v1.ApplierService/GetSync":           {least: Operator}, // it has the keys of rows
 	"/syncline.applier.v1.ApplierService/ListUnsynced":      {least: Operator}, // it has the keys of rows
 	"/syncline.applier.v1.ApplierService/GetUnsynced":       {least: Operator}, // it has rows
+	"/syncline.applier.v1.ApplierService/ListUnsyncedEdits": {least: Operator}, // it has values of rows
 	"/syncline.applier.v1.ApplierService/RetryUnsynced":     {least: Operator, changes: true},
 	"/syncline.applier.v1.ApplierService/DiscardUnsynced":   {least: Operator, changes: true},
 	"/syncline.applier.v1.ApplierService/WatchSync":         {least: Operator},

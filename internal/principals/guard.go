@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/seed0419d559/syncline/internal/access"
+	"github.com/seed0419d559/syncline/internal/discreet"
 	"github.com/seed0419d559/syncline/internal/rpc"
 )
 
@@ -52,7 +53,7 @@ func (r *Registry) Admit(ctx context.Context, method string) (context.Context, e
 	if err != nil {
 		return ctx, err
 	}
-	ctx = context.WithValue(ctx, callerKey{}, caller{one})
+	ctx = access.WithCaller(context.WithValue(ctx, callerKey{}, caller{one}), one.principal)
 	if err := access.CheckMethod(one.principal, method); err != nil {
 		r.Done(ctx, method, nil, err) // it goes no further
 		return ctx, err
@@ -140,6 +141,15 @@ func (r *Registry) Revoked(ctx context.Context) <-chan struct{} {
 		return one.revoked // nil for this process itself
 	}
 	return nil
+}
+
+// Answer implements rpc.Guard: values of rows are taken out of texts for those who may not read rows.
+func (r *Registry) Answer(ctx context.Context, answer any) any {
+	message, ok := answer.(proto.Message)
+	if !ok || access.MayReadRows(access.CallerOf(ctx)) {
+		return answer
+	}
+	return discreet.Elided(message)
 }
 
 // Done implements rpc.Guard: whatever changes the configuration, or tries to, leaves a line in the log.

@@ -35,6 +35,7 @@ func (r *recorder) Admit(ctx context.Context, _ string) (context.Context, error)
 }
 func (r *recorder) Check(context.Context, string, any) error { return nil }
 func (r *recorder) Revoked(context.Context) <-chan struct{}  { return nil }
+func (r *recorder) Answer(_ context.Context, answer any) any { return answer }
 func (r *recorder) Done(context.Context, string, any, error) {}
 func (r *recorder) last() string                             { r.mu.Lock(); defer r.mu.Unlock(); return r.seen[len(r.seen)-1] }
 

@@ -11,6 +11,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/protoadapt"
+
+	"github.com/seed0419d559/syncline/internal/discreet"
 )
 
 // Domain stands in every ErrorInfo that a Syncline server sends: its reasons mean what Syncline's documentation says.
@@ -150,17 +152,17 @@ func Fields(err error) []*errdetails.BadRequest_FieldViolation {
 }
 
 // Message returns an error's text as a person shall read it: that of a received status stands without the words that
-// gRPC puts before it.
+// gRPC puts before it, and values of rows are marked in what PostgreSQL says.
 func Message(err error) string {
 	if err == nil {
 		return ""
 	}
 	var received interface{ GRPCStatus() *status.Status }
 	if !errors.As(err, &received) {
-		return err.Error()
+		return discreet.Text(err, err.Error())
 	}
 	s := received.GRPCStatus()
-	return strings.ReplaceAll(err.Error(), s.Err().Error(), s.Message())
+	return discreet.Text(err, strings.ReplaceAll(err.Error(), s.Err().Error(), s.Message()))
 }
 
 // IsTransient tells whether the same call may succeed when it is tried again later: the server or the network was away,

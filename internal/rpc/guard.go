@@ -17,6 +17,8 @@ type Guard interface {
 	Check(ctx context.Context, method string, request any) error
 	// Revoked is closed when the caller's credential counts no more; nil is never.
 	Revoked(ctx context.Context) <-chan struct{}
+	// Answer returns an answer as its caller may see it: itself, or a copy without what it may not.
+	Answer(ctx context.Context, answer any) any
 	// Done is told how a call ended that was admitted; request is nil if none came.
 	Done(ctx context.Context, method string, request any, err error)
 }
@@ -54,6 +56,14 @@ func (i *interceptors) check(ctx context.Context, method string, request any) er
 		return errNotAdmitted
 	}
 	return i.guarding.Check(ctx, method, request) //nolint:wrapcheck // it is made for the caller
+}
+
+// answer has the guard look at an answer.
+func (i *interceptors) answer(ctx context.Context, answer any) any {
+	if i.guarding == nil {
+		return answer
+	}
+	return i.guarding.Answer(ctx, answer)
 }
 
 func (i *interceptors) done(ctx context.Context, method string, request any, err error) {

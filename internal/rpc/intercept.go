@@ -40,7 +40,7 @@ func (i *interceptors) unary(ctx context.Context, request any, info *grpc.UnaryS
 	if err != nil {
 		return nil, err
 	}
-	return answer, nil
+	return i.answer(ctx, answer), nil
 }
 
 func (i *interceptors) stream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
@@ -51,7 +51,7 @@ func (i *interceptors) stream(server any, stream grpc.ServerStream, info *grpc.S
 	defer i.endWhenRevoked(ctx, cancel)()
 	one := &serverStream{ServerStream: stream, ctx: ctx, checked: checked(info.FullMethod), check: func(request any) error {
 		return i.check(ctx, info.FullMethod, request)
-	}}
+	}, answer: func(answer any) any { return i.answer(ctx, answer) }}
 	err := i.guard(info.FullMethod, func() error { return handle(server, one) })
 	err = i.finish(ctx, info.FullMethod, began, err)
 	i.done(ctx, info.FullMethod, one.request, err)
@@ -94,10 +94,13 @@ type serverStream struct {
 	ctx     context.Context //nolint:containedctx // this is how gRPC hands a stream's context on
 	checked bool
 	check   func(request any) error // asks the guard
+	answer  func(answer any) any    // asks the guard
 	request any                     // the last that came
 }
 
 func (s *serverStream) Context() context.Context { return s.ctx }
+
+func (s *serverStream) SendMsg(m any) error { return s.ServerStream.SendMsg(s.answer(m)) }
 
 func (s *serverStream) RecvMsg(m any) error {
 	if err := s.ServerStream.RecvMsg(m); err != nil {

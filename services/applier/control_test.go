@@ -30,8 +30,8 @@ func TestDefaultsAreValid(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if a, b := config.options(said), config.options(silent); a != b {
-		t.Errorf("%+v is not %+v", a, b)
+	if a, b := fmt.Sprintf("%+v", config.options(said)), fmt.Sprintf("%+v", config.options(silent)); a != b {
+		t.Errorf("%s is not %s", a, b)
 	}
 	for _, d := range []time.Duration{DefaultRetryBase, DefaultRetryCap, DefaultSourceTimeout, engine.GroupTime} {
 		if d%time.Millisecond != 0 {

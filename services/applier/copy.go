@@ -252,23 +252,16 @@ func (c *copier) begin(ctx context.Context, units []*unit, snapshot copySnapshot
 // beginUnit empties the target table and makes its source tables 'copying', all or nothing.
 func (c *copier) beginUnit(ctx context.Context, u *unit, snapshot copySnapshot) error {
 	err := pgx.BeginFunc(ctx, c.conn, func(tx pgx.Tx) error {
+		gone := &drops{replication: c.replication}
 		for _, t := range u.tables {
-			if err := beginTable(ctx, tx, c.replication, t.name, snapshot); err != nil {
+			if err := beginTable(ctx, tx, c.replication, t.name, snapshot, gone); err != nil {
 				return err
 			}
 		}
-		if u.incremental() {
-			return nil // what the target holds is mended
-		}
-		mayRemove := c.replace || slices.ContainsFunc(u.tables, func(t *storedTable) bool { return t.snapshotID != "" })
-		condition, err := c.own(u, c.targets[u.target])
-		if err != nil {
+		if err := c.emptyUnit(ctx, tx, u); err != nil {
 			return err
 		}
-		if condition != "" {
-			return emptyShared(ctx, tx, c.targets[u.target], u.target, condition, mayRemove)
-		}
-		return empty(ctx, tx, c.targets[u.target], u.target, mayRemove)
+		return gone.store(ctx, tx)
 	})
 	if err != nil {
 		return fmt.Errorf("begin the copy into table %s: %w", u.target, err)
@@ -280,6 +273,22 @@ func (c *copier) beginUnit(ctx context.Context, u *unit, snapshot copySnapshot) 
 		}
 	})
 	return nil
+}
+
+// emptyUnit removes what the target holds, unless that is mended.
+func (c *copier) emptyUnit(ctx context.Context, tx pgx.Tx, u *unit) error {
+	if u.incremental() {
+		return nil
+	}
+	mayRemove := c.replace || slices.ContainsFunc(u.tables, func(t *storedTable) bool { return t.snapshotID != "" })
+	condition, err := c.own(u, c.targets[u.target])
+	if err != nil {
+		return err
+	}
+	if condition != "" {
+		return emptyShared(ctx, tx, c.targets[u.target], u.target, condition, mayRemove)
+	}
+	return empty(ctx, tx, c.targets[u.target], u.target, mayRemove)
 }
 
 // empty removes a target table's rows, by TRUNCATE where nothing refers to it. Rows that came since the replication was

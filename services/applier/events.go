@@ -34,6 +34,8 @@ const (
 	kindQuarantined    eventKind = "quarantined"
 	kindRetriedRows    eventKind = "unsynced_retried"
 	kindDiscarded      eventKind = "unsynced_discarded"
+	kindMendedRows     eventKind = "unsynced_mended"
+	kindDropped        eventKind = "unsynced_dropped"
 	kindPushAttached   eventKind = "push_attached"
 	kindPushDetached   eventKind = "push_detached"
 	kindScheduled      eventKind = "scheduled"
@@ -52,6 +54,7 @@ var eventKinds = map[eventKind]applierv1.EventKind{
 	kindLost: applierv1.EventKind_EVENT_KIND_LOST, kindCompleted: applierv1.EventKind_EVENT_KIND_COMPLETED,
 	kindInterrupted: applierv1.EventKind_EVENT_KIND_INTERRUPTED, kindQuarantined: applierv1.EventKind_EVENT_KIND_QUARANTINED,
 	kindRetriedRows: applierv1.EventKind_EVENT_KIND_UNSYNCED_RETRIED, kindDiscarded: applierv1.EventKind_EVENT_KIND_UNSYNCED_DISCARDED,
+	kindMendedRows: applierv1.EventKind_EVENT_KIND_UNSYNCED_MENDED, kindDropped: applierv1.EventKind_EVENT_KIND_UNSYNCED_DROPPED,
 	kindPushAttached: applierv1.EventKind_EVENT_KIND_PUSH_ATTACHED, kindPushDetached: applierv1.EventKind_EVENT_KIND_PUSH_DETACHED,
 	kindScheduled: applierv1.EventKind_EVENT_KIND_SCHEDULED, kindMissed: applierv1.EventKind_EVENT_KIND_MISSED,
 	kindSkipped: applierv1.EventKind_EVENT_KIND_SKIPPED, kindTakenOver: applierv1.EventKind_EVENT_KIND_TAKEN_OVER,
@@ -87,7 +90,7 @@ type event struct {
 const eventsLock = int64(0x73796e63_6576656e)
 
 // insertEvents writes events; it belongs at the end of a transaction.
-func insertEvents(ctx context.Context, tx pgx.Tx, events ...*event) error {
+func insertEvents(ctx context.Context, tx eventWriter, events ...*event) error {
 	if _, err := tx.Exec(ctx, "SELECT pg_catalog.pg_advisory_xact_lock($1)", eventsLock); err != nil {
 		return fmt.Errorf("write to the run log: %w", err)
 	}

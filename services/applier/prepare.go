@@ -341,13 +341,14 @@ func (p *plan) carryOut(ctx context.Context, conn *pgx.Conn, replication string)
 		if err := setCreatedTables(ctx, tx, replication, append(before, p.create...)); err != nil {
 			return err
 		}
+		gone := &drops{replication: replication}
 		for _, name := range p.gone {
-			if err := removeTable(ctx, tx, replication, name); err != nil {
+			if err := removeTable(ctx, tx, replication, name, gone); err != nil {
 				return err
 			}
 		}
 		if p.all {
-			if err := forgetPosition(ctx, tx, replication); err != nil {
+			if err := forgetPosition(ctx, tx, replication, gone); err != nil {
 				return err
 			}
 		}
@@ -356,7 +357,7 @@ func (p *plan) carryOut(ctx context.Context, conn *pgx.Conn, replication string)
 				return err
 			}
 		}
-		if err := p.restored.take(ctx, tx, replication); err != nil {
+		if err := p.restored.take(ctx, tx, replication, gone); err != nil {
 			return err
 		}
 		if err := p.storeShapes(ctx, tx, replication); err != nil {
@@ -365,7 +366,7 @@ func (p *plan) carryOut(ctx context.Context, conn *pgx.Conn, replication string)
 		if err := p.removeNarrowed(ctx, tx); err != nil {
 			return err
 		}
-		if err := p.leave(ctx, tx, replication); err != nil {
+		if err := p.leave(ctx, tx, replication, gone); err != nil {
 			return err
 		}
 		if err := p.keepColumns(ctx, tx, replication); err != nil {
@@ -377,7 +378,10 @@ func (p *plan) carryOut(ctx context.Context, conn *pgx.Conn, replication string)
 		if err := setLeftOut(ctx, tx, replication, p.leftOut); err != nil {
 			return err
 		}
-		return setPhase(ctx, tx, replication, phaseSyncing)
+		if err := setPhase(ctx, tx, replication, phaseSyncing); err != nil {
+			return err
+		}
+		return gone.store(ctx, tx)
 	})
 	if err != nil {
 		return fmt.Errorf("prepare the replica: %w", err)

@@ -73,6 +73,7 @@ type repairedTable struct {
 	failed  string // why it cannot be mended
 	strikes int
 	before  int64 // rows that differed in the comparison before
+	settled int64 // changes in quarantine that were resolved when it was compared last
 	tried   bool  // some of them were mended then: enough of them were remembered
 	named   int
 }
@@ -101,7 +102,7 @@ func newRepair(r *runner, in *applierv1.RepairReplicationRequest, send func(*app
 func (p *repair) run(ctx context.Context) error {
 	p.result = applierv1.RepairResult{DryRun: p.request.GetDryRun()}
 	for _, t := range p.tables { // what was changed in them is still counted
-		t.failed, t.strikes, t.before, t.result.Reason = "", 0, 0, ""
+		t.failed, t.strikes, t.before, t.settled, t.result.Reason = "", 0, 0, -1, ""
 	}
 	if err := p.askInsertOnly(ctx); err != nil {
 		return err
@@ -114,7 +115,7 @@ func (p *repair) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		again, err := p.judge(verdicts, found)
+		again, err := p.judge(ctx, verdicts, found)
 		if err != nil {
 			return err
 		}
@@ -175,17 +176,23 @@ func (p *repair) verification(send func(*applierv1.VerifyReplicationResponse) er
 }
 
 // judge ends the tables that are equal or cannot become so, and returns what differs in the others.
-func (p *repair) judge(verdicts []*applierv1.TableVerification, found *differing) (again []*differingTable, err error) {
+func (p *repair) judge(ctx context.Context, verdicts []*applierv1.TableVerification, found *differing) (again []*differingTable, err error) {
 	for _, v := range verdicts {
 		name := schema.Name{Schema: v.GetSchema(), Name: v.GetTable()}
 		t := p.tables[name]
 		if t == nil {
-			t = &repairedTable{result: &applierv1.TableRepair{Schema: v.GetSchema(), Table: v.GetTable()}}
+			t = &repairedTable{result: &applierv1.TableRepair{Schema: v.GetSchema(), Table: v.GetTable()}, settled: -1}
 			p.tables[name] = t
 		}
-		t.result.Position, t.result.SourceRows = v.GetPosition(), v.GetSourceRows()
+		t.result.Position, t.result.SourceRows, t.result.Unsynced = v.GetPosition(), v.GetSourceRows(), v.GetUnsynced()
 		d := found.tables[name]
+		if err := p.takeIn(ctx, t, v, d); err != nil {
+			return nil, err
+		}
 		switch {
+		case t.failed == "" && v.GetOutcome() == applierv1.TableOutcome_TABLE_OUTCOME_EQUAL && p.settles(t, v):
+			again = append(again, d)
+			continue
 		case v.GetOutcome() == applierv1.TableOutcome_TABLE_OUTCOME_EQUAL:
 			t.result.Outcome = applierv1.RepairOutcome_REPAIR_OUTCOME_EQUAL
 			if t.changed() > 0 {
@@ -286,6 +293,8 @@ func (p *repair) done(t *repairedTable) error {
 	r.Inserted += t.result.GetInserted()
 	r.Updated += t.result.GetUpdated()
 	r.Deleted += t.result.GetDeleted()
+	r.Resolved += t.result.GetResolved()
+	r.Unsynced += t.result.GetUnsynced()
 	return p.send(&applierv1.RepairReplicationResponse{Event: &applierv1.RepairReplicationResponse_Table{Table: t.result}})
 }
 

@@ -30,6 +30,7 @@ type differing struct {
 // differingTable is what differs in the tables of one unit.
 type differingTable struct {
 	unit   *verifyUnit
+	known  map[string]bool // keys, once changes in quarantine have added theirs
 	keys   [][]string      // of the rows, where they have keys
 	hashes []checksum.Hash // of the rows, where they have none
 	rows   []*applierv1.RepairedRow

@@ -16,6 +16,7 @@ import (
 	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
 	"github.com/seed0419d559/syncline/internal/checksum"
 	"github.com/seed0419d559/syncline/internal/copytext"
+	"github.com/seed0419d559/syncline/internal/discreet"
 	"github.com/seed0419d559/syncline/internal/schema"
 )
 
@@ -85,7 +86,7 @@ func (p *repair) rowsThere(ctx context.Context, s copySnapshot, b *batch) (map[s
 			case known == nil:
 				rows[id] = &r
 			case len(u.key) > 0:
-				return fmt.Errorf("the key %q is in more than one partition of the source", r.values[:len(u.key)])
+				return fmt.Errorf("the key %s is in more than one partition of the source", discreet.Mark(fmt.Sprintf("%q", r.values[:len(u.key)])))
 			default:
 				known.count += r.count
 			}
@@ -196,7 +197,7 @@ func parseRow(u *verifyUnit, line []byte) (rowThere, error) {
 func rowsHere(ctx context.Context, tx pgx.Tx, b *batch, more []string) (map[string]*rowsAlike, error) {
 	all := map[string]*rowsAlike{}
 	u := b.table.unit
-	pick := checksum.Pick{Keys: b.keys, Lock: true, More: more}
+	pick := checksum.Pick{Keys: b.keys, AsText: b.hereAsText, Lock: true, More: more}
 	if len(u.key) == 0 {
 		pick = checksum.Pick{Hashes: map[checksum.Hash]bool{}}
 		for _, hash := range b.hashes {

@@ -37,6 +37,8 @@ type batch struct {
 	keys   [][]string
 	hashes []checksum.Hash
 	asText bool // some of the keys are no values of the source's types
+	// hereAsText says so of the target's types: a change in quarantine may have a key that the target cannot hold.
+	hereAsText bool
 }
 
 func (b *batch) size() int { return len(b.keys) + len(b.hashes) }
@@ -44,7 +46,7 @@ func (b *batch) size() int { return len(b.keys) + len(b.hashes) }
 // halves cuts a batch in two.
 func (b *batch) halves() []*batch {
 	k, h := len(b.keys)/2, len(b.hashes)/2
-	return []*batch{{b.table, b.keys[:k], b.hashes[:h], b.asText}, {b.table, b.keys[k:], b.hashes[h:], b.asText}}
+	return []*batch{{b.table, b.keys[:k], b.hashes[:h], b.asText, b.hereAsText}, {b.table, b.keys[k:], b.hashes[h:], b.asText, b.hereAsText}}
 }
 
 // batches cuts what differs into batches.
@@ -109,7 +111,7 @@ func (p *repair) stand(ctx context.Context, todo []*batch) (left []*batch, err e
 		there, stop := context.WithTimeout(ctx, p.maxHold)
 		defer stop()
 		left, err = p.there(there, conn, snapshot, todo)
-		return err
+		return errors.Join(err, p.runner.reloadHeld(ctx))
 	})
 	return left, causeOr(ctx, err)
 }

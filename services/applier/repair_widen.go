@@ -61,7 +61,7 @@ func (m *mending) widen(ctx context.Context, changes []rowChange) (*batch, error
 	if err != nil {
 		return nil, err
 	}
-	wider := &batch{table: m.batch.table, keys: slices.Clone(m.batch.keys), hashes: slices.Clone(m.batch.hashes), asText: m.batch.asText}
+	wider := &batch{table: m.batch.table, keys: slices.Clone(m.batch.keys), hashes: slices.Clone(m.batch.hashes), asText: m.batch.asText, hereAsText: m.batch.hereAsText}
 	known := map[string]bool{}
 	for _, key := range wider.keys {
 		known[strings.Join(key, "\x00")] = true

@@ -30,6 +30,10 @@ func (p *repair) mendBatch(ctx context.Context, conn *pgx.Conn, s copySnapshot, 
 	u := b.table.unit
 	replace := false // changed rows are deleted and inserted again, so that they can swap unique values
 	for widened := 0; ; {
+		var err error
+		if b, err = p.entangled(ctx, conn, b); err != nil {
+			return err
+		}
 		there, err := p.rowsThere(ctx, s, b)
 		if rpc.Reason(err) == reasonInvalidRange && !b.asText {
 			b.asText = true // as bigint the replica has keys that are beyond the source's integer
@@ -43,7 +47,11 @@ func (p *repair) mendBatch(ctx context.Context, conn *pgx.Conn, s copySnapshot, 
 		code := postgres.Code(err)
 		switch {
 		case err == nil:
+			p.tables[u.target].result.Resolved += m.resolved
 			return p.described(u, m.changes)
+		case len(u.key) > 0 && strings.HasPrefix(code, "22") && !b.hereAsText: // a key, or else a value, which is refused once more then
+			b.hereAsText = true
+			continue
 		case code != "23505" && code != "23P01":
 			return mendError(u, err)
 		case !replace:
@@ -81,6 +89,8 @@ type mending struct {
 	target  *apply.Target
 	more    []string // columns that only the target has, and does not compute
 	changes []rowChange
+
+	resolved int64 // changes in quarantine that have left it
 }
 
 // run changes the rows and commits, or changes nothing.
@@ -102,14 +112,21 @@ func (m *mending) run(ctx context.Context, there map[string]*rowThere) error {
 	if err != nil {
 		return err
 	}
-	if m.changes = changesOf(m.unit, there, here, m.repair.onlyInserts(m.unit)); len(m.changes) == 0 {
-		return nil
-	}
-	// To whoever follows this replica the rows come from the source, as they are there at this position.
-	if err := apply.WriteOrigin(ctx, tx, m.repair.source.server.GetServerId(), m.snapshot.position, commitTime); err != nil {
+	m.changes = changesOf(m.unit, there, here, m.repair.onlyInserts(m.unit))
+	resolves, err := m.resolves(ctx, tx, there, here)
+	if err != nil || len(m.changes)+len(resolves) == 0 {
 		return err
 	}
-	if err := m.write(ctx, tx); err != nil {
+	if len(m.changes) > 0 {
+		// To whoever follows this replica the rows come from the source, as they are there at this position.
+		if err := apply.WriteOrigin(ctx, tx, m.repair.source.server.GetServerId(), m.snapshot.position, commitTime); err != nil {
+			return err
+		}
+		if err := m.write(ctx, tx); err != nil {
+			return err
+		}
+	}
+	if err := m.resolve(ctx, tx, resolves); err != nil {
 		return err
 	}
 	fault.Point(FaultRepairWritten)

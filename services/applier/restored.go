@@ -230,27 +230,27 @@ func (t *restoredTable) changed(ctx context.Context, q querier) (string, error) 
 
 // take makes the tables part of a replication, copied as of their backup's position: within the transaction that carries the plan
 // out, while nobody else can write to them.
-func (r *restoredTables) take(ctx context.Context, q querier, replication string) error {
+func (r *restoredTables) take(ctx context.Context, tx pgx.Tx, replication string, gone *drops) error {
 	if r == nil {
 		return nil
 	}
 	for _, t := range r.list {
-		if _, err := q.Exec(ctx, "LOCK TABLE "+t.target.SQL()+" IN SHARE ROW EXCLUSIVE MODE"); err != nil {
+		if _, err := tx.Exec(ctx, "LOCK TABLE "+t.target.SQL()+" IN SHARE ROW EXCLUSIVE MODE"); err != nil {
 			return fmt.Errorf("lock table %s: %w", t.target, err)
 		}
 	}
-	if err := r.unchanged(ctx, q); err != nil {
+	if err := r.unchanged(ctx, tx); err != nil {
 		return err
 	}
 	for i := range r.list {
 		t := &r.list[i].storedTable
-		if err := addTable(ctx, q, replication, t); err != nil {
+		if err := addTable(ctx, tx, replication, t); err != nil {
 			return err
 		}
-		if err := beginTable(ctx, q, replication, t.name, copySnapshot{restoredSnapshot, t.position}); err != nil {
+		if err := beginTable(ctx, tx, replication, t.name, copySnapshot{restoredSnapshot, t.position}, gone); err != nil {
 			return err
 		}
-		if err := setTableState(ctx, q, replication, t.name, tableCopied); err != nil {
+		if err := setTableState(ctx, tx, replication, t.name, tableCopied); err != nil {
 			return err
 		}
 	}

@@ -11,7 +11,6 @@ import (
 	"github.com/seed0419d559/syncline/internal/fault"
 	"github.com/seed0419d559/syncline/internal/rpc"
 	"github.com/seed0419d559/syncline/internal/schema"
-	"github.com/seed0419d559/syncline/services/applier/apply"
 )
 
 // closeGap decides what follows when the source's change log does not hold the position: a copy of all tables where the user has
@@ -99,20 +98,20 @@ func (s *store) askResync(ctx context.Context, name string, how pending, autoRes
 
 // forgetPosition makes a replication one that has not been copied; what it has applied stays counted. The tables keep the note that
 // their rows are this replication's, so they may be emptied.
-func forgetPosition(ctx context.Context, tx pgx.Tx, replication string) error {
-	_, err := tx.Exec(ctx, `WITH gone AS (DELETE FROM syncline.positions WHERE replication = $1 RETURNING transactions, changes)
+func forgetPosition(ctx context.Context, tx pgx.Tx, replication string, gone *drops) error {
+	_, err := tx.Exec(ctx, `WITH gone AS (DELETE FROM syncline.positions WHERE replication = $1 RETURNING transactions, changes, set_aside)
 		UPDATE syncline.replications SET sync_started_at = NULL, sync_ended_at = NULL, standing_warnings = '{}',
-			transactions = transactions + (SELECT coalesce(sum(transactions), 0) FROM gone), changes = changes + (SELECT coalesce(sum(changes), 0) FROM gone)
+			transactions = transactions + (SELECT coalesce(sum(transactions), 0) FROM gone), changes = changes + (SELECT coalesce(sum(changes), 0) FROM gone),
+			set_aside = set_aside + (SELECT coalesce(sum(set_aside), 0) FROM gone)
 		WHERE name = $1`, replication)
 	if err != nil {
 		return fmt.Errorf("forget the position of replication %s: %w", replication, err)
 	}
-	_, err = apply.ForgetQuarantine(ctx, tx, replication, nil) // it is in the copies that come
-	return err
+	return gone.forget(ctx, tx, nil, whyResync)
 }
 
 // removeTable takes a table out of a replication. Its rows stay.
-func removeTable(ctx context.Context, tx pgx.Tx, replication string, name schema.Name) error {
+func removeTable(ctx context.Context, tx pgx.Tx, replication string, name schema.Name, gone *drops) error {
 	if err := forgetChunks(ctx, tx, replication, name); err != nil {
 		return err
 	}
@@ -120,8 +119,7 @@ func removeTable(ctx context.Context, tx pgx.Tx, replication string, name schema
 	if err != nil {
 		return fmt.Errorf("remove table %s from replication %s: %w", name, replication, err)
 	}
-	_, err = apply.ForgetQuarantine(ctx, tx, replication, &name)
-	return err
+	return gone.forget(ctx, tx, &name, whyRemoved)
 }
 
 // uncopied are the tables whose copy is not whole.

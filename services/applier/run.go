@@ -327,7 +327,7 @@ func (s *store) endRun(ctx context.Context, result *applierv1.Replication, e *ev
 		if err := closeRun(ctx, tx, result.GetName(), how); err != nil { // where that is not done by its completion or its failure
 			return err
 		}
-		if err := forgetReplication(ctx, tx, result.GetName()); err != nil {
+		if err := forgetReplication(ctx, tx, result.GetName(), whyEnded); err != nil {
 			return fmt.Errorf("forget run %s: %w", result.GetName(), err)
 		}
 		_, err := tx.Exec(ctx, `INSERT INTO syncline.runs (name, content) VALUES ($1, $2)

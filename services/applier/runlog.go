@@ -189,8 +189,11 @@ func (l *runLog) prune(ctx context.Context) {
 	if err == nil {
 		_, err = l.pool.Exec(ctx, pruneRuns, l.maxAge.Seconds(), l.maxCount)
 	}
+	if err == nil {
+		_, err = l.pool.Exec(ctx, pruneEdits, l.maxAge.Seconds(), min(l.maxCount, mostEdits))
+	}
 	if err != nil && ctx.Err() == nil {
-		l.log.Warn("old events and runs could not be removed", "error", err)
+		l.log.Warn("old events, runs and edits could not be removed", "error", err)
 	}
 }
 

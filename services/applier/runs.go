@@ -57,6 +57,7 @@ type jobRun struct {
 	Transactions int64      `json:"transactions"`
 	Changes      int64      `json:"changes"`
 	Rows         int64      `json:"rows"`
+	SetAside     int64      `json:"set_aside"`
 	From         string     `json:"from_position"`
 	To           string     `json:"to_position"`
 }
@@ -79,7 +80,7 @@ func (j *jobRun) proto() *applierv1.Run {
 	out := &applierv1.Run{
 		Id: j.ID, Replication: j.Replication, Trigger: runTriggers[j.Trigger], DueTime: timeProto(j.Due), BeginTime: timestamppb.New(j.Began), EndTime: timeProto(j.Ended),
 		Result: runResults[j.Result], Code: j.Code, Text: j.Text, Side: faultSides[j.Side], Faults: j.Faults, Applier: j.Applier, Takeovers: j.Takeovers,
-		Missed: j.Missed, Skipped: j.Skipped, Transactions: j.Transactions, Changes: j.Changes, RowsCopied: j.Rows,
+		Missed: j.Missed, Skipped: j.Skipped, Transactions: j.Transactions, Changes: j.Changes, RowsCopied: j.Rows, SetAside: j.SetAside,
 	}
 	if at, err := change.ParsePosition(j.From); err == nil {
 		out.From = positionProto(at)
@@ -99,8 +100,8 @@ type opening struct {
 
 // openRun begins a run, unless one goes on.
 func openRun(ctx context.Context, tx pgx.Tx, name string, o opening) error {
-	_, err := tx.Exec(ctx, `INSERT INTO syncline.job_runs (replication, trigger, due_at, missed, applier, from_transactions, from_changes, from_rows, from_log_id, from_lsn)
-		SELECT name, $2, $3, $4, '', transactions, changes, rows, log_id, lsn FROM syncline.run_totals WHERE name = $1
+	_, err := tx.Exec(ctx, `INSERT INTO syncline.job_runs (replication, trigger, due_at, missed, applier, from_transactions, from_changes, from_rows, from_set_aside, from_log_id, from_lsn)
+		SELECT name, $2, $3, $4, '', transactions, changes, rows, set_aside, log_id, lsn FROM syncline.run_totals WHERE name = $1
 		ON CONFLICT (replication) WHERE ended_at IS NULL DO NOTHING`, name, o.trigger, o.due, o.missed)
 	return wrapUnlessNil(err, "store the begin of a run of replication "+name)
 }
@@ -110,9 +111,10 @@ type ending struct{ result, code, text, side string }
 
 // closeRun ends the run that goes on, if one does.
 func closeRun(ctx context.Context, q querier, name string, e ending) error {
-	_, err := q.Exec(ctx, `UPDATE syncline.job_runs j SET ended_at = now(), result = CASE WHEN $2 = 'success' AND j.faults > 0 THEN 'warning' ELSE $2 END,
+	_, err := q.Exec(ctx, `UPDATE syncline.job_runs j SET ended_at = now(), result = CASE WHEN $2 = 'success' AND (j.faults > 0 OR t.set_aside > j.from_set_aside) THEN 'warning' ELSE $2 END,
 			code = CASE WHEN $3 = '' THEN j.code ELSE $3 END, message = CASE WHEN $4 = '' THEN j.message ELSE $4 END, side = CASE WHEN $5 = '' THEN j.side ELSE $5 END,
-			transactions = t.transactions - j.from_transactions, changes = t.changes - j.from_changes, rows = t.rows - j.from_rows, to_log_id = t.log_id, to_lsn = t.lsn
+			transactions = t.transactions - j.from_transactions, changes = t.changes - j.from_changes, rows = t.rows - j.from_rows, set_aside = t.set_aside - j.from_set_aside,
+			to_log_id = t.log_id, to_lsn = t.lsn
 		FROM syncline.run_totals t WHERE t.name = $1 AND j.replication = $1 AND j.ended_at IS NULL`, name, e.result, e.code, cleanText(e.text), e.side)
 	return wrapUnlessNil(err, "store the end of a run of replication "+name)
 }
@@ -120,7 +122,8 @@ func closeRun(ctx context.Context, q querier, name string, e ending) error {
 // settleRun counts what was applied between the decision to stop a run and its end.
 func (s *store) settleRun(ctx context.Context, name string) error {
 	_, err := s.pool.Exec(ctx, `UPDATE syncline.job_runs j SET ended_at = now(), transactions = t.transactions - j.from_transactions, changes = t.changes - j.from_changes,
-			rows = t.rows - j.from_rows, to_log_id = t.log_id, to_lsn = t.lsn
+			rows = t.rows - j.from_rows, set_aside = t.set_aside - j.from_set_aside, to_log_id = t.log_id, to_lsn = t.lsn,
+			result = CASE WHEN j.result = 'success' AND t.set_aside > j.from_set_aside THEN 'warning' ELSE j.result END
 		FROM syncline.run_totals t WHERE t.name = $1 AND j.id = (SELECT max(id) FROM syncline.job_runs WHERE replication = $1) AND j.ended_at IS NOT NULL
 			AND (j.to_lsn IS DISTINCT FROM t.lsn OR j.rows <> t.rows - j.from_rows)`, name)
 	return wrapUnlessNil(err, "store the end of a run of replication "+name)
@@ -187,13 +190,7 @@ func (s *store) runsBefore(ctx context.Context, replication string, before int64
 	if err != nil {
 		return nil, fmt.Errorf("list runs: %w", err)
 	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*jobRun, error) {
-		var content []byte
-		if err := row.Scan(&content); err != nil {
-			return nil, err
-		}
-		return readRun(content)
-	})
+	list, err := pgx.CollectRows(rows, scanRun)
 	return list, wrapUnlessNil(err, "list runs")
 }
 

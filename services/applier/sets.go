@@ -149,9 +149,9 @@ func (p *plan) copyingInserts(src *source) *plan {
 
 // leave forgets the tables that have left the set, and removes their rows. A target that still takes rows of others is left as it is
 // until those are copied anew.
-func (p *plan) leave(ctx context.Context, tx pgx.Tx, replication string) error {
+func (p *plan) leave(ctx context.Context, tx pgx.Tx, replication string, gone *drops) error {
 	for _, t := range p.left {
-		if err := removeTable(ctx, tx, replication, t.name); err != nil {
+		if err := removeTable(ctx, tx, replication, t.name, gone); err != nil {
 			return err
 		}
 		if slices.ContainsFunc(p.tables, func(other *storedTable) bool { return other.target == t.target }) {

@@ -294,7 +294,7 @@ func (s *store) remove(ctx context.Context, name string) error {
 		if err := closeRun(ctx, tx, name, ending{result: resultWarning, text: "a user deleted the replication"}); err != nil {
 			return err
 		}
-		return forgetReplication(ctx, tx, name)
+		return forgetReplication(ctx, tx, name, whyDeleted)
 	})
 	if err != nil {
 		return fmt.Errorf("delete replication %s: %w", name, err)
@@ -303,8 +303,9 @@ func (s *store) remove(ctx context.Context, name string) error {
 }
 
 // forgetReplication removes all that is known of a replication, its run log excepted.
-func forgetReplication(ctx context.Context, tx pgx.Tx, name string) error {
-	if _, err := apply.ForgetQuarantine(ctx, tx, name, nil); err != nil {
+func forgetReplication(ctx context.Context, tx pgx.Tx, name, why string) error {
+	gone := &drops{replication: name}
+	if err := gone.forget(ctx, tx, nil, why); err != nil {
 		return err
 	}
 	for _, table := range []string{"chunks", "tables", "positions"} {
@@ -312,8 +313,10 @@ func forgetReplication(ctx context.Context, tx pgx.Tx, name string) error {
 			return err
 		}
 	}
-	_, err := tx.Exec(ctx, "DELETE FROM syncline.replications WHERE name = $1", name)
-	return err
+	if _, err := tx.Exec(ctx, "DELETE FROM syncline.replications WHERE name = $1", name); err != nil {
+		return err
+	}
+	return gone.store(ctx, tx)
 }
 
 func setPhase(ctx context.Context, q querier, name string, to phase) error {

@@ -8,7 +8,6 @@ import (
 
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/schema"
-	"github.com/seed0419d559/syncline/services/applier/apply"
 )
 
 func listTables(ctx context.Context, q querier, replication string) ([]*storedTable, error) {
@@ -57,17 +56,17 @@ func addTable(ctx context.Context, q querier, replication string, t *storedTable
 // beginTable makes a table 'copying' from a snapshot, forgetting what an earlier copy had finished. It stands before the
 // statement that empties the target table, in one transaction with it: so it waits for a chunk that a former session is
 // committing, or makes that chunk's finishChunk fail.
-func beginTable(ctx context.Context, q querier, replication string, name schema.Name, snapshot copySnapshot) error {
-	_, err := q.Exec(ctx, `UPDATE syncline.tables SET state = 'copying', snapshot_id = $4, log_id = $5, copy_lsn = $6::text::pg_lsn
+func beginTable(ctx context.Context, tx pgx.Tx, replication string, name schema.Name, snapshot copySnapshot, gone *drops) error {
+	_, err := tx.Exec(ctx, `UPDATE syncline.tables SET state = 'copying', snapshot_id = $4, log_id = $5, copy_lsn = $6::text::pg_lsn
 		WHERE replication = $1 AND schema_name = $2 AND table_name = $3`,
 		replication, name.Schema, name.Name, snapshot.id, snapshot.position.LogID.String(), snapshot.position.LSN.String())
 	if err != nil {
 		return fmt.Errorf("store begin of the copy of table %s: %w", name, err)
 	}
-	if _, err := apply.ForgetQuarantine(ctx, q, replication, &name); err != nil { // it is in the copy
+	if err := gone.forget(ctx, tx, &name, whyCopied); err != nil {
 		return err
 	}
-	return forgetChunks(ctx, q, replication, name)
+	return forgetChunks(ctx, tx, replication, name)
 }
 
 // forgetChunks keeps the count of what they had copied.

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
+	"github.com/seed0419d559/syncline/internal/access"
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/rpc"
 	"github.com/seed0419d559/syncline/internal/schema"
@@ -29,6 +30,7 @@ const (
 func quarantineOf(spec *applierv1.ReplicationSpec) apply.Quarantine {
 	q := apply.Quarantine{
 		SetAside: spec.GetOnError() == applierv1.OnError_ON_ERROR_QUARANTINE, MaxRows: apply.DefaultQuarantineRows, MaxBytes: apply.DefaultQuarantineBytes,
+		Dropped: truncated,
 	}
 	if n := spec.GetQuarantineLimit(); n > 0 {
 		q.MaxRows = n
@@ -92,9 +94,10 @@ func (s *Service) RetryUnsynced(ctx context.Context, in *applierv1.RetryUnsynced
 	if len(settle.Edits) > 0 && len(pick.IDs) != 1 {
 		return nil, rpc.Invalid("edits", "are of one change; name it in ids, alone")
 	}
-	said := "a user had " + words(pick) + " applied again"
+	said := whoCalls(ctx) + " had " + words(pick) + " applied again"
 	if len(columns) > 0 {
-		said += ", with other values in " + strings.Join(columns, ", ")
+		said += ", with other values in " + strings.Join(columns, ", ") + " (`syncline replication unsynced " + in.GetName() + " --edits` shows them)"
+		settle.Edited = edited(in, access.CallerOf(ctx))
 	}
 	if err := s.settle(ctx, settle, kindRetriedRows, said); err != nil {
 		return nil, err
@@ -110,7 +113,7 @@ func (s *Service) DiscardUnsynced(ctx context.Context, in *applierv1.DiscardUnsy
 		return nil, err
 	}
 	settle := &apply.Settle{Replication: in.GetName(), Pick: pick, Discard: true, WithWaiting: in.GetWithWaiting()}
-	if err := s.settle(ctx, settle, kindDiscarded, "a user discarded "+words(pick)); err != nil {
+	if err := s.settle(ctx, settle, kindDiscarded, whoCalls(ctx)+" discarded "+words(pick)); err != nil {
 		return nil, err
 	}
 	n := settle.Settled
@@ -144,6 +147,14 @@ func tableOf(text string) (*schema.Name, error) {
 		return nil, rpc.Invalid("table", "%q is not of the form schema.table", text)
 	}
 	return &schema.Name{Schema: schemaName, Name: name}, nil
+}
+
+// whoCalls names the user who decides something, where that is known.
+func whoCalls(ctx context.Context) string {
+	if caller := access.CallerOf(ctx); caller != nil {
+		return "user " + caller.Name
+	}
+	return "a user"
 }
 
 func words(p apply.Pick) string {
@@ -189,7 +200,7 @@ func (s *Service) settle(ctx context.Context, settle *apply.Settle, kind eventKi
 
 func (r *runner) settleSome(ctx context.Context, settle *apply.Settle) (more bool, err error) {
 	r.mu.Lock()
-	holds, held, holder, end := r.holds, r.aside, r.holder, r.endStream
+	holds, holder := r.holds, r.holder
 	r.mu.Unlock()
 	if holds == nil {
 		return r.settleAlone(ctx, settle)
@@ -204,15 +215,7 @@ func (r *runner) settleSome(ctx context.Context, settle *apply.Settle) (more boo
 	}
 	err = holds.At(ctx, func(standing change.Position) (change.Position, error) { return standing, nil }, func() error {
 		more, err = settle.Run(ctx, conn, time.Now().Add(maxSettling))
-		// The engine must not go on with keys that are free, nor without those that are not: whatever was committed before an error counts.
-		fresh, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-		defer cancel()
-		if reload := held.Reload(fresh, r.store.pool); reload != nil {
-			end(fmt.Errorf("after a retry: %w", reload))
-			return errors.Join(err, reload)
-		}
-		r.status.update(func(s *status) { s.unsynced = held.Unsynced() })
-		return err
+		return errors.Join(err, r.reloadHeld(ctx)) // whatever was committed before an error counts
 	})
 	return more, err
 }

@@ -91,7 +91,7 @@ func (s *store) unsynced(ctx context.Context, replication string, f unsyncedFilt
 	if err != nil {
 		return nil, fmt.Errorf("read quarantine of replication %s: %w", replication, err)
 	}
-	return list, s.addKeys(ctx, list)
+	return list, addKeys(ctx, s.pool, list)
 }
 
 func scanUnsynced(row pgx.CollectableRow) (*applierv1.Unsynced, error) {
@@ -118,12 +118,12 @@ func scanUnsynced(row pgx.CollectableRow) (*applierv1.Unsynced, error) {
 }
 
 // addKeys says which rows changes are about: by the old key where it is sent, as it is the one that the target has.
-func (s *store) addKeys(ctx context.Context, list []*applierv1.Unsynced) error {
+func addKeys(ctx context.Context, q querier, list []*applierv1.Unsynced) error {
 	byID := make(map[int64]*applierv1.Unsynced, len(list))
 	for _, c := range list {
 		byID[c.GetId()] = c
 	}
-	rows, err := s.pool.Query(ctx, `SELECT q.id, q.relation->'columns'->v.ordinal->>'name', v.kind, substring(v.value FOR $2), octet_length(v.value) > $2
+	rows, err := q.Query(ctx, `SELECT q.id, q.relation->'columns'->v.ordinal->>'name', v.kind, substring(v.value FOR $2), octet_length(v.value) > $2
 		FROM syncline.quarantine q JOIN syncline.quarantine_values v ON v.entry = q.id AND v.old = q.has_old AND v.ordinal = ANY (q.locator)
 		WHERE q.id = ANY ($1) ORDER BY q.id, v.ordinal`, idsOf(list), keyValueBytes)
 	if err != nil {

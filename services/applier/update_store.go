@@ -40,12 +40,13 @@ func (s *store) update(ctx context.Context, fresh *stored, u *update) error {
 		if err := storeSecrets(ctx, tx, fresh.name, u.spec); err != nil {
 			return fmt.Errorf("store replication %s: %w", fresh.name, err)
 		}
+		gone := &drops{replication: fresh.name}
 		for _, name := range u.removed {
-			if err := removeTable(ctx, tx, fresh.name, name); err != nil {
+			if err := removeTable(ctx, tx, fresh.name, name, gone); err != nil {
 				return err
 			}
 		}
-		return nil
+		return gone.store(ctx, tx)
 	})
 }
 

@@ -250,6 +250,7 @@ func (v *verification) done(t *applierv1.TableVerification, differences []*appli
 		v.result.TablesDifferent++
 	}
 	v.result.Rows += t.GetSourceRows()
+	v.result.Unsynced += t.GetUnsynced()
 	v.result.Differences += t.GetMissing() + t.GetExtra() + t.GetChanged()
 	v.progress.TablesDone++
 	for _, d := range differences {

@@ -110,6 +110,9 @@ func (v *verification) plan(ctx context.Context, pair *snapshotPair, former []*v
 		return nil, err
 	}
 	units := verifyUnits(source, target, tables, pair.source.position.LSN)
+	if err := countUnsynced(ctx, pair.target, v.name, units); err != nil {
+		return nil, err
+	}
 	ownRowsOnly(units, tables, target, v.source.set.parameters)
 	if v.differing != nil {
 		v.differing.know(units, target)
@@ -132,7 +135,7 @@ func (v *verification) plan(ctx context.Context, pair *snapshotPair, former []*v
 
 // unit compares one unit and sends its outcome, unless it is left to a later round.
 func (w *verifyWorker) unit(ctx context.Context, u *verifyUnit, last bool) (later bool, err error) {
-	result := &applierv1.TableVerification{Schema: u.target.Schema, Table: u.target.Name, ColumnsLeftOut: u.leftOut}
+	result := &applierv1.TableVerification{Schema: u.target.Schema, Table: u.target.Name, ColumnsLeftOut: u.leftOut, Unsynced: u.unsynced}
 	if u.outcome != applierv1.TableOutcome_TABLE_OUTCOME_UNSPECIFIED {
 		result.Outcome, result.Reason = u.outcome, u.reason
 		return false, w.v.done(result, nil)

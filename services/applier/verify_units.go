@@ -27,6 +27,8 @@ type verifyUnit struct {
 	order   checksum.Order
 	where   string // for the rows of the target that are this replication's; empty for all
 
+	unsynced int64 // changes in quarantine, as of the target's snapshot
+
 	// Set when it cannot be compared.
 	outcome applierv1.TableOutcome
 	reason  string

@@ -45,6 +45,9 @@ func (b bound) Check(_ context.Context, method string, request any) error {
 // Revoked implements rpc.Guard: the connection ends with the push.
 func (b bound) Revoked(context.Context) <-chan struct{} { return nil }
 
+// Answer implements rpc.Guard.
+func (b bound) Answer(_ context.Context, answer any) any { return answer }
+
 // Done implements rpc.Guard: attempts to change anything leave a line in the log.
 func (b bound) Done(_ context.Context, method string, _ any, err error) {
 	if access.Changes(method) {

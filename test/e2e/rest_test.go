@@ -453,6 +453,13 @@ func walkApplier(t *testing.T, replica *web, source, targetURL string) {
 	replica.good(call{id: "ApplierService_ListUnsynced", path: shop, query: url.Values{"table": {"public.none"}}})
 	replica.bad("GET", "/v1/replications/shop/unsynced?table=none", "", http.StatusBadRequest, "INVALID_FIELD")
 	replica.bad("GET", "/v1/replications/shop/unsynced/7", "", http.StatusNotFound, "NOT_IN_QUARANTINE")
+	pgtest.Exec(t, pgtest.Connect(t, targetURL), `INSERT INTO syncline.unsynced_edits (replication, entry, principal, schema_name, table_name, operation, key, log_id, commit_lsn, columns)
+		VALUES ('shop', 7, 'anna', 'public', 'none', 'I', '(id=1)', '00', '0/1', '[{"name": "note", "source": {"text": "YQ==", "size": 1}, "written": {"null": true}}]')`)
+	if got := replica.good(call{id: "ApplierService_ListUnsyncedEdits", path: shop})[0]["edits"].([]any); len(got) != 1 || got[0].(map[string]any)["principal"] != "anna" {
+		t.Errorf("edits: %v", got)
+	}
+	replica.bad("GET", "/v1/replications/shop/unsynced:edits?pageSize=51", "", http.StatusBadRequest, "INVALID_FIELD")
+	replica.bad("GET", "/v1/replications/sop/unsynced:edits", "", http.StatusNotFound, "REPLICATION_NOT_FOUND")
 	// A change of no table, as one that was refused would stand there.
 	id := pgtest.QueryRow[int64](t, pgtest.Connect(t, targetURL), `INSERT INTO syncline.quarantine (replication, log_id, commit_lsn, number, commit_time, xid, origin_server, origin_log, origin_lsn, origin_time,
 		schema_name, table_name, target_schema, target_table, relation, locator, operation, has_old, signature, held, bytes)

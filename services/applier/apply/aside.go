@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/seed0419d559/syncline/internal/discreet"
 	"github.com/seed0419d559/syncline/internal/fault"
 	"github.com/seed0419d559/syncline/internal/postgres"
 )
@@ -19,6 +20,8 @@ type Quarantine struct {
 	Held     *Held // what is held since before; nil for nothing, and then nothing can be set aside
 	MaxRows  int64
 	MaxBytes int64
+	// Dropped tells, in the target transaction just before it is committed, what a truncate has taken out; it may be nil.
+	Dropped func(ctx context.Context, conn *pgx.Conn, replication string, dropped []Dropped) error
 }
 
 // What a quarantine takes when nothing is said.
@@ -48,6 +51,7 @@ type aside struct {
 	config   *Config
 	told     []string
 	untold   int
+	dropped  []Dropped // in the open transaction
 	old, now []value
 }
 
@@ -115,19 +119,32 @@ func (a *aside) emptied(ctx context.Context, p *pipe, targets []*Target) error {
 		if t == nil {
 			continue
 		}
-		if _, err := p.conn.Exec(ctx, discardTableSQL, a.config.Replication, name.Schema, name.Name); err != nil {
-			return fmt.Errorf("discard what is in quarantine of table %s: %w", name, err)
+		dropped, err := forget(ctx, p.conn, "target_schema = $2 AND target_table = $3", a.config.Replication, name.Schema, name.Name)
+		if err != nil {
+			return fmt.Errorf("table %s: %w", name, err)
 		}
+		a.dropped = append(a.dropped, dropped...)
 		a.held.mu.Lock()
 		a.held.forget(name)
 		a.held.mu.Unlock()
-		a.note(fmt.Sprintf("%d changes of table %s are discarded, because the source emptied it", t.all.Rows(), name))
 	}
 	return nil
 }
 
-const discardTableSQL = `WITH gone AS (DELETE FROM syncline.quarantine WHERE replication = $1 AND target_schema = $2 AND target_table = $3 RETURNING id)
-	DELETE FROM syncline.quarantine_values v USING gone WHERE v.entry = gone.id`
+// tellDropped tells in the open transaction what was dropped in it.
+func (a *aside) tellDropped(ctx context.Context, p *pipe) error {
+	if len(a.dropped) == 0 {
+		return nil
+	}
+	dropped := a.dropped
+	if a.dropped = nil; a.limits.Dropped == nil {
+		return nil
+	}
+	if err := p.flush(ctx); err != nil {
+		return err
+	}
+	return a.limits.Dropped(ctx, p.conn, a.config.Replication, dropped)
+}
 
 func (a *aside) note(text string) {
 	if len(a.told) < mostTold {
@@ -267,7 +284,7 @@ func reasonOf(err error) (code, constraint, text string) {
 		code = codeNoData
 	}
 	var change *ChangeError
-	if text = err.Error(); errors.As(err, &change) {
+	if text = discreet.Text(err, err.Error()); errors.As(err, &change) {
 		text = change.text()
 	}
 	return code, constraint, shortened(text)

@@ -7,7 +7,6 @@ import (
 	"strconv"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/changelog/block"
@@ -68,7 +67,7 @@ func newEntry(o *op, behind int64, refused error) *entry {
 	return e
 }
 
-// insert writes the entry and gives it its id. It reports false when the change is there already.
+// insert writes the entry, gives it its id and counts it. It reports false when the change is there already.
 func (e *entry) insert(ctx context.Context, conn *pgx.Conn, c *Config) (fresh bool, err error) {
 	plan := StoredRelation{OID: e.relation.OID, Identity: string(e.relation.Identity)}
 	for i, column := range e.relation.Columns {
@@ -83,11 +82,13 @@ func (e *entry) insert(ctx context.Context, conn *pgx.Conn, c *Config) (fresh bo
 		behind = &e.behind
 	}
 	o := &e.from.origin
-	err = conn.QueryRow(ctx, `INSERT INTO syncline.quarantine (replication, log_id, commit_lsn, number, commit_time, xid,
+	err = conn.QueryRow(ctx, `WITH entry AS (INSERT INTO syncline.quarantine (replication, log_id, commit_lsn, number, commit_time, xid,
 			origin_server, origin_log, origin_lsn, origin_time, schema_name, table_name, target_schema, target_table, relation, locator,
 			operation, has_old, signature, held, waits_behind, sqlstate, constraint_name, message, bytes)
 		VALUES ($1, $2, $3::text::pg_lsn, $4, $5, $6, $7, $8, $9::text::pg_lsn, $10, $11, $12, $13, $14, $15::text::jsonb, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25)
-		ON CONFLICT (replication, log_id, commit_lsn, number) DO UPDATE SET number = excluded.number RETURNING id, xmax = 0`,
+		ON CONFLICT (replication, log_id, commit_lsn, number) DO UPDATE SET number = excluded.number RETURNING id, xmax = 0 AS fresh),
+		counted AS (UPDATE syncline.positions SET set_aside = set_aside + 1 WHERE replication = $1 AND (SELECT fresh FROM entry))
+		SELECT id, fresh FROM entry`,
 		c.Replication, c.Position.LogID.String(), e.from.commitLSN.String(), e.number, int64(e.from.commitTime), int64(e.from.xid),
 		o.server, o.position.LogID.String(), o.position.LSN.String(), int64(o.commitTime), e.relation.Schema, e.relation.Name, e.target.Schema, e.target.Name,
 		string(shape), e.locator, string(e.operation), e.hasOld, e.holds.stored(), e.holds.bytes(), behind, e.code, e.constraint, e.message, e.bytes).Scan(&e.id, &fresh)
@@ -236,22 +237,37 @@ func deleteEntries(ctx context.Context, tx pgx.Tx, replication string, ids []int
 	return nil
 }
 
-// execer is a session or a transaction.
-type execer interface {
-	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+// Dropped are changes of a table that are taken out of the quarantine because what they would change is gone, or comes anew.
+type Dropped struct {
+	Table schema.Name
+	Rows  int64
 }
 
+// forgetSQL takes out changes that a condition is true of, with their values, and returns how many of which source table these are.
+const forgetSQL = `WITH gone AS (DELETE FROM syncline.quarantine WHERE replication = $1 AND %s RETURNING id, schema_name, table_name),
+	cleared AS (DELETE FROM syncline.quarantine_values v USING gone WHERE v.entry = gone.id)
+	SELECT schema_name, table_name, count(*) FROM gone GROUP BY 1, 2 ORDER BY 1, 2`
+
 // ForgetQuarantine takes out what is in quarantine of source tables whose rows are copied anew, or of all tables where none is named. It
-// belongs into the transaction that says so.
-func ForgetQuarantine(ctx context.Context, conn execer, replication string, table *schema.Name) (rows int64, err error) {
+// belongs into the transaction that says so, and so does telling of it.
+func ForgetQuarantine(ctx context.Context, conn querier, replication string, table *schema.Name) ([]Dropped, error) {
 	schemaName, name := "", ""
 	if table != nil {
 		schemaName, name = table.Schema, table.Name
 	}
-	tag, err := conn.Exec(ctx, `WITH gone AS (DELETE FROM syncline.quarantine WHERE replication = $1 AND ($3 = '' OR schema_name = $2 AND table_name = $3) RETURNING id),
-		cleared AS (DELETE FROM syncline.quarantine_values v USING gone WHERE v.entry = gone.id) SELECT FROM gone`, replication, schemaName, name)
+	return forget(ctx, conn, "($3 = '' OR schema_name = $2 AND table_name = $3)", replication, schemaName, name)
+}
+
+func forget(ctx context.Context, conn querier, condition string, args ...any) ([]Dropped, error) {
+	rows, err := conn.Query(ctx, fmt.Sprintf(forgetSQL, condition), args...)
 	if err != nil {
-		return 0, fmt.Errorf("take changes out of quarantine: %w", err)
+		return nil, fmt.Errorf("take changes out of quarantine: %w", err)
 	}
-	return tag.RowsAffected(), nil
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d Dropped, err error) {
+		return d, row.Scan(&d.Table.Schema, &d.Table.Name, &d.Rows)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("take changes out of quarantine: %w", err)
+	}
+	return list, nil
 }

@@ -142,6 +142,9 @@ func (x *executor) end(ctx context.Context, w *write, c *commitPoint) error {
 // commit makes a group applied: its rows and the position that says so are committed together, or neither.
 func (x *executor) commit(ctx context.Context, c *commitPoint) error {
 	if x.begun {
+		if err := x.writer.aside.tellDropped(ctx, &x.writer.pipe); err != nil {
+			return err
+		}
 		if err := x.queueCommit(ctx, c); err != nil {
 			return err
 		}

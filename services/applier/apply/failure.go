@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/seed0419d559/syncline/internal/discreet"
 	"github.com/seed0419d559/syncline/internal/schema"
 )
 
@@ -27,7 +28,7 @@ type ChangeError struct {
 
 func (e *ChangeError) Error() string {
 	verb := map[Operation]string{Insert: "insert into", Update: "update", Delete: "delete from"}[e.Operation]
-	return fmt.Sprintf("%s table %s, row %s: %s", verb, e.Table, e.Key, e.text())
+	return fmt.Sprintf("%s table %s, row %s: %s", verb, e.Table, discreet.Mark(e.Key), e.text())
 }
 
 func (e *ChangeError) text() string {
@@ -37,9 +38,9 @@ func (e *ChangeError) text() string {
 	}
 	var pg *pgconn.PgError
 	if errors.As(e.Err, &pg) {
-		text := pg.Message
+		text := discreet.Message(pg)
 		if pg.Detail != "" {
-			text += " (" + pg.Detail + ")"
+			text += " (" + discreet.Mark(pg.Detail) + ")"
 		}
 		if pg.Code == "23505" {
 			text = "the replica already has such a row: " + text

@@ -82,6 +82,8 @@ type Settle struct {
 	WithWaiting bool // discard what waits behind as well, else it is tried
 	// Note writes what came of it into the transaction that does it.
 	Note func(context.Context, pgx.Tx, Settled) error
+	// Edited notes, in that transaction, that the change of an id was applied with the edits; its values are in the quarantine still.
+	Edited func(ctx context.Context, tx pgx.Tx, id int64) error
 
 	Settled Settled
 	conn    *pgx.Conn
@@ -299,13 +301,20 @@ func (s *Settle) retry(ctx context.Context, known *heldEntry) (left bool, err er
 	if refused == nil {
 		s.Settled.Applied++
 		s.out(known)
-		return false, nil
+		return false, s.noteEdits(ctx, e)
 	}
 	if len(s.Edits) > 0 && s.picked[e.id] {
 		return false, &EditError{fmt.Sprintf("the replica refuses the edited change too, so nothing was changed: %s", shortened(refused.Error()))}
 	}
 	code, constraint, text := reasonOf(refused)
 	return true, s.stays(ctx, known, Refused{ID: e.id, Table: e.target, Code: code, Message: text}, constraint)
+}
+
+func (s *Settle) noteEdits(ctx context.Context, e *entry) error {
+	if len(s.Edits) == 0 || !s.picked[e.id] || s.Edited == nil {
+		return nil
+	}
+	return s.Edited(ctx, s.tx, e.id)
 }
 
 // edited is the new row with the values that the user gives.

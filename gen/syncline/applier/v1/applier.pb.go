@@ -650,12 +650,17 @@ const (
 	EventKind_EVENT_KIND_COMPLETED EventKind = 20
 	// A transient run is gone, because the applier ended while it ran.
 	EventKind_EVENT_KIND_INTERRUPTED EventKind = 21
-	// A change that the target refused was set aside, or the source emptied a table whose changes were. Of many at once some are written.
+	// A change that the target refused was set aside. Of many at once some are written.
 	EventKind_EVENT_KIND_QUARANTINED EventKind = 26
 	// A user had changes in quarantine applied again: the text says what came of it.
 	EventKind_EVENT_KIND_UNSYNCED_RETRIED EventKind = 27
 	// A user discarded changes in quarantine.
 	EventKind_EVENT_KIND_UNSYNCED_DISCARDED EventKind = 28
+	// A repair made rows equal to the source's, and the changes in quarantine that are about them have left it: the text names the table.
+	EventKind_EVENT_KIND_UNSYNCED_MENDED EventKind = 60
+	// Changes in quarantine are dropped, because what they are about is copied anew, emptied by the source, or no part of a replication any more: the
+	// text names the table.
+	EventKind_EVENT_KIND_UNSYNCED_DROPPED EventKind = 61
 	// A push was attached to a replication that waits for it.
 	EventKind_EVENT_KIND_PUSH_ATTACHED EventKind = 24
 	// A push is not attached any more.
@@ -692,6 +697,8 @@ var (
 		26: "EVENT_KIND_QUARANTINED",
 		27: "EVENT_KIND_UNSYNCED_RETRIED",
 		28: "EVENT_KIND_UNSYNCED_DISCARDED",
+		60: "EVENT_KIND_UNSYNCED_MENDED",
+		61: "EVENT_KIND_UNSYNCED_DROPPED",
 		24: "EVENT_KIND_PUSH_ATTACHED",
 		25: "EVENT_KIND_PUSH_DETACHED",
 		30: "EVENT_KIND_SCHEDULED",
@@ -719,6 +726,8 @@ var (
 		"EVENT_KIND_QUARANTINED":        26,
 		"EVENT_KIND_UNSYNCED_RETRIED":   27,
 		"EVENT_KIND_UNSYNCED_DISCARDED": 28,
+		"EVENT_KIND_UNSYNCED_MENDED":    60,
+		"EVENT_KIND_UNSYNCED_DROPPED":   61,
 		"EVENT_KIND_PUSH_ATTACHED":      24,
 		"EVENT_KIND_PUSH_DETACHED":      25,
 		"EVENT_KIND_SCHEDULED":          30,
@@ -824,7 +833,7 @@ const (
 	RunResult_RUN_RESULT_UNSPECIFIED RunResult = 0
 	// It has done what it was to do, without a fault.
 	RunResult_RUN_RESULT_SUCCESS RunResult = 1
-	// It has done what it was to do, and met faults on the way that passed; or a user ended it before that.
+	// It has done what it was to do, and met faults on the way that passed, or changes were set aside; or a user ended it before that.
 	RunResult_RUN_RESULT_WARNING RunResult = 2
 	// It ended with a fault that may pass, because it had been tried again as often as retry_limit says, or because the applier of a transient
 	// run ended.
@@ -3516,8 +3525,10 @@ type TableVerification struct {
 	Unexamined int64 `protobuf:"varint,11,opt,name=unexamined,proto3" json:"unexamined,omitempty"`
 	// Columns that were left out because only one side has them, or because they are generated there.
 	ColumnsLeftOut []string `protobuf:"bytes,12,rep,name=columns_left_out,json=columnsLeftOut,proto3" json:"columns_left_out,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Changes of the table that were in quarantine then, those that wait included: their rows differ.
+	Unsynced      int64 `protobuf:"varint,60,opt,name=unsynced,proto3" json:"unsynced,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TableVerification) Reset() {
@@ -3634,6 +3645,13 @@ func (x *TableVerification) GetColumnsLeftOut() []string {
 	return nil
 }
 
+func (x *TableVerification) GetUnsynced() int64 {
+	if x != nil {
+		return x.Unsynced
+	}
+	return 0
+}
+
 // VerifyResult ends a comparison.
 type VerifyResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3650,7 +3668,9 @@ type VerifyResult struct {
 	// Rows that differ, as far as they were counted.
 	Differences int64 `protobuf:"varint,6,opt,name=differences,proto3" json:"differences,omitempty"`
 	// Source position of the latest snapshots.
-	Position      *v1.Position `protobuf:"bytes,7,opt,name=position,proto3" json:"position,omitempty"`
+	Position *v1.Position `protobuf:"bytes,7,opt,name=position,proto3" json:"position,omitempty"`
+	// Changes of these tables that were in quarantine then.
+	Unsynced      int64 `protobuf:"varint,60,opt,name=unsynced,proto3" json:"unsynced,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3732,6 +3752,13 @@ func (x *VerifyResult) GetPosition() *v1.Position {
 		return x.Position
 	}
 	return nil
+}
+
+func (x *VerifyResult) GetUnsynced() int64 {
+	if x != nil {
+		return x.Unsynced
+	}
+	return 0
 }
 
 // ReplicationPlan is what creating or updating a replication does.
@@ -4214,7 +4241,7 @@ type Event struct {
 	Side FaultSide `protobuf:"varint,8,opt,name=side,proto3,enum=syncline.applier.v1.FaultSide" json:"side,omitempty"`
 	// The replica's position then; not set before the first copy.
 	Position *v1.Position `protobuf:"bytes,9,opt,name=position,proto3" json:"position,omitempty"`
-	// Rows, for what has copied some.
+	// Rows, for what has copied some; changes, for what is told of the quarantine.
 	Rows int64 `protobuf:"varint,10,opt,name=rows,proto3" json:"rows,omitempty"`
 	// Tables, for what concerns some.
 	Tables int32 `protobuf:"varint,11,opt,name=tables,proto3" json:"tables,omitempty"`
@@ -4857,7 +4884,9 @@ type Run struct {
 	// Runs that were due while no applier ran, or was let, and that this one stands for; at most 10,000 are counted.
 	Missed int32 `protobuf:"varint,19,opt,name=missed,proto3" json:"missed,omitempty"`
 	// Runs that were due while this one was going, and were skipped.
-	Skipped       int32 `protobuf:"varint,20,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	Skipped int32 `protobuf:"varint,20,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	// Changes that were set aside in it, those that wait behind refused ones included.
+	SetAside      int64 `protobuf:"varint,60,opt,name=set_aside,json=setAside,proto3" json:"set_aside,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5032,6 +5061,13 @@ func (x *Run) GetSkipped() int32 {
 	return 0
 }
 
+func (x *Run) GetSetAside() int64 {
+	if x != nil {
+		return x.SetAside
+	}
+	return 0
+}
+
 // ListRunsRequest narrows the runs.
 type ListRunsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -5149,6 +5185,116 @@ func (x *ListRunsResponse) GetNextPageToken() string {
 		return x.NextPageToken
 	}
 	return ""
+}
+
+// WatchRunsRequest says which runs to follow.
+type WatchRunsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only those of this replication, which may be deleted by now; of all when empty.
+	Replication string `protobuf:"bytes,1,opt,name=replication,proto3" json:"replication,omitempty"`
+	// How many runs to begin with, the newest; 20 when 0, at most 1,000. Those that go on come in any case.
+	Newest int32 `protobuf:"varint,2,opt,name=newest,proto3" json:"newest,omitempty"`
+	// Shortest time between two looks at what has changed; 1 s when not set, 100 ms at least.
+	Interval      *durationpb.Duration `protobuf:"bytes,3,opt,name=interval,proto3" json:"interval,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRunsRequest) Reset() {
+	*x = WatchRunsRequest{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRunsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRunsRequest) ProtoMessage() {}
+
+func (x *WatchRunsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRunsRequest.ProtoReflect.Descriptor instead.
+func (*WatchRunsRequest) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *WatchRunsRequest) GetReplication() string {
+	if x != nil {
+		return x.Replication
+	}
+	return ""
+}
+
+func (x *WatchRunsRequest) GetNewest() int32 {
+	if x != nil {
+		return x.Newest
+	}
+	return 0
+}
+
+func (x *WatchRunsRequest) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+// WatchRunsResponse is a run as it is now.
+type WatchRunsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The run.
+	Run           *Run `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRunsResponse) Reset() {
+	*x = WatchRunsResponse{}
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRunsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRunsResponse) ProtoMessage() {}
+
+func (x *WatchRunsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRunsResponse.ProtoReflect.Descriptor instead.
+func (*WatchRunsResponse) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *WatchRunsResponse) GetRun() *Run {
+	if x != nil {
+		return x.Run
+	}
+	return nil
 }
 
 var File_syncline_applier_v1_applier_proto protoreflect.FileDescriptor
@@ -5382,7 +5528,7 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"keyColumns\x12\x10\n" +
 	"\x03key\x18\x05 \x03(\tR\x03key\x12\x18\n" +
 	"\acolumns\x18\x06 \x03(\tR\acolumns\x12\x14\n" +
-	"\x05count\x18\a \x01(\x03R\x05count\"\xa8\x03\n" +
+	"\x05count\x18\a \x01(\x03R\x05count\"\xc4\x03\n" +
 	"\x11TableVerification\x12\x16\n" +
 	"\x06schema\x18\x01 \x01(\tR\x06schema\x12\x14\n" +
 	"\x05table\x18\x02 \x01(\tR\x05table\x12;\n" +
@@ -5399,7 +5545,8 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\n" +
 	"unexamined\x18\v \x01(\x03R\n" +
 	"unexamined\x12(\n" +
-	"\x10columns_left_out\x18\f \x03(\tR\x0ecolumnsLeftOut\"\x92\x02\n" +
+	"\x10columns_left_out\x18\f \x03(\tR\x0ecolumnsLeftOut\x12\x1a\n" +
+	"\bunsynced\x18< \x01(\x03R\bunsynced\"\xae\x02\n" +
 	"\fVerifyResult\x12\x14\n" +
 	"\x05equal\x18\x01 \x01(\bR\x05equal\x12!\n" +
 	"\ftables_equal\x18\x02 \x01(\x05R\vtablesEqual\x12)\n" +
@@ -5407,7 +5554,8 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x13tables_not_compared\x18\x04 \x01(\x05R\x11tablesNotCompared\x12\x12\n" +
 	"\x04rows\x18\x05 \x01(\x03R\x04rows\x12 \n" +
 	"\vdifferences\x18\x06 \x01(\x03R\vdifferences\x128\n" +
-	"\bposition\x18\a \x01(\v2\x1c.syncline.change.v1.PositionR\bposition\"\x95\x02\n" +
+	"\bposition\x18\a \x01(\v2\x1c.syncline.change.v1.PositionR\bposition\x12\x1a\n" +
+	"\bunsynced\x18< \x01(\x03R\bunsynced\"\x95\x02\n" +
 	"\x0fReplicationPlan\x12%\n" +
 	"\x0echanged_fields\x18\x01 \x03(\tR\rchangedFields\x12\x1a\n" +
 	"\brestarts\x18\x02 \x01(\bR\brestarts\x12\x18\n" +
@@ -5485,7 +5633,7 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x19WatchReplicationsResponse\x12D\n" +
 	"\freplications\x18\x01 \x03(\v2 .syncline.applier.v1.ReplicationR\freplications\x12\x18\n" +
 	"\adeleted\x18\x02 \x03(\tR\adeleted\x12\x1a\n" +
-	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"\xf0\x05\n" +
+	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"\x8d\x06\n" +
 	"\x03Run\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x03R\x02id\x12 \n" +
 	"\vreplication\x18\x02 \x01(\tR\vreplication\x129\n" +
@@ -5509,7 +5657,8 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\aapplier\x18\x11 \x01(\tR\aapplier\x12\x1c\n" +
 	"\ttakeovers\x18\x12 \x01(\x05R\ttakeovers\x12\x16\n" +
 	"\x06missed\x18\x13 \x01(\x05R\x06missed\x12\x18\n" +
-	"\askipped\x18\x14 \x01(\x05R\askipped\"o\n" +
+	"\askipped\x18\x14 \x01(\x05R\askipped\x12\x1b\n" +
+	"\tset_aside\x18< \x01(\x03R\bsetAside\"o\n" +
 	"\x0fListRunsRequest\x12 \n" +
 	"\vreplication\x18\x01 \x01(\tR\vreplication\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -5517,7 +5666,13 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\"h\n" +
 	"\x10ListRunsResponse\x12,\n" +
 	"\x04runs\x18\x01 \x03(\v2\x18.syncline.applier.v1.RunR\x04runs\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*@\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x83\x01\n" +
+	"\x10WatchRunsRequest\x12 \n" +
+	"\vreplication\x18\x01 \x01(\tR\vreplication\x12\x16\n" +
+	"\x06newest\x18\x02 \x01(\x05R\x06newest\x125\n" +
+	"\binterval\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\binterval\"?\n" +
+	"\x11WatchRunsResponse\x12*\n" +
+	"\x03run\x18\x01 \x01(\v2\x18.syncline.applier.v1.RunR\x03run*@\n" +
 	"\x04Mode\x12\x14\n" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fMODE_CONTINUOUS\x10\x01\x12\r\n" +
@@ -5572,7 +5727,7 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x18TABLE_ACTION_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11TABLE_ACTION_COPY\x10\x01\x12\x17\n" +
 	"\x13TABLE_ACTION_CREATE\x10\x02\x12\x17\n" +
-	"\x13TABLE_ACTION_REMOVE\x10\x03*\x9d\x05\n" +
+	"\x13TABLE_ACTION_REMOVE\x10\x03*\xde\x05\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12EVENT_KIND_CREATED\x10\x01\x12\x16\n" +
@@ -5593,7 +5748,9 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x16EVENT_KIND_INTERRUPTED\x10\x15\x12\x1a\n" +
 	"\x16EVENT_KIND_QUARANTINED\x10\x1a\x12\x1f\n" +
 	"\x1bEVENT_KIND_UNSYNCED_RETRIED\x10\x1b\x12!\n" +
-	"\x1dEVENT_KIND_UNSYNCED_DISCARDED\x10\x1c\x12\x1c\n" +
+	"\x1dEVENT_KIND_UNSYNCED_DISCARDED\x10\x1c\x12\x1e\n" +
+	"\x1aEVENT_KIND_UNSYNCED_MENDED\x10<\x12\x1f\n" +
+	"\x1bEVENT_KIND_UNSYNCED_DROPPED\x10=\x12\x1c\n" +
 	"\x18EVENT_KIND_PUSH_ATTACHED\x10\x18\x12\x1c\n" +
 	"\x18EVENT_KIND_PUSH_DETACHED\x10\x19\x12\x18\n" +
 	"\x14EVENT_KIND_SCHEDULED\x10\x1e\x12\x15\n" +
@@ -5612,7 +5769,7 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x12RUN_RESULT_SUCCESS\x10\x01\x12\x16\n" +
 	"\x12RUN_RESULT_WARNING\x10\x02\x12\x14\n" +
 	"\x10RUN_RESULT_ERROR\x10\x03\x12\x14\n" +
-	"\x10RUN_RESULT_FATAL\x10\x042\x95\x17\n" +
+	"\x10RUN_RESULT_FATAL\x10\x042\xe7\x18\n" +
 	"\x0eApplierService\x12r\n" +
 	"\x11CreateReplication\x12-.syncline.applier.v1.CreateReplicationRequest\x1a..syncline.applier.v1.CreateReplicationResponse\x12i\n" +
 	"\x0eGetReplication\x12*.syncline.applier.v1.GetReplicationRequest\x1a+.syncline.applier.v1.GetReplicationResponse\x12o\n" +
@@ -5640,8 +5797,10 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\fListUnsynced\x12(.syncline.applier.v1.ListUnsyncedRequest\x1a).syncline.applier.v1.ListUnsyncedResponse\x12`\n" +
 	"\vGetUnsynced\x12'.syncline.applier.v1.GetUnsyncedRequest\x1a(.syncline.applier.v1.GetUnsyncedResponse\x12f\n" +
 	"\rRetryUnsynced\x12).syncline.applier.v1.RetryUnsyncedRequest\x1a*.syncline.applier.v1.RetryUnsyncedResponse\x12l\n" +
-	"\x0fDiscardUnsynced\x12+.syncline.applier.v1.DiscardUnsyncedRequest\x1a,.syncline.applier.v1.DiscardUnsyncedResponse\x12W\n" +
-	"\bListRuns\x12$.syncline.applier.v1.ListRunsRequest\x1a%.syncline.applier.v1.ListRunsResponseBDZBgithub.com/seed0419d559/syncline/gen/syncline/applier/v1;applierv1b\x06proto3"
+	"\x0fDiscardUnsynced\x12+.syncline.applier.v1.DiscardUnsyncedRequest\x1a,.syncline.applier.v1.DiscardUnsyncedResponse\x12r\n" +
+	"\x11ListUnsyncedEdits\x12-.syncline.applier.v1.ListUnsyncedEditsRequest\x1a..syncline.applier.v1.ListUnsyncedEditsResponse\x12W\n" +
+	"\bListRuns\x12$.syncline.applier.v1.ListRunsRequest\x1a%.syncline.applier.v1.ListRunsResponse\x12\\\n" +
+	"\tWatchRuns\x12%.syncline.applier.v1.WatchRunsRequest\x1a&.syncline.applier.v1.WatchRunsResponse0\x01BDZBgithub.com/seed0419d559/syncline/gen/syncline/applier/v1;applierv1b\x06proto3"
 
 var (
 	file_syncline_applier_v1_applier_proto_rawDescOnce sync.Once
@@ -5656,7 +5815,7 @@ func file_syncline_applier_v1_applier_proto_rawDescGZIP() []byte {
 }
 
 var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 13)
-var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_syncline_applier_v1_applier_proto_goTypes = []any{
 	(Mode)(0),                              // 0: syncline.applier.v1.Mode
 	(OnError)(0),                           // 1: syncline.applier.v1.OnError
@@ -5721,188 +5880,198 @@ var file_syncline_applier_v1_applier_proto_goTypes = []any{
 	(*Run)(nil),                            // 60: syncline.applier.v1.Run
 	(*ListRunsRequest)(nil),                // 61: syncline.applier.v1.ListRunsRequest
 	(*ListRunsResponse)(nil),               // 62: syncline.applier.v1.ListRunsResponse
-	nil,                                    // 63: syncline.applier.v1.ReplicationSpec.ParametersEntry
-	(*durationpb.Duration)(nil),            // 64: google.protobuf.Duration
-	(*Schedule)(nil),                       // 65: syncline.applier.v1.Schedule
-	(*v1.Position)(nil),                    // 66: syncline.change.v1.Position
-	(*timestamppb.Timestamp)(nil),          // 67: google.protobuf.Timestamp
-	(*Handshake)(nil),                      // 68: syncline.applier.v1.Handshake
-	(*fieldmaskpb.FieldMask)(nil),          // 69: google.protobuf.FieldMask
-	(*RepairReplicationRequest)(nil),       // 70: syncline.applier.v1.RepairReplicationRequest
-	(*SyncReplicationRequest)(nil),         // 71: syncline.applier.v1.SyncReplicationRequest
-	(*ListSyncsRequest)(nil),               // 72: syncline.applier.v1.ListSyncsRequest
-	(*GetSyncRequest)(nil),                 // 73: syncline.applier.v1.GetSyncRequest
-	(*WatchSyncRequest)(nil),               // 74: syncline.applier.v1.WatchSyncRequest
-	(*CancelSyncRequest)(nil),              // 75: syncline.applier.v1.CancelSyncRequest
-	(*ListUnsyncedRequest)(nil),            // 76: syncline.applier.v1.ListUnsyncedRequest
-	(*GetUnsyncedRequest)(nil),             // 77: syncline.applier.v1.GetUnsyncedRequest
-	(*RetryUnsyncedRequest)(nil),           // 78: syncline.applier.v1.RetryUnsyncedRequest
-	(*DiscardUnsyncedRequest)(nil),         // 79: syncline.applier.v1.DiscardUnsyncedRequest
-	(*RepairReplicationResponse)(nil),      // 80: syncline.applier.v1.RepairReplicationResponse
-	(*SyncReplicationResponse)(nil),        // 81: syncline.applier.v1.SyncReplicationResponse
-	(*ListSyncsResponse)(nil),              // 82: syncline.applier.v1.ListSyncsResponse
-	(*GetSyncResponse)(nil),                // 83: syncline.applier.v1.GetSyncResponse
-	(*WatchSyncResponse)(nil),              // 84: syncline.applier.v1.WatchSyncResponse
-	(*CancelSyncResponse)(nil),             // 85: syncline.applier.v1.CancelSyncResponse
-	(*ListUnsyncedResponse)(nil),           // 86: syncline.applier.v1.ListUnsyncedResponse
-	(*GetUnsyncedResponse)(nil),            // 87: syncline.applier.v1.GetUnsyncedResponse
-	(*RetryUnsyncedResponse)(nil),          // 88: syncline.applier.v1.RetryUnsyncedResponse
-	(*DiscardUnsyncedResponse)(nil),        // 89: syncline.applier.v1.DiscardUnsyncedResponse
+	(*WatchRunsRequest)(nil),               // 63: syncline.applier.v1.WatchRunsRequest
+	(*WatchRunsResponse)(nil),              // 64: syncline.applier.v1.WatchRunsResponse
+	nil,                                    // 65: syncline.applier.v1.ReplicationSpec.ParametersEntry
+	(*durationpb.Duration)(nil),            // 66: google.protobuf.Duration
+	(*Schedule)(nil),                       // 67: syncline.applier.v1.Schedule
+	(*v1.Position)(nil),                    // 68: syncline.change.v1.Position
+	(*timestamppb.Timestamp)(nil),          // 69: google.protobuf.Timestamp
+	(*Handshake)(nil),                      // 70: syncline.applier.v1.Handshake
+	(*fieldmaskpb.FieldMask)(nil),          // 71: google.protobuf.FieldMask
+	(*RepairReplicationRequest)(nil),       // 72: syncline.applier.v1.RepairReplicationRequest
+	(*SyncReplicationRequest)(nil),         // 73: syncline.applier.v1.SyncReplicationRequest
+	(*ListSyncsRequest)(nil),               // 74: syncline.applier.v1.ListSyncsRequest
+	(*GetSyncRequest)(nil),                 // 75: syncline.applier.v1.GetSyncRequest
+	(*WatchSyncRequest)(nil),               // 76: syncline.applier.v1.WatchSyncRequest
+	(*CancelSyncRequest)(nil),              // 77: syncline.applier.v1.CancelSyncRequest
+	(*ListUnsyncedRequest)(nil),            // 78: syncline.applier.v1.ListUnsyncedRequest
+	(*GetUnsyncedRequest)(nil),             // 79: syncline.applier.v1.GetUnsyncedRequest
+	(*RetryUnsyncedRequest)(nil),           // 80: syncline.applier.v1.RetryUnsyncedRequest
+	(*DiscardUnsyncedRequest)(nil),         // 81: syncline.applier.v1.DiscardUnsyncedRequest
+	(*ListUnsyncedEditsRequest)(nil),       // 82: syncline.applier.v1.ListUnsyncedEditsRequest
+	(*RepairReplicationResponse)(nil),      // 83: syncline.applier.v1.RepairReplicationResponse
+	(*SyncReplicationResponse)(nil),        // 84: syncline.applier.v1.SyncReplicationResponse
+	(*ListSyncsResponse)(nil),              // 85: syncline.applier.v1.ListSyncsResponse
+	(*GetSyncResponse)(nil),                // 86: syncline.applier.v1.GetSyncResponse
+	(*WatchSyncResponse)(nil),              // 87: syncline.applier.v1.WatchSyncResponse
+	(*CancelSyncResponse)(nil),             // 88: syncline.applier.v1.CancelSyncResponse
+	(*ListUnsyncedResponse)(nil),           // 89: syncline.applier.v1.ListUnsyncedResponse
+	(*GetUnsyncedResponse)(nil),            // 90: syncline.applier.v1.GetUnsyncedResponse
+	(*RetryUnsyncedResponse)(nil),          // 91: syncline.applier.v1.RetryUnsyncedResponse
+	(*DiscardUnsyncedResponse)(nil),        // 92: syncline.applier.v1.DiscardUnsyncedResponse
+	(*ListUnsyncedEditsResponse)(nil),      // 93: syncline.applier.v1.ListUnsyncedEditsResponse
 }
 var file_syncline_applier_v1_applier_proto_depIdxs = []int32{
 	4,   // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
-	63,  // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
-	64,  // 2: syncline.applier.v1.ReplicationSpec.retry_base:type_name -> google.protobuf.Duration
-	64,  // 3: syncline.applier.v1.ReplicationSpec.retry_cap:type_name -> google.protobuf.Duration
-	64,  // 4: syncline.applier.v1.ReplicationSpec.source_timeout:type_name -> google.protobuf.Duration
-	64,  // 5: syncline.applier.v1.ReplicationSpec.group_time:type_name -> google.protobuf.Duration
+	65,  // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
+	66,  // 2: syncline.applier.v1.ReplicationSpec.retry_base:type_name -> google.protobuf.Duration
+	66,  // 3: syncline.applier.v1.ReplicationSpec.retry_cap:type_name -> google.protobuf.Duration
+	66,  // 4: syncline.applier.v1.ReplicationSpec.source_timeout:type_name -> google.protobuf.Duration
+	66,  // 5: syncline.applier.v1.ReplicationSpec.group_time:type_name -> google.protobuf.Duration
 	2,   // 6: syncline.applier.v1.ReplicationSpec.auto_resync:type_name -> syncline.applier.v1.AutoResync
 	15,  // 7: syncline.applier.v1.ReplicationSpec.tls:type_name -> syncline.applier.v1.SourceTLS
 	3,   // 8: syncline.applier.v1.ReplicationSpec.initial:type_name -> syncline.applier.v1.Initial
 	0,   // 9: syncline.applier.v1.ReplicationSpec.mode:type_name -> syncline.applier.v1.Mode
-	64,  // 10: syncline.applier.v1.ReplicationSpec.healthy_after:type_name -> google.protobuf.Duration
-	65,  // 11: syncline.applier.v1.ReplicationSpec.schedule:type_name -> syncline.applier.v1.Schedule
+	66,  // 10: syncline.applier.v1.ReplicationSpec.healthy_after:type_name -> google.protobuf.Duration
+	67,  // 11: syncline.applier.v1.ReplicationSpec.schedule:type_name -> syncline.applier.v1.Schedule
 	1,   // 12: syncline.applier.v1.ReplicationSpec.on_error:type_name -> syncline.applier.v1.OnError
 	14,  // 13: syncline.applier.v1.ReplicationSpec.rename:type_name -> syncline.applier.v1.TableRename
 	13,  // 14: syncline.applier.v1.Replication.spec:type_name -> syncline.applier.v1.ReplicationSpec
 	5,   // 15: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
-	66,  // 16: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
-	66,  // 17: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
+	68,  // 16: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
+	68,  // 17: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
 	19,  // 18: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
-	67,  // 19: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
-	67,  // 20: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
-	67,  // 21: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
-	67,  // 22: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
+	69,  // 19: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
+	69,  // 20: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
+	69,  // 21: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
+	69,  // 22: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
 	20,  // 23: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
 	17,  // 24: syncline.applier.v1.Replication.recent_faults:type_name -> syncline.applier.v1.Fault
 	18,  // 25: syncline.applier.v1.Replication.history:type_name -> syncline.applier.v1.StateChange
-	67,  // 26: syncline.applier.v1.Replication.healthy_since:type_name -> google.protobuf.Timestamp
-	67,  // 27: syncline.applier.v1.Replication.waiting_since:type_name -> google.protobuf.Timestamp
-	66,  // 28: syncline.applier.v1.Replication.completed_position:type_name -> syncline.change.v1.Position
-	67,  // 29: syncline.applier.v1.Replication.complete_time:type_name -> google.protobuf.Timestamp
-	67,  // 30: syncline.applier.v1.Replication.next_run_time:type_name -> google.protobuf.Timestamp
+	69,  // 26: syncline.applier.v1.Replication.healthy_since:type_name -> google.protobuf.Timestamp
+	69,  // 27: syncline.applier.v1.Replication.waiting_since:type_name -> google.protobuf.Timestamp
+	68,  // 28: syncline.applier.v1.Replication.completed_position:type_name -> syncline.change.v1.Position
+	69,  // 29: syncline.applier.v1.Replication.complete_time:type_name -> google.protobuf.Timestamp
+	69,  // 30: syncline.applier.v1.Replication.next_run_time:type_name -> google.protobuf.Timestamp
 	60,  // 31: syncline.applier.v1.Replication.last_run:type_name -> syncline.applier.v1.Run
-	67,  // 32: syncline.applier.v1.Fault.time:type_name -> google.protobuf.Timestamp
+	69,  // 32: syncline.applier.v1.Fault.time:type_name -> google.protobuf.Timestamp
 	6,   // 33: syncline.applier.v1.Fault.side:type_name -> syncline.applier.v1.FaultSide
-	67,  // 34: syncline.applier.v1.StateChange.time:type_name -> google.protobuf.Timestamp
+	69,  // 34: syncline.applier.v1.StateChange.time:type_name -> google.protobuf.Timestamp
 	5,   // 35: syncline.applier.v1.StateChange.state:type_name -> syncline.applier.v1.State
-	67,  // 36: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
-	67,  // 37: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
+	69,  // 36: syncline.applier.v1.SyncProgress.start_time:type_name -> google.protobuf.Timestamp
+	69,  // 37: syncline.applier.v1.SyncProgress.end_time:type_name -> google.protobuf.Timestamp
 	13,  // 38: syncline.applier.v1.CheckReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	68,  // 39: syncline.applier.v1.CheckReplicationResponse.handshake:type_name -> syncline.applier.v1.Handshake
+	70,  // 39: syncline.applier.v1.CheckReplicationResponse.handshake:type_name -> syncline.applier.v1.Handshake
 	13,  // 40: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
 	16,  // 41: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
 	45,  // 42: syncline.applier.v1.CreateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
-	68,  // 43: syncline.applier.v1.CreateReplicationResponse.handshake:type_name -> syncline.applier.v1.Handshake
+	70,  // 43: syncline.applier.v1.CreateReplicationResponse.handshake:type_name -> syncline.applier.v1.Handshake
 	16,  // 44: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
 	5,   // 45: syncline.applier.v1.ListReplicationsRequest.states:type_name -> syncline.applier.v1.State
 	16,  // 46: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
-	66,  // 47: syncline.applier.v1.StartReplicationRequest.from:type_name -> syncline.change.v1.Position
+	68,  // 47: syncline.applier.v1.StartReplicationRequest.from:type_name -> syncline.change.v1.Position
 	16,  // 48: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
 	16,  // 49: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	64,  // 50: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
+	66,  // 50: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
 	16,  // 51: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	64,  // 52: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
-	66,  // 53: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
+	66,  // 52: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
+	68,  // 53: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
 	16,  // 54: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	64,  // 55: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
+	66,  // 55: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
 	41,  // 56: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
 	42,  // 57: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
 	43,  // 58: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
 	44,  // 59: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
 	7,   // 60: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
 	8,   // 61: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
-	66,  // 62: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
-	66,  // 63: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
+	68,  // 62: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
+	68,  // 63: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
 	46,  // 64: syncline.applier.v1.ReplicationPlan.tables:type_name -> syncline.applier.v1.PlannedTable
 	9,   // 65: syncline.applier.v1.PlannedTable.action:type_name -> syncline.applier.v1.TableAction
 	13,  // 66: syncline.applier.v1.UpdateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	69,  // 67: syncline.applier.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	71,  // 67: syncline.applier.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
 	16,  // 68: syncline.applier.v1.UpdateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
 	45,  // 69: syncline.applier.v1.UpdateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
 	16,  // 70: syncline.applier.v1.ResyncReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	67,  // 71: syncline.applier.v1.Event.time:type_name -> google.protobuf.Timestamp
+	69,  // 71: syncline.applier.v1.Event.time:type_name -> google.protobuf.Timestamp
 	10,  // 72: syncline.applier.v1.Event.kind:type_name -> syncline.applier.v1.EventKind
 	5,   // 73: syncline.applier.v1.Event.state:type_name -> syncline.applier.v1.State
 	6,   // 74: syncline.applier.v1.Event.side:type_name -> syncline.applier.v1.FaultSide
-	66,  // 75: syncline.applier.v1.Event.position:type_name -> syncline.change.v1.Position
-	67,  // 76: syncline.applier.v1.ListReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
+	68,  // 75: syncline.applier.v1.Event.position:type_name -> syncline.change.v1.Position
+	69,  // 76: syncline.applier.v1.ListReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
 	51,  // 77: syncline.applier.v1.ListReplicationEventsResponse.events:type_name -> syncline.applier.v1.Event
-	67,  // 78: syncline.applier.v1.WatchReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
+	69,  // 78: syncline.applier.v1.WatchReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
 	51,  // 79: syncline.applier.v1.WatchReplicationEventsResponse.event:type_name -> syncline.applier.v1.Event
 	13,  // 80: syncline.applier.v1.RunReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	64,  // 81: syncline.applier.v1.RunReplicationRequest.interval:type_name -> google.protobuf.Duration
+	66,  // 81: syncline.applier.v1.RunReplicationRequest.interval:type_name -> google.protobuf.Duration
 	16,  // 82: syncline.applier.v1.RunReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	64,  // 83: syncline.applier.v1.WatchReplicationsRequest.interval:type_name -> google.protobuf.Duration
+	66,  // 83: syncline.applier.v1.WatchReplicationsRequest.interval:type_name -> google.protobuf.Duration
 	16,  // 84: syncline.applier.v1.WatchReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
 	11,  // 85: syncline.applier.v1.Run.trigger:type_name -> syncline.applier.v1.RunTrigger
-	67,  // 86: syncline.applier.v1.Run.due_time:type_name -> google.protobuf.Timestamp
-	67,  // 87: syncline.applier.v1.Run.begin_time:type_name -> google.protobuf.Timestamp
-	67,  // 88: syncline.applier.v1.Run.end_time:type_name -> google.protobuf.Timestamp
+	69,  // 86: syncline.applier.v1.Run.due_time:type_name -> google.protobuf.Timestamp
+	69,  // 87: syncline.applier.v1.Run.begin_time:type_name -> google.protobuf.Timestamp
+	69,  // 88: syncline.applier.v1.Run.end_time:type_name -> google.protobuf.Timestamp
 	12,  // 89: syncline.applier.v1.Run.result:type_name -> syncline.applier.v1.RunResult
 	6,   // 90: syncline.applier.v1.Run.side:type_name -> syncline.applier.v1.FaultSide
-	66,  // 91: syncline.applier.v1.Run.from:type_name -> syncline.change.v1.Position
-	66,  // 92: syncline.applier.v1.Run.to:type_name -> syncline.change.v1.Position
+	68,  // 91: syncline.applier.v1.Run.from:type_name -> syncline.change.v1.Position
+	68,  // 92: syncline.applier.v1.Run.to:type_name -> syncline.change.v1.Position
 	60,  // 93: syncline.applier.v1.ListRunsResponse.runs:type_name -> syncline.applier.v1.Run
-	23,  // 94: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
-	25,  // 95: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
-	27,  // 96: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
-	29,  // 97: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
-	31,  // 98: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
-	33,  // 99: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
-	35,  // 100: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
-	37,  // 101: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
-	39,  // 102: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
-	47,  // 103: syncline.applier.v1.ApplierService.UpdateReplication:input_type -> syncline.applier.v1.UpdateReplicationRequest
-	49,  // 104: syncline.applier.v1.ApplierService.ResyncReplication:input_type -> syncline.applier.v1.ResyncReplicationRequest
-	52,  // 105: syncline.applier.v1.ApplierService.ListReplicationEvents:input_type -> syncline.applier.v1.ListReplicationEventsRequest
-	54,  // 106: syncline.applier.v1.ApplierService.WatchReplicationEvents:input_type -> syncline.applier.v1.WatchReplicationEventsRequest
-	70,  // 107: syncline.applier.v1.ApplierService.RepairReplication:input_type -> syncline.applier.v1.RepairReplicationRequest
-	71,  // 108: syncline.applier.v1.ApplierService.SyncReplication:input_type -> syncline.applier.v1.SyncReplicationRequest
-	72,  // 109: syncline.applier.v1.ApplierService.ListSyncs:input_type -> syncline.applier.v1.ListSyncsRequest
-	73,  // 110: syncline.applier.v1.ApplierService.GetSync:input_type -> syncline.applier.v1.GetSyncRequest
-	74,  // 111: syncline.applier.v1.ApplierService.WatchSync:input_type -> syncline.applier.v1.WatchSyncRequest
-	75,  // 112: syncline.applier.v1.ApplierService.CancelSync:input_type -> syncline.applier.v1.CancelSyncRequest
-	56,  // 113: syncline.applier.v1.ApplierService.RunReplication:input_type -> syncline.applier.v1.RunReplicationRequest
-	58,  // 114: syncline.applier.v1.ApplierService.WatchReplications:input_type -> syncline.applier.v1.WatchReplicationsRequest
-	21,  // 115: syncline.applier.v1.ApplierService.CheckReplication:input_type -> syncline.applier.v1.CheckReplicationRequest
-	76,  // 116: syncline.applier.v1.ApplierService.ListUnsynced:input_type -> syncline.applier.v1.ListUnsyncedRequest
-	77,  // 117: syncline.applier.v1.ApplierService.GetUnsynced:input_type -> syncline.applier.v1.GetUnsyncedRequest
-	78,  // 118: syncline.applier.v1.ApplierService.RetryUnsynced:input_type -> syncline.applier.v1.RetryUnsyncedRequest
-	79,  // 119: syncline.applier.v1.ApplierService.DiscardUnsynced:input_type -> syncline.applier.v1.DiscardUnsyncedRequest
-	61,  // 120: syncline.applier.v1.ApplierService.ListRuns:input_type -> syncline.applier.v1.ListRunsRequest
-	24,  // 121: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
-	26,  // 122: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
-	28,  // 123: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
-	30,  // 124: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
-	32,  // 125: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
-	34,  // 126: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
-	36,  // 127: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
-	38,  // 128: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
-	40,  // 129: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
-	48,  // 130: syncline.applier.v1.ApplierService.UpdateReplication:output_type -> syncline.applier.v1.UpdateReplicationResponse
-	50,  // 131: syncline.applier.v1.ApplierService.ResyncReplication:output_type -> syncline.applier.v1.ResyncReplicationResponse
-	53,  // 132: syncline.applier.v1.ApplierService.ListReplicationEvents:output_type -> syncline.applier.v1.ListReplicationEventsResponse
-	55,  // 133: syncline.applier.v1.ApplierService.WatchReplicationEvents:output_type -> syncline.applier.v1.WatchReplicationEventsResponse
-	80,  // 134: syncline.applier.v1.ApplierService.RepairReplication:output_type -> syncline.applier.v1.RepairReplicationResponse
-	81,  // 135: syncline.applier.v1.ApplierService.SyncReplication:output_type -> syncline.applier.v1.SyncReplicationResponse
-	82,  // 136: syncline.applier.v1.ApplierService.ListSyncs:output_type -> syncline.applier.v1.ListSyncsResponse
-	83,  // 137: syncline.applier.v1.ApplierService.GetSync:output_type -> syncline.applier.v1.GetSyncResponse
-	84,  // 138: syncline.applier.v1.ApplierService.WatchSync:output_type -> syncline.applier.v1.WatchSyncResponse
-	85,  // 139: syncline.applier.v1.ApplierService.CancelSync:output_type -> syncline.applier.v1.CancelSyncResponse
-	57,  // 140: syncline.applier.v1.ApplierService.RunReplication:output_type -> syncline.applier.v1.RunReplicationResponse
-	59,  // 141: syncline.applier.v1.ApplierService.WatchReplications:output_type -> syncline.applier.v1.WatchReplicationsResponse
-	22,  // 142: syncline.applier.v1.ApplierService.CheckReplication:output_type -> syncline.applier.v1.CheckReplicationResponse
-	86,  // 143: syncline.applier.v1.ApplierService.ListUnsynced:output_type -> syncline.applier.v1.ListUnsyncedResponse
-	87,  // 144: syncline.applier.v1.ApplierService.GetUnsynced:output_type -> syncline.applier.v1.GetUnsyncedResponse
-	88,  // 145: syncline.applier.v1.ApplierService.RetryUnsynced:output_type -> syncline.applier.v1.RetryUnsyncedResponse
-	89,  // 146: syncline.applier.v1.ApplierService.DiscardUnsynced:output_type -> syncline.applier.v1.DiscardUnsyncedResponse
-	62,  // 147: syncline.applier.v1.ApplierService.ListRuns:output_type -> syncline.applier.v1.ListRunsResponse
-	121, // [121:148] is the sub-list for method output_type
-	94,  // [94:121] is the sub-list for method input_type
-	94,  // [94:94] is the sub-list for extension type_name
-	94,  // [94:94] is the sub-list for extension extendee
-	0,   // [0:94] is the sub-list for field type_name
+	66,  // 94: syncline.applier.v1.WatchRunsRequest.interval:type_name -> google.protobuf.Duration
+	60,  // 95: syncline.applier.v1.WatchRunsResponse.run:type_name -> syncline.applier.v1.Run
+	23,  // 96: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
+	25,  // 97: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
+	27,  // 98: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
+	29,  // 99: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
+	31,  // 100: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
+	33,  // 101: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
+	35,  // 102: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
+	37,  // 103: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
+	39,  // 104: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
+	47,  // 105: syncline.applier.v1.ApplierService.UpdateReplication:input_type -> syncline.applier.v1.UpdateReplicationRequest
+	49,  // 106: syncline.applier.v1.ApplierService.ResyncReplication:input_type -> syncline.applier.v1.ResyncReplicationRequest
+	52,  // 107: syncline.applier.v1.ApplierService.ListReplicationEvents:input_type -> syncline.applier.v1.ListReplicationEventsRequest
+	54,  // 108: syncline.applier.v1.ApplierService.WatchReplicationEvents:input_type -> syncline.applier.v1.WatchReplicationEventsRequest
+	72,  // 109: syncline.applier.v1.ApplierService.RepairReplication:input_type -> syncline.applier.v1.RepairReplicationRequest
+	73,  // 110: syncline.applier.v1.ApplierService.SyncReplication:input_type -> syncline.applier.v1.SyncReplicationRequest
+	74,  // 111: syncline.applier.v1.ApplierService.ListSyncs:input_type -> syncline.applier.v1.ListSyncsRequest
+	75,  // 112: syncline.applier.v1.ApplierService.GetSync:input_type -> syncline.applier.v1.GetSyncRequest
+	76,  // 113: syncline.applier.v1.ApplierService.WatchSync:input_type -> syncline.applier.v1.WatchSyncRequest
+	77,  // 114: syncline.applier.v1.ApplierService.CancelSync:input_type -> syncline.applier.v1.CancelSyncRequest
+	56,  // 115: syncline.applier.v1.ApplierService.RunReplication:input_type -> syncline.applier.v1.RunReplicationRequest
+	58,  // 116: syncline.applier.v1.ApplierService.WatchReplications:input_type -> syncline.applier.v1.WatchReplicationsRequest
+	21,  // 117: syncline.applier.v1.ApplierService.CheckReplication:input_type -> syncline.applier.v1.CheckReplicationRequest
+	78,  // 118: syncline.applier.v1.ApplierService.ListUnsynced:input_type -> syncline.applier.v1.ListUnsyncedRequest
+	79,  // 119: syncline.applier.v1.ApplierService.GetUnsynced:input_type -> syncline.applier.v1.GetUnsyncedRequest
+	80,  // 120: syncline.applier.v1.ApplierService.RetryUnsynced:input_type -> syncline.applier.v1.RetryUnsyncedRequest
+	81,  // 121: syncline.applier.v1.ApplierService.DiscardUnsynced:input_type -> syncline.applier.v1.DiscardUnsyncedRequest
+	82,  // 122: syncline.applier.v1.ApplierService.ListUnsyncedEdits:input_type -> syncline.applier.v1.ListUnsyncedEditsRequest
+	61,  // 123: syncline.applier.v1.ApplierService.ListRuns:input_type -> syncline.applier.v1.ListRunsRequest
+	63,  // 124: syncline.applier.v1.ApplierService.WatchRuns:input_type -> syncline.applier.v1.WatchRunsRequest
+	24,  // 125: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
+	26,  // 126: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
+	28,  // 127: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
+	30,  // 128: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
+	32,  // 129: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
+	34,  // 130: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
+	36,  // 131: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
+	38,  // 132: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
+	40,  // 133: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
+	48,  // 134: syncline.applier.v1.ApplierService.UpdateReplication:output_type -> syncline.applier.v1.UpdateReplicationResponse
+	50,  // 135: syncline.applier.v1.ApplierService.ResyncReplication:output_type -> syncline.applier.v1.ResyncReplicationResponse
+	53,  // 136: syncline.applier.v1.ApplierService.ListReplicationEvents:output_type -> syncline.applier.v1.ListReplicationEventsResponse
+	55,  // 137: syncline.applier.v1.ApplierService.WatchReplicationEvents:output_type -> syncline.applier.v1.WatchReplicationEventsResponse
+	83,  // 138: syncline.applier.v1.ApplierService.RepairReplication:output_type -> syncline.applier.v1.RepairReplicationResponse
+	84,  // 139: syncline.applier.v1.ApplierService.SyncReplication:output_type -> syncline.applier.v1.SyncReplicationResponse
+	85,  // 140: syncline.applier.v1.ApplierService.ListSyncs:output_type -> syncline.applier.v1.ListSyncsResponse
+	86,  // 141: syncline.applier.v1.ApplierService.GetSync:output_type -> syncline.applier.v1.GetSyncResponse
+	87,  // 142: syncline.applier.v1.ApplierService.WatchSync:output_type -> syncline.applier.v1.WatchSyncResponse
+	88,  // 143: syncline.applier.v1.ApplierService.CancelSync:output_type -> syncline.applier.v1.CancelSyncResponse
+	57,  // 144: syncline.applier.v1.ApplierService.RunReplication:output_type -> syncline.applier.v1.RunReplicationResponse
+	59,  // 145: syncline.applier.v1.ApplierService.WatchReplications:output_type -> syncline.applier.v1.WatchReplicationsResponse
+	22,  // 146: syncline.applier.v1.ApplierService.CheckReplication:output_type -> syncline.applier.v1.CheckReplicationResponse
+	89,  // 147: syncline.applier.v1.ApplierService.ListUnsynced:output_type -> syncline.applier.v1.ListUnsyncedResponse
+	90,  // 148: syncline.applier.v1.ApplierService.GetUnsynced:output_type -> syncline.applier.v1.GetUnsyncedResponse
+	91,  // 149: syncline.applier.v1.ApplierService.RetryUnsynced:output_type -> syncline.applier.v1.RetryUnsyncedResponse
+	92,  // 150: syncline.applier.v1.ApplierService.DiscardUnsynced:output_type -> syncline.applier.v1.DiscardUnsyncedResponse
+	93,  // 151: syncline.applier.v1.ApplierService.ListUnsyncedEdits:output_type -> syncline.applier.v1.ListUnsyncedEditsResponse
+	62,  // 152: syncline.applier.v1.ApplierService.ListRuns:output_type -> syncline.applier.v1.ListRunsResponse
+	64,  // 153: syncline.applier.v1.ApplierService.WatchRuns:output_type -> syncline.applier.v1.WatchRunsResponse
+	125, // [125:154] is the sub-list for method output_type
+	96,  // [96:125] is the sub-list for method input_type
+	96,  // [96:96] is the sub-list for extension type_name
+	96,  // [96:96] is the sub-list for extension extendee
+	0,   // [0:96] is the sub-list for field type_name
 }
 
 func init() { file_syncline_applier_v1_applier_proto_init() }
@@ -5928,7 +6097,7 @@ func file_syncline_applier_v1_applier_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_applier_v1_applier_proto_rawDesc), len(file_syncline_applier_v1_applier_proto_rawDesc)),
 			NumEnums:      13,
-			NumMessages:   51,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -47,7 +47,9 @@ const (
 	ApplierService_GetUnsynced_FullMethodName            = "/syncline.applier.v1.ApplierService/GetUnsynced"
 	ApplierService_RetryUnsynced_FullMethodName          = "/syncline.applier.v1.ApplierService/RetryUnsynced"
 	ApplierService_DiscardUnsynced_FullMethodName        = "/syncline.applier.v1.ApplierService/DiscardUnsynced"
+	ApplierService_ListUnsyncedEdits_FullMethodName      = "/syncline.applier.v1.ApplierService/ListUnsyncedEdits"
 	ApplierService_ListRuns_FullMethodName               = "/syncline.applier.v1.ApplierService/ListRuns"
+	ApplierService_WatchRuns_FullMethodName              = "/syncline.applier.v1.ApplierService/WatchRuns"
 )
 
 // ApplierServiceClient is the client API for ApplierService service.
@@ -128,8 +130,12 @@ type ApplierServiceClient interface {
 	RetryUnsynced(ctx context.Context, in *RetryUnsyncedRequest, opts ...grpc.CallOption) (*RetryUnsyncedResponse, error)
 	// DiscardUnsynced gives changes in quarantine up. Their rows differ from the source's then, until they are synced.
 	DiscardUnsynced(ctx context.Context, in *DiscardUnsyncedRequest, opts ...grpc.CallOption) (*DiscardUnsyncedResponse, error)
+	// ListUnsyncedEdits returns what users have had written in the place of the source's values (RetryUnsynced), the newest first, a page at a time.
+	ListUnsyncedEdits(ctx context.Context, in *ListUnsyncedEditsRequest, opts ...grpc.CallOption) (*ListUnsyncedEditsResponse, error)
 	// ListRuns returns what has run, of one replication or of all, the newest first, a page at a time.
 	ListRuns(ctx context.Context, in *ListRunsRequest, opts ...grpc.CallOption) (*ListRunsResponse, error)
+	// WatchRuns streams the latest runs, the oldest of them first, and then each run when it begins, changes or ends.
+	WatchRuns(ctx context.Context, in *WatchRunsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchRunsResponse], error)
 }
 
 type applierServiceClient struct {
@@ -463,6 +469,16 @@ func (c *applierServiceClient) DiscardUnsynced(ctx context.Context, in *DiscardU
 	return out, nil
 }
 
+func (c *applierServiceClient) ListUnsyncedEdits(ctx context.Context, in *ListUnsyncedEditsRequest, opts ...grpc.CallOption) (*ListUnsyncedEditsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListUnsyncedEditsResponse)
+	err := c.cc.Invoke(ctx, ApplierService_ListUnsyncedEdits_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *applierServiceClient) ListRuns(ctx context.Context, in *ListRunsRequest, opts ...grpc.CallOption) (*ListRunsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListRunsResponse)
@@ -472,6 +488,25 @@ func (c *applierServiceClient) ListRuns(ctx context.Context, in *ListRunsRequest
 	}
 	return out, nil
 }
+
+func (c *applierServiceClient) WatchRuns(ctx context.Context, in *WatchRunsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchRunsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ApplierService_ServiceDesc.Streams[7], ApplierService_WatchRuns_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchRunsRequest, WatchRunsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ApplierService_WatchRunsClient = grpc.ServerStreamingClient[WatchRunsResponse]
 
 // ApplierServiceServer is the server API for ApplierService service.
 // All implementations must embed UnimplementedApplierServiceServer
@@ -551,8 +586,12 @@ type ApplierServiceServer interface {
 	RetryUnsynced(context.Context, *RetryUnsyncedRequest) (*RetryUnsyncedResponse, error)
 	// DiscardUnsynced gives changes in quarantine up. Their rows differ from the source's then, until they are synced.
 	DiscardUnsynced(context.Context, *DiscardUnsyncedRequest) (*DiscardUnsyncedResponse, error)
+	// ListUnsyncedEdits returns what users have had written in the place of the source's values (RetryUnsynced), the newest first, a page at a time.
+	ListUnsyncedEdits(context.Context, *ListUnsyncedEditsRequest) (*ListUnsyncedEditsResponse, error)
 	// ListRuns returns what has run, of one replication or of all, the newest first, a page at a time.
 	ListRuns(context.Context, *ListRunsRequest) (*ListRunsResponse, error)
+	// WatchRuns streams the latest runs, the oldest of them first, and then each run when it begins, changes or ends.
+	WatchRuns(*WatchRunsRequest, grpc.ServerStreamingServer[WatchRunsResponse]) error
 	mustEmbedUnimplementedApplierServiceServer()
 }
 
@@ -641,8 +680,14 @@ func (UnimplementedApplierServiceServer) RetryUnsynced(context.Context, *RetryUn
 func (UnimplementedApplierServiceServer) DiscardUnsynced(context.Context, *DiscardUnsyncedRequest) (*DiscardUnsyncedResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DiscardUnsynced not implemented")
 }
+func (UnimplementedApplierServiceServer) ListUnsyncedEdits(context.Context, *ListUnsyncedEditsRequest) (*ListUnsyncedEditsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListUnsyncedEdits not implemented")
+}
 func (UnimplementedApplierServiceServer) ListRuns(context.Context, *ListRunsRequest) (*ListRunsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListRuns not implemented")
+}
+func (UnimplementedApplierServiceServer) WatchRuns(*WatchRunsRequest, grpc.ServerStreamingServer[WatchRunsResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchRuns not implemented")
 }
 func (UnimplementedApplierServiceServer) mustEmbedUnimplementedApplierServiceServer() {}
 func (UnimplementedApplierServiceServer) testEmbeddedByValue()                        {}
@@ -1084,6 +1129,24 @@ func _ApplierService_DiscardUnsynced_Handler(srv interface{}, ctx context.Contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ApplierService_ListUnsyncedEdits_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListUnsyncedEditsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ApplierServiceServer).ListUnsyncedEdits(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ApplierService_ListUnsyncedEdits_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ApplierServiceServer).ListUnsyncedEdits(ctx, req.(*ListUnsyncedEditsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ApplierService_ListRuns_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListRunsRequest)
 	if err := dec(in); err != nil {
@@ -1101,6 +1164,17 @@ func _ApplierService_ListRuns_Handler(srv interface{}, ctx context.Context, dec 
 	}
 	return interceptor(ctx, in, info, handler)
 }
+
+func _ApplierService_WatchRuns_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchRunsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ApplierServiceServer).WatchRuns(m, &grpc.GenericServerStream[WatchRunsRequest, WatchRunsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ApplierService_WatchRunsServer = grpc.ServerStreamingServer[WatchRunsResponse]
 
 // ApplierService_ServiceDesc is the grpc.ServiceDesc for ApplierService service.
 // It's only intended for direct use with grpc.RegisterService,
@@ -1186,6 +1260,10 @@ var ApplierService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _ApplierService_DiscardUnsynced_Handler,
 		},
 		{
+			MethodName: "ListUnsyncedEdits",
+			Handler:    _ApplierService_ListUnsyncedEdits_Handler,
+		},
+		{
 			MethodName: "ListRuns",
 			Handler:    _ApplierService_ListRuns_Handler,
 		},
@@ -1224,6 +1302,11 @@ var ApplierService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WatchReplications",
 			Handler:       _ApplierService_WatchReplications_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "WatchRuns",
+			Handler:       _ApplierService_WatchRuns_Handler,
 			ServerStreams: true,
 		},
 	},

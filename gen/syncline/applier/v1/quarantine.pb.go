@@ -893,7 +893,7 @@ type RetryUnsyncedRequest struct {
 	// All changes.
 	All bool `protobuf:"varint,4,opt,name=all,proto3" json:"all,omitempty"`
 	// Values to give the new row first, of the one change that ids names. They are applied and the change leaves the quarantine, or nothing is
-	// changed. The run log tells of it, with the names of the columns.
+	// changed. The run log tells of it, with the names of the columns; ListUnsyncedEdits has the values.
 	Edits         []*UnsyncedEdit `protobuf:"bytes,5,rep,name=edits,proto3" json:"edits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1265,6 +1265,325 @@ func (x *DiscardUnsyncedResponse) GetRefused() []*UnsyncedLeft {
 	return nil
 }
 
+// ListUnsyncedEditsRequest asks for edits.
+type ListUnsyncedEditsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The replication, which may be deleted by now.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// How many to answer at most; 20 when 0, at most 50.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the answer before.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListUnsyncedEditsRequest) Reset() {
+	*x = ListUnsyncedEditsRequest{}
+	mi := &file_syncline_applier_v1_quarantine_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListUnsyncedEditsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListUnsyncedEditsRequest) ProtoMessage() {}
+
+func (x *ListUnsyncedEditsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_quarantine_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListUnsyncedEditsRequest.ProtoReflect.Descriptor instead.
+func (*ListUnsyncedEditsRequest) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_quarantine_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ListUnsyncedEditsRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ListUnsyncedEditsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListUnsyncedEditsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListUnsyncedEditsResponse is a page of edits.
+type ListUnsyncedEditsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The edits, the newest first.
+	Edits []*UnsyncedEdited `protobuf:"bytes,1,rep,name=edits,proto3" json:"edits,omitempty"`
+	// Asks for the next page; empty when there is none.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListUnsyncedEditsResponse) Reset() {
+	*x = ListUnsyncedEditsResponse{}
+	mi := &file_syncline_applier_v1_quarantine_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListUnsyncedEditsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListUnsyncedEditsResponse) ProtoMessage() {}
+
+func (x *ListUnsyncedEditsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_quarantine_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListUnsyncedEditsResponse.ProtoReflect.Descriptor instead.
+func (*ListUnsyncedEditsResponse) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_quarantine_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ListUnsyncedEditsResponse) GetEdits() []*UnsyncedEdited {
+	if x != nil {
+		return x.Edits
+	}
+	return nil
+}
+
+func (x *ListUnsyncedEditsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// UnsyncedEdited is a change that was applied with other values than the source's. The newest 1,000 of a replication are kept, as long as the run log.
+type UnsyncedEdited struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Grows in the order of the edits; some numbers are left out.
+	Id int64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The id that the change had in quarantine.
+	ChangeId int64 `protobuf:"varint,2,opt,name=change_id,json=changeId,proto3" json:"change_id,omitempty"`
+	// Who did it: the principal's name; empty where the replica does not ask who calls.
+	Principal string `protobuf:"bytes,3,opt,name=principal,proto3" json:"principal,omitempty"`
+	// When it was applied.
+	Time *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
+	// Schema of the source's table.
+	Schema string `protobuf:"bytes,5,opt,name=schema,proto3" json:"schema,omitempty"`
+	// Name of the source's table.
+	Table string `protobuf:"bytes,6,opt,name=table,proto3" json:"table,omitempty"`
+	// What the change does.
+	Operation UnsyncedOperation `protobuf:"varint,7,opt,name=operation,proto3,enum=syncline.applier.v1.UnsyncedOperation" json:"operation,omitempty"`
+	// The row by its key on the source, as (column=value, …); each value shortened.
+	Key string `protobuf:"bytes,8,opt,name=key,proto3" json:"key,omitempty"`
+	// Log id of the change log that it came from.
+	LogId string `protobuf:"bytes,9,opt,name=log_id,json=logId,proto3" json:"log_id,omitempty"`
+	// LSN of its transaction's commit record on the source.
+	CommitLsn uint64 `protobuf:"varint,10,opt,name=commit_lsn,json=commitLsn,proto3" json:"commit_lsn,omitempty"`
+	// The columns that were given other values.
+	Columns       []*UnsyncedEditedColumn `protobuf:"bytes,11,rep,name=columns,proto3" json:"columns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnsyncedEdited) Reset() {
+	*x = UnsyncedEdited{}
+	mi := &file_syncline_applier_v1_quarantine_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnsyncedEdited) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnsyncedEdited) ProtoMessage() {}
+
+func (x *UnsyncedEdited) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_quarantine_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnsyncedEdited.ProtoReflect.Descriptor instead.
+func (*UnsyncedEdited) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_quarantine_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *UnsyncedEdited) GetId() int64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *UnsyncedEdited) GetChangeId() int64 {
+	if x != nil {
+		return x.ChangeId
+	}
+	return 0
+}
+
+func (x *UnsyncedEdited) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *UnsyncedEdited) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *UnsyncedEdited) GetSchema() string {
+	if x != nil {
+		return x.Schema
+	}
+	return ""
+}
+
+func (x *UnsyncedEdited) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
+func (x *UnsyncedEdited) GetOperation() UnsyncedOperation {
+	if x != nil {
+		return x.Operation
+	}
+	return UnsyncedOperation_UNSYNCED_OPERATION_UNSPECIFIED
+}
+
+func (x *UnsyncedEdited) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *UnsyncedEdited) GetLogId() string {
+	if x != nil {
+		return x.LogId
+	}
+	return ""
+}
+
+func (x *UnsyncedEdited) GetCommitLsn() uint64 {
+	if x != nil {
+		return x.CommitLsn
+	}
+	return 0
+}
+
+func (x *UnsyncedEdited) GetColumns() []*UnsyncedEditedColumn {
+	if x != nil {
+		return x.Columns
+	}
+	return nil
+}
+
+// UnsyncedEditedColumn is a column that was given another value.
+type UnsyncedEditedColumn struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The source's value: of long ones the first 4 KiB, less where many columns were edited.
+	SourceValue *UnsyncedValue `protobuf:"bytes,2,opt,name=source_value,json=sourceValue,proto3" json:"source_value,omitempty"`
+	// What was written instead, cut in the same way.
+	WrittenValue  *UnsyncedValue `protobuf:"bytes,3,opt,name=written_value,json=writtenValue,proto3" json:"written_value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnsyncedEditedColumn) Reset() {
+	*x = UnsyncedEditedColumn{}
+	mi := &file_syncline_applier_v1_quarantine_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnsyncedEditedColumn) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnsyncedEditedColumn) ProtoMessage() {}
+
+func (x *UnsyncedEditedColumn) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_applier_v1_quarantine_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnsyncedEditedColumn.ProtoReflect.Descriptor instead.
+func (*UnsyncedEditedColumn) Descriptor() ([]byte, []int) {
+	return file_syncline_applier_v1_quarantine_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *UnsyncedEditedColumn) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *UnsyncedEditedColumn) GetSourceValue() *UnsyncedValue {
+	if x != nil {
+		return x.SourceValue
+	}
+	return nil
+}
+
+func (x *UnsyncedEditedColumn) GetWrittenValue() *UnsyncedValue {
+	if x != nil {
+		return x.WrittenValue
+	}
+	return nil
+}
+
 var File_syncline_applier_v1_quarantine_proto protoreflect.FileDescriptor
 
 const file_syncline_applier_v1_quarantine_proto_rawDesc = "" +
@@ -1362,7 +1681,33 @@ const file_syncline_applier_v1_quarantine_proto_rawDesc = "" +
 	"\tdiscarded\x18\x01 \x01(\x03R\tdiscarded\x12\x18\n" +
 	"\aapplied\x18\x02 \x01(\x03R\aapplied\x12\x12\n" +
 	"\x04left\x18\x03 \x01(\x03R\x04left\x12;\n" +
-	"\arefused\x18\x04 \x03(\v2!.syncline.applier.v1.UnsyncedLeftR\arefused*\x94\x01\n" +
+	"\arefused\x18\x04 \x03(\v2!.syncline.applier.v1.UnsyncedLeftR\arefused\"j\n" +
+	"\x18ListUnsyncedEditsRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"~\n" +
+	"\x19ListUnsyncedEditsResponse\x129\n" +
+	"\x05edits\x18\x01 \x03(\v2#.syncline.applier.v1.UnsyncedEditedR\x05edits\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8c\x03\n" +
+	"\x0eUnsyncedEdited\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x1b\n" +
+	"\tchange_id\x18\x02 \x01(\x03R\bchangeId\x12\x1c\n" +
+	"\tprincipal\x18\x03 \x01(\tR\tprincipal\x12.\n" +
+	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
+	"\x06schema\x18\x05 \x01(\tR\x06schema\x12\x14\n" +
+	"\x05table\x18\x06 \x01(\tR\x05table\x12D\n" +
+	"\toperation\x18\a \x01(\x0e2&.syncline.applier.v1.UnsyncedOperationR\toperation\x12\x10\n" +
+	"\x03key\x18\b \x01(\tR\x03key\x12\x15\n" +
+	"\x06log_id\x18\t \x01(\tR\x05logId\x12\x1d\n" +
+	"\n" +
+	"commit_lsn\x18\n" +
+	" \x01(\x04R\tcommitLsn\x12C\n" +
+	"\acolumns\x18\v \x03(\v2).syncline.applier.v1.UnsyncedEditedColumnR\acolumns\"\xba\x01\n" +
+	"\x14UnsyncedEditedColumn\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12E\n" +
+	"\fsource_value\x18\x02 \x01(\v2\".syncline.applier.v1.UnsyncedValueR\vsourceValue\x12G\n" +
+	"\rwritten_value\x18\x03 \x01(\v2\".syncline.applier.v1.UnsyncedValueR\fwrittenValue*\x94\x01\n" +
 	"\x11UnsyncedOperation\x12\"\n" +
 	"\x1eUNSYNCED_OPERATION_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19UNSYNCED_OPERATION_INSERT\x10\x01\x12\x1d\n" +
@@ -1386,46 +1731,56 @@ func file_syncline_applier_v1_quarantine_proto_rawDescGZIP() []byte {
 }
 
 var file_syncline_applier_v1_quarantine_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_syncline_applier_v1_quarantine_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_syncline_applier_v1_quarantine_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_syncline_applier_v1_quarantine_proto_goTypes = []any{
-	(UnsyncedOperation)(0),          // 0: syncline.applier.v1.UnsyncedOperation
-	(UnsyncedReason)(0),             // 1: syncline.applier.v1.UnsyncedReason
-	(*Unsynced)(nil),                // 2: syncline.applier.v1.Unsynced
-	(*UnsyncedColumn)(nil),          // 3: syncline.applier.v1.UnsyncedColumn
-	(*UnsyncedValue)(nil),           // 4: syncline.applier.v1.UnsyncedValue
-	(*ListUnsyncedRequest)(nil),     // 5: syncline.applier.v1.ListUnsyncedRequest
-	(*ListUnsyncedResponse)(nil),    // 6: syncline.applier.v1.ListUnsyncedResponse
-	(*GetUnsyncedRequest)(nil),      // 7: syncline.applier.v1.GetUnsyncedRequest
-	(*GetUnsyncedResponse)(nil),     // 8: syncline.applier.v1.GetUnsyncedResponse
-	(*UnsyncedEdit)(nil),            // 9: syncline.applier.v1.UnsyncedEdit
-	(*RetryUnsyncedRequest)(nil),    // 10: syncline.applier.v1.RetryUnsyncedRequest
-	(*RetryUnsyncedResponse)(nil),   // 11: syncline.applier.v1.RetryUnsyncedResponse
-	(*UnsyncedLeft)(nil),            // 12: syncline.applier.v1.UnsyncedLeft
-	(*DiscardUnsyncedRequest)(nil),  // 13: syncline.applier.v1.DiscardUnsyncedRequest
-	(*DiscardUnsyncedResponse)(nil), // 14: syncline.applier.v1.DiscardUnsyncedResponse
-	(*timestamppb.Timestamp)(nil),   // 15: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 16: google.protobuf.Duration
+	(UnsyncedOperation)(0),            // 0: syncline.applier.v1.UnsyncedOperation
+	(UnsyncedReason)(0),               // 1: syncline.applier.v1.UnsyncedReason
+	(*Unsynced)(nil),                  // 2: syncline.applier.v1.Unsynced
+	(*UnsyncedColumn)(nil),            // 3: syncline.applier.v1.UnsyncedColumn
+	(*UnsyncedValue)(nil),             // 4: syncline.applier.v1.UnsyncedValue
+	(*ListUnsyncedRequest)(nil),       // 5: syncline.applier.v1.ListUnsyncedRequest
+	(*ListUnsyncedResponse)(nil),      // 6: syncline.applier.v1.ListUnsyncedResponse
+	(*GetUnsyncedRequest)(nil),        // 7: syncline.applier.v1.GetUnsyncedRequest
+	(*GetUnsyncedResponse)(nil),       // 8: syncline.applier.v1.GetUnsyncedResponse
+	(*UnsyncedEdit)(nil),              // 9: syncline.applier.v1.UnsyncedEdit
+	(*RetryUnsyncedRequest)(nil),      // 10: syncline.applier.v1.RetryUnsyncedRequest
+	(*RetryUnsyncedResponse)(nil),     // 11: syncline.applier.v1.RetryUnsyncedResponse
+	(*UnsyncedLeft)(nil),              // 12: syncline.applier.v1.UnsyncedLeft
+	(*DiscardUnsyncedRequest)(nil),    // 13: syncline.applier.v1.DiscardUnsyncedRequest
+	(*DiscardUnsyncedResponse)(nil),   // 14: syncline.applier.v1.DiscardUnsyncedResponse
+	(*ListUnsyncedEditsRequest)(nil),  // 15: syncline.applier.v1.ListUnsyncedEditsRequest
+	(*ListUnsyncedEditsResponse)(nil), // 16: syncline.applier.v1.ListUnsyncedEditsResponse
+	(*UnsyncedEdited)(nil),            // 17: syncline.applier.v1.UnsyncedEdited
+	(*UnsyncedEditedColumn)(nil),      // 18: syncline.applier.v1.UnsyncedEditedColumn
+	(*timestamppb.Timestamp)(nil),     // 19: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 20: google.protobuf.Duration
 }
 var file_syncline_applier_v1_quarantine_proto_depIdxs = []int32{
 	0,  // 0: syncline.applier.v1.Unsynced.operation:type_name -> syncline.applier.v1.UnsyncedOperation
-	15, // 1: syncline.applier.v1.Unsynced.commit_time:type_name -> google.protobuf.Timestamp
-	15, // 2: syncline.applier.v1.Unsynced.quarantine_time:type_name -> google.protobuf.Timestamp
-	16, // 3: syncline.applier.v1.Unsynced.age:type_name -> google.protobuf.Duration
+	19, // 1: syncline.applier.v1.Unsynced.commit_time:type_name -> google.protobuf.Timestamp
+	19, // 2: syncline.applier.v1.Unsynced.quarantine_time:type_name -> google.protobuf.Timestamp
+	20, // 3: syncline.applier.v1.Unsynced.age:type_name -> google.protobuf.Duration
 	1,  // 4: syncline.applier.v1.Unsynced.reason:type_name -> syncline.applier.v1.UnsyncedReason
 	3,  // 5: syncline.applier.v1.Unsynced.columns:type_name -> syncline.applier.v1.UnsyncedColumn
 	4,  // 6: syncline.applier.v1.UnsyncedColumn.old_value:type_name -> syncline.applier.v1.UnsyncedValue
 	4,  // 7: syncline.applier.v1.UnsyncedColumn.new_value:type_name -> syncline.applier.v1.UnsyncedValue
 	2,  // 8: syncline.applier.v1.ListUnsyncedResponse.changes:type_name -> syncline.applier.v1.Unsynced
-	15, // 9: syncline.applier.v1.ListUnsyncedResponse.lag_since:type_name -> google.protobuf.Timestamp
+	19, // 9: syncline.applier.v1.ListUnsyncedResponse.lag_since:type_name -> google.protobuf.Timestamp
 	2,  // 10: syncline.applier.v1.GetUnsyncedResponse.change:type_name -> syncline.applier.v1.Unsynced
 	9,  // 11: syncline.applier.v1.RetryUnsyncedRequest.edits:type_name -> syncline.applier.v1.UnsyncedEdit
 	12, // 12: syncline.applier.v1.RetryUnsyncedResponse.refused:type_name -> syncline.applier.v1.UnsyncedLeft
 	12, // 13: syncline.applier.v1.DiscardUnsyncedResponse.refused:type_name -> syncline.applier.v1.UnsyncedLeft
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	17, // 14: syncline.applier.v1.ListUnsyncedEditsResponse.edits:type_name -> syncline.applier.v1.UnsyncedEdited
+	19, // 15: syncline.applier.v1.UnsyncedEdited.time:type_name -> google.protobuf.Timestamp
+	0,  // 16: syncline.applier.v1.UnsyncedEdited.operation:type_name -> syncline.applier.v1.UnsyncedOperation
+	18, // 17: syncline.applier.v1.UnsyncedEdited.columns:type_name -> syncline.applier.v1.UnsyncedEditedColumn
+	4,  // 18: syncline.applier.v1.UnsyncedEditedColumn.source_value:type_name -> syncline.applier.v1.UnsyncedValue
+	4,  // 19: syncline.applier.v1.UnsyncedEditedColumn.written_value:type_name -> syncline.applier.v1.UnsyncedValue
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_syncline_applier_v1_quarantine_proto_init() }
@@ -1439,7 +1794,7 @@ func file_syncline_applier_v1_quarantine_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_applier_v1_quarantine_proto_rawDesc), len(file_syncline_applier_v1_quarantine_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   13,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

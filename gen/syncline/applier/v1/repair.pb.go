@@ -594,7 +594,11 @@ type TableRepair struct {
 	// Rows deleted.
 	Deleted int64 `protobuf:"varint,9,opt,name=deleted,proto3" json:"deleted,omitempty"`
 	// In a dry run: rows in ranges that differ and were not looked into, because enough differences were found.
-	Unexamined    int64 `protobuf:"varint,10,opt,name=unexamined,proto3" json:"unexamined,omitempty"`
+	Unexamined int64 `protobuf:"varint,10,opt,name=unexamined,proto3" json:"unexamined,omitempty"`
+	// Changes in quarantine that have left it, because the rows that they are about are equal now.
+	Resolved int64 `protobuf:"varint,60,opt,name=resolved,proto3" json:"resolved,omitempty"`
+	// Changes of the table that were in quarantine when it was compared last.
+	Unsynced      int64 `protobuf:"varint,61,opt,name=unsynced,proto3" json:"unsynced,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -699,6 +703,20 @@ func (x *TableRepair) GetUnexamined() int64 {
 	return 0
 }
 
+func (x *TableRepair) GetResolved() int64 {
+	if x != nil {
+		return x.Resolved
+	}
+	return 0
+}
+
+func (x *TableRepair) GetUnsynced() int64 {
+	if x != nil {
+		return x.Unsynced
+	}
+	return 0
+}
+
 // RepairResult ends a repair.
 type RepairResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -721,7 +739,11 @@ type RepairResult struct {
 	// Rows deleted.
 	Deleted int64 `protobuf:"varint,9,opt,name=deleted,proto3" json:"deleted,omitempty"`
 	// Source position as of which the tables were compared last.
-	Position      *v1.Position `protobuf:"bytes,10,opt,name=position,proto3" json:"position,omitempty"`
+	Position *v1.Position `protobuf:"bytes,10,opt,name=position,proto3" json:"position,omitempty"`
+	// Changes in quarantine that have left it, because the rows that they are about are equal now.
+	Resolved int64 `protobuf:"varint,60,opt,name=resolved,proto3" json:"resolved,omitempty"`
+	// Changes of these tables that were in quarantine when they were compared last.
+	Unsynced      int64 `protobuf:"varint,61,opt,name=unsynced,proto3" json:"unsynced,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -826,6 +848,20 @@ func (x *RepairResult) GetPosition() *v1.Position {
 	return nil
 }
 
+func (x *RepairResult) GetResolved() int64 {
+	if x != nil {
+		return x.Resolved
+	}
+	return 0
+}
+
+func (x *RepairResult) GetUnsynced() int64 {
+	if x != nil {
+		return x.Unsynced
+	}
+	return 0
+}
+
 var File_syncline_applier_v1_repair_proto protoreflect.FileDescriptor
 
 const file_syncline_applier_v1_repair_proto_rawDesc = "" +
@@ -863,7 +899,7 @@ const file_syncline_applier_v1_repair_proto_rawDesc = "" +
 	"keyColumns\x12\x10\n" +
 	"\x03key\x18\x05 \x03(\tR\x03key\x12\x18\n" +
 	"\acolumns\x18\x06 \x03(\tR\acolumns\x12\x14\n" +
-	"\x05count\x18\a \x01(\x03R\x05count\"\xdc\x02\n" +
+	"\x05count\x18\a \x01(\x03R\x05count\"\x94\x03\n" +
 	"\vTableRepair\x12\x16\n" +
 	"\x06schema\x18\x01 \x01(\tR\x06schema\x12\x14\n" +
 	"\x05table\x18\x02 \x01(\tR\x05table\x12<\n" +
@@ -878,7 +914,9 @@ const file_syncline_applier_v1_repair_proto_rawDesc = "" +
 	"\n" +
 	"unexamined\x18\n" +
 	" \x01(\x03R\n" +
-	"unexamined\"\xe6\x02\n" +
+	"unexamined\x12\x1a\n" +
+	"\bresolved\x18< \x01(\x03R\bresolved\x12\x1a\n" +
+	"\bunsynced\x18= \x01(\x03R\bunsynced\"\x9e\x03\n" +
 	"\fRepairResult\x12\x14\n" +
 	"\x05equal\x18\x01 \x01(\bR\x05equal\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12!\n" +
@@ -890,7 +928,9 @@ const file_syncline_applier_v1_repair_proto_rawDesc = "" +
 	"\aupdated\x18\b \x01(\x03R\aupdated\x12\x18\n" +
 	"\adeleted\x18\t \x01(\x03R\adeleted\x128\n" +
 	"\bposition\x18\n" +
-	" \x01(\v2\x1c.syncline.change.v1.PositionR\bposition*{\n" +
+	" \x01(\v2\x1c.syncline.change.v1.PositionR\bposition\x12\x1a\n" +
+	"\bresolved\x18< \x01(\x03R\bresolved\x12\x1a\n" +
+	"\bunsynced\x18= \x01(\x03R\bunsynced*{\n" +
 	"\fRepairAction\x12\x1d\n" +
 	"\x19REPAIR_ACTION_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14REPAIR_ACTION_INSERT\x10\x01\x12\x18\n" +
