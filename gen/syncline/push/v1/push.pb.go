@@ -93,6 +93,91 @@ func (PushState) EnumDescriptor() ([]byte, []int) {
 	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{0}
 }
 
+// PushEventKind is what an event tells.
+type PushEventKind int32
+
+const (
+	// Never sent.
+	PushEventKind_PUSH_EVENT_KIND_UNSPECIFIED PushEventKind = 0
+	// A user created it.
+	PushEventKind_PUSH_EVENT_KIND_CREATED PushEventKind = 1
+	// A user changed it.
+	PushEventKind_PUSH_EVENT_KIND_UPDATED PushEventKind = 2
+	// A user started it.
+	PushEventKind_PUSH_EVENT_KIND_STARTED PushEventKind = 3
+	// A user stopped it.
+	PushEventKind_PUSH_EVENT_KIND_STOPPED PushEventKind = 4
+	// A user deleted it.
+	PushEventKind_PUSH_EVENT_KIND_DELETED PushEventKind = 5
+	// The target was reached, and reads through it.
+	PushEventKind_PUSH_EVENT_KIND_ATTACHED PushEventKind = 6
+	// A fault that passes: it is tried again. Of several in a row with one reason the 1st, 2nd, 4th, 8th and so on are told.
+	PushEventKind_PUSH_EVENT_KIND_RETRIED PushEventKind = 7
+	// A fault that does not pass by itself.
+	PushEventKind_PUSH_EVENT_KIND_FAILED PushEventKind = 8
+	// The target's replication is in another state than before, or for another reason.
+	PushEventKind_PUSH_EVENT_KIND_REPLICATION PushEventKind = 9
+	// Events could not be written in time, and are missing here.
+	PushEventKind_PUSH_EVENT_KIND_LOST PushEventKind = 10
+)
+
+// Enum value maps for PushEventKind.
+var (
+	PushEventKind_name = map[int32]string{
+		0:  "PUSH_EVENT_KIND_UNSPECIFIED",
+		1:  "PUSH_EVENT_KIND_CREATED",
+		2:  "PUSH_EVENT_KIND_UPDATED",
+		3:  "PUSH_EVENT_KIND_STARTED",
+		4:  "PUSH_EVENT_KIND_STOPPED",
+		5:  "PUSH_EVENT_KIND_DELETED",
+		6:  "PUSH_EVENT_KIND_ATTACHED",
+		7:  "PUSH_EVENT_KIND_RETRIED",
+		8:  "PUSH_EVENT_KIND_FAILED",
+		9:  "PUSH_EVENT_KIND_REPLICATION",
+		10: "PUSH_EVENT_KIND_LOST",
+	}
+	PushEventKind_value = map[string]int32{
+		"PUSH_EVENT_KIND_UNSPECIFIED": 0,
+		"PUSH_EVENT_KIND_CREATED":     1,
+		"PUSH_EVENT_KIND_UPDATED":     2,
+		"PUSH_EVENT_KIND_STARTED":     3,
+		"PUSH_EVENT_KIND_STOPPED":     4,
+		"PUSH_EVENT_KIND_DELETED":     5,
+		"PUSH_EVENT_KIND_ATTACHED":    6,
+		"PUSH_EVENT_KIND_RETRIED":     7,
+		"PUSH_EVENT_KIND_FAILED":      8,
+		"PUSH_EVENT_KIND_REPLICATION": 9,
+		"PUSH_EVENT_KIND_LOST":        10,
+	}
+)
+
+func (x PushEventKind) Enum() *PushEventKind {
+	p := new(PushEventKind)
+	*p = x
+	return p
+}
+
+func (x PushEventKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PushEventKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_syncline_push_v1_push_proto_enumTypes[1].Descriptor()
+}
+
+func (PushEventKind) Type() protoreflect.EnumType {
+	return &file_syncline_push_v1_push_proto_enumTypes[1]
+}
+
+func (x PushEventKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PushEventKind.Descriptor instead.
+func (PushEventKind) EnumDescriptor() ([]byte, []int) {
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{1}
+}
+
 // PushSpec is what a user decides about a push.
 type PushSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1221,6 +1306,389 @@ func (*DeletePushResponse) Descriptor() ([]byte, []int) {
 	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{16}
 }
 
+// WatchPushesRequest narrows the pushes.
+type WatchPushesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only those whose name begins so.
+	NamePrefix string `protobuf:"bytes,1,opt,name=name_prefix,json=namePrefix,proto3" json:"name_prefix,omitempty"`
+	// Least time between two looks at what has changed: changes in between are told together; 1 s when not set, 100 ms at least.
+	Interval      *durationpb.Duration `protobuf:"bytes,2,opt,name=interval,proto3" json:"interval,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchPushesRequest) Reset() {
+	*x = WatchPushesRequest{}
+	mi := &file_syncline_push_v1_push_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchPushesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchPushesRequest) ProtoMessage() {}
+
+func (x *WatchPushesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_push_v1_push_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchPushesRequest.ProtoReflect.Descriptor instead.
+func (*WatchPushesRequest) Descriptor() ([]byte, []int) {
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *WatchPushesRequest) GetNamePrefix() string {
+	if x != nil {
+		return x.NamePrefix
+	}
+	return ""
+}
+
+func (x *WatchPushesRequest) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+// WatchPushesResponse is what has changed; first of all it is everything, in several answers where there is much.
+type WatchPushesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Pushes that are new or have changed, as they are now; at most 100.
+	Pushes []*Push `protobuf:"bytes,1,rep,name=pushes,proto3" json:"pushes,omitempty"`
+	// Names of pushes that are gone.
+	Deleted []string `protobuf:"bytes,2,rep,name=deleted,proto3" json:"deleted,omitempty"`
+	// The answers so far have told of all that there are. What follows are changes.
+	Complete      bool `protobuf:"varint,3,opt,name=complete,proto3" json:"complete,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchPushesResponse) Reset() {
+	*x = WatchPushesResponse{}
+	mi := &file_syncline_push_v1_push_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchPushesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchPushesResponse) ProtoMessage() {}
+
+func (x *WatchPushesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_push_v1_push_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchPushesResponse.ProtoReflect.Descriptor instead.
+func (*WatchPushesResponse) Descriptor() ([]byte, []int) {
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *WatchPushesResponse) GetPushes() []*Push {
+	if x != nil {
+		return x.Pushes
+	}
+	return nil
+}
+
+func (x *WatchPushesResponse) GetDeleted() []string {
+	if x != nil {
+		return x.Deleted
+	}
+	return nil
+}
+
+func (x *WatchPushesResponse) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
+// PushEvent is one thing that has happened to a push.
+type PushEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Grows from event to event, of all pushes.
+	Id int64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Name of the push; empty where it is about none.
+	Push string `protobuf:"bytes,2,opt,name=push,proto3" json:"push,omitempty"`
+	// When.
+	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	// What.
+	Kind PushEventKind `protobuf:"varint,4,opt,name=kind,proto3,enum=syncline.push.v1.PushEventKind" json:"kind,omitempty"`
+	// Stable code of the reason, where there is one.
+	Code string `protobuf:"bytes,5,opt,name=code,proto3" json:"code,omitempty"`
+	// What, in words.
+	Text string `protobuf:"bytes,6,opt,name=text,proto3" json:"text,omitempty"`
+	// Whose fault it was, where it was one: LOCAL is this node, REMOTE the target or the way to it.
+	Side v1.FaultSide `protobuf:"varint,7,opt,name=side,proto3,enum=syncline.applier.v1.FaultSide" json:"side,omitempty"`
+	// State of the target's replication, of kind REPLICATION.
+	ReplicationState v1.State `protobuf:"varint,8,opt,name=replication_state,json=replicationState,proto3,enum=syncline.applier.v1.State" json:"replication_state,omitempty"`
+	// Position up to which the target had committed everything, of kind REPLICATION.
+	Position *v11.Position `protobuf:"bytes,9,opt,name=position,proto3" json:"position,omitempty"`
+	// Failures in a row, of RETRIED and FAILED; number of events, of LOST.
+	Count         int32 `protobuf:"varint,10,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushEvent) Reset() {
+	*x = PushEvent{}
+	mi := &file_syncline_push_v1_push_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushEvent) ProtoMessage() {}
+
+func (x *PushEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_push_v1_push_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushEvent.ProtoReflect.Descriptor instead.
+func (*PushEvent) Descriptor() ([]byte, []int) {
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *PushEvent) GetId() int64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *PushEvent) GetPush() string {
+	if x != nil {
+		return x.Push
+	}
+	return ""
+}
+
+func (x *PushEvent) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *PushEvent) GetKind() PushEventKind {
+	if x != nil {
+		return x.Kind
+	}
+	return PushEventKind_PUSH_EVENT_KIND_UNSPECIFIED
+}
+
+func (x *PushEvent) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *PushEvent) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *PushEvent) GetSide() v1.FaultSide {
+	if x != nil {
+		return x.Side
+	}
+	return v1.FaultSide(0)
+}
+
+func (x *PushEvent) GetReplicationState() v1.State {
+	if x != nil {
+		return x.ReplicationState
+	}
+	return v1.State(0)
+}
+
+func (x *PushEvent) GetPosition() *v11.Position {
+	if x != nil {
+		return x.Position
+	}
+	return nil
+}
+
+func (x *PushEvent) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+// ListPushEventsRequest asks for a page.
+type ListPushEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only those of this push; of all when empty. A push that was deleted can be named as long as something is kept of it.
+	Push string `protobuf:"bytes,1,opt,name=push,proto3" json:"push,omitempty"`
+	// At most so many; 100 when 0, and 1,000 at most.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before; empty for the first.
+	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// The newest first.
+	NewestFirst bool `protobuf:"varint,4,opt,name=newest_first,json=newestFirst,proto3" json:"newest_first,omitempty"`
+	// Only those that happened then or later.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPushEventsRequest) Reset() {
+	*x = ListPushEventsRequest{}
+	mi := &file_syncline_push_v1_push_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPushEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPushEventsRequest) ProtoMessage() {}
+
+func (x *ListPushEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_push_v1_push_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPushEventsRequest.ProtoReflect.Descriptor instead.
+func (*ListPushEventsRequest) Descriptor() ([]byte, []int) {
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ListPushEventsRequest) GetPush() string {
+	if x != nil {
+		return x.Push
+	}
+	return ""
+}
+
+func (x *ListPushEventsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListPushEventsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListPushEventsRequest) GetNewestFirst() bool {
+	if x != nil {
+		return x.NewestFirst
+	}
+	return false
+}
+
+func (x *ListPushEventsRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+// ListPushEventsResponse has a page.
+type ListPushEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The events, in the order that was asked for.
+	Events []*PushEvent `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	// Given for the next page; empty at the last one.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPushEventsResponse) Reset() {
+	*x = ListPushEventsResponse{}
+	mi := &file_syncline_push_v1_push_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPushEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPushEventsResponse) ProtoMessage() {}
+
+func (x *ListPushEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_push_v1_push_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPushEventsResponse.ProtoReflect.Descriptor instead.
+func (*ListPushEventsResponse) Descriptor() ([]byte, []int) {
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ListPushEventsResponse) GetEvents() []*PushEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *ListPushEventsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 var File_syncline_push_v1_push_proto protoreflect.FileDescriptor
 
 const file_syncline_push_v1_push_proto_rawDesc = "" +
@@ -1315,14 +1783,57 @@ const file_syncline_push_v1_push_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12-\n" +
 	"\x12delete_replication\x18\x02 \x01(\bR\x11deleteReplication\x12\x12\n" +
 	"\x04etag\x18\x03 \x01(\tR\x04etag\"\x14\n" +
-	"\x12DeletePushResponse*\xa3\x01\n" +
+	"\x12DeletePushResponse\"l\n" +
+	"\x12WatchPushesRequest\x12\x1f\n" +
+	"\vname_prefix\x18\x01 \x01(\tR\n" +
+	"namePrefix\x125\n" +
+	"\binterval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\binterval\"{\n" +
+	"\x13WatchPushesResponse\x12.\n" +
+	"\x06pushes\x18\x01 \x03(\v2\x16.syncline.push.v1.PushR\x06pushes\x12\x18\n" +
+	"\adeleted\x18\x02 \x03(\tR\adeleted\x12\x1a\n" +
+	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"\x89\x03\n" +
+	"\tPushEvent\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x12\n" +
+	"\x04push\x18\x02 \x01(\tR\x04push\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x123\n" +
+	"\x04kind\x18\x04 \x01(\x0e2\x1f.syncline.push.v1.PushEventKindR\x04kind\x12\x12\n" +
+	"\x04code\x18\x05 \x01(\tR\x04code\x12\x12\n" +
+	"\x04text\x18\x06 \x01(\tR\x04text\x122\n" +
+	"\x04side\x18\a \x01(\x0e2\x1e.syncline.applier.v1.FaultSideR\x04side\x12G\n" +
+	"\x11replication_state\x18\b \x01(\x0e2\x1a.syncline.applier.v1.StateR\x10replicationState\x128\n" +
+	"\bposition\x18\t \x01(\v2\x1c.syncline.change.v1.PositionR\bposition\x12\x14\n" +
+	"\x05count\x18\n" +
+	" \x01(\x05R\x05count\"\xbc\x01\n" +
+	"\x15ListPushEventsRequest\x12\x12\n" +
+	"\x04push\x18\x01 \x01(\tR\x04push\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\x12!\n" +
+	"\fnewest_first\x18\x04 \x01(\bR\vnewestFirst\x120\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"u\n" +
+	"\x16ListPushEventsResponse\x123\n" +
+	"\x06events\x18\x01 \x03(\v2\x1b.syncline.push.v1.PushEventR\x06events\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*\xa3\x01\n" +
 	"\tPushState\x12\x1a\n" +
 	"\x16PUSH_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15PUSH_STATE_CONNECTING\x10\x01\x12\x17\n" +
 	"\x13PUSH_STATE_ATTACHED\x10\x02\x12\x17\n" +
 	"\x13PUSH_STATE_RETRYING\x10\x03\x12\x15\n" +
 	"\x11PUSH_STATE_FAILED\x10\x04\x12\x16\n" +
-	"\x12PUSH_STATE_STOPPED\x10\x052\xea\x04\n" +
+	"\x12PUSH_STATE_STOPPED\x10\x05*\xd3\x02\n" +
+	"\rPushEventKind\x12\x1f\n" +
+	"\x1bPUSH_EVENT_KIND_UNSPECIFIED\x10\x00\x12\x1b\n" +
+	"\x17PUSH_EVENT_KIND_CREATED\x10\x01\x12\x1b\n" +
+	"\x17PUSH_EVENT_KIND_UPDATED\x10\x02\x12\x1b\n" +
+	"\x17PUSH_EVENT_KIND_STARTED\x10\x03\x12\x1b\n" +
+	"\x17PUSH_EVENT_KIND_STOPPED\x10\x04\x12\x1b\n" +
+	"\x17PUSH_EVENT_KIND_DELETED\x10\x05\x12\x1c\n" +
+	"\x18PUSH_EVENT_KIND_ATTACHED\x10\x06\x12\x1b\n" +
+	"\x17PUSH_EVENT_KIND_RETRIED\x10\a\x12\x1a\n" +
+	"\x16PUSH_EVENT_KIND_FAILED\x10\b\x12\x1f\n" +
+	"\x1bPUSH_EVENT_KIND_REPLICATION\x10\t\x12\x18\n" +
+	"\x14PUSH_EVENT_KIND_LOST\x10\n" +
+	"2\xad\x06\n" +
 	"\vPushService\x12W\n" +
 	"\n" +
 	"CreatePush\x12#.syncline.push.v1.CreatePushRequest\x1a$.syncline.push.v1.CreatePushResponse\x12N\n" +
@@ -1334,7 +1845,9 @@ const file_syncline_push_v1_push_proto_rawDesc = "" +
 	"\tStartPush\x12\".syncline.push.v1.StartPushRequest\x1a#.syncline.push.v1.StartPushResponse\x12Q\n" +
 	"\bStopPush\x12!.syncline.push.v1.StopPushRequest\x1a\".syncline.push.v1.StopPushResponse\x12W\n" +
 	"\n" +
-	"DeletePush\x12#.syncline.push.v1.DeletePushRequest\x1a$.syncline.push.v1.DeletePushResponseB>Z<github.com/seed0419d559/syncline/gen/syncline/push/v1;pushv1b\x06proto3"
+	"DeletePush\x12#.syncline.push.v1.DeletePushRequest\x1a$.syncline.push.v1.DeletePushResponse\x12\\\n" +
+	"\vWatchPushes\x12$.syncline.push.v1.WatchPushesRequest\x1a%.syncline.push.v1.WatchPushesResponse0\x01\x12c\n" +
+	"\x0eListPushEvents\x12'.syncline.push.v1.ListPushEventsRequest\x1a(.syncline.push.v1.ListPushEventsResponseB>Z<github.com/seed0419d559/syncline/gen/syncline/push/v1;pushv1b\x06proto3"
 
 var (
 	file_syncline_push_v1_push_proto_rawDescOnce sync.Once
@@ -1348,79 +1861,98 @@ func file_syncline_push_v1_push_proto_rawDescGZIP() []byte {
 	return file_syncline_push_v1_push_proto_rawDescData
 }
 
-var file_syncline_push_v1_push_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_syncline_push_v1_push_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_syncline_push_v1_push_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_syncline_push_v1_push_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_syncline_push_v1_push_proto_goTypes = []any{
-	(PushState)(0),                // 0: syncline.push.v1.PushState
-	(*PushSpec)(nil),              // 1: syncline.push.v1.PushSpec
-	(*TargetTLS)(nil),             // 2: syncline.push.v1.TargetTLS
-	(*Push)(nil),                  // 3: syncline.push.v1.Push
-	(*CreatePushRequest)(nil),     // 4: syncline.push.v1.CreatePushRequest
-	(*CreatePushResponse)(nil),    // 5: syncline.push.v1.CreatePushResponse
-	(*GetPushRequest)(nil),        // 6: syncline.push.v1.GetPushRequest
-	(*GetPushResponse)(nil),       // 7: syncline.push.v1.GetPushResponse
-	(*ListPushesRequest)(nil),     // 8: syncline.push.v1.ListPushesRequest
-	(*ListPushesResponse)(nil),    // 9: syncline.push.v1.ListPushesResponse
-	(*UpdatePushRequest)(nil),     // 10: syncline.push.v1.UpdatePushRequest
-	(*UpdatePushResponse)(nil),    // 11: syncline.push.v1.UpdatePushResponse
-	(*StartPushRequest)(nil),      // 12: syncline.push.v1.StartPushRequest
-	(*StartPushResponse)(nil),     // 13: syncline.push.v1.StartPushResponse
-	(*StopPushRequest)(nil),       // 14: syncline.push.v1.StopPushRequest
-	(*StopPushResponse)(nil),      // 15: syncline.push.v1.StopPushResponse
-	(*DeletePushRequest)(nil),     // 16: syncline.push.v1.DeletePushRequest
-	(*DeletePushResponse)(nil),    // 17: syncline.push.v1.DeletePushResponse
-	nil,                           // 18: syncline.push.v1.PushSpec.ParametersEntry
-	(*v1.ReplicationSpec)(nil),    // 19: syncline.applier.v1.ReplicationSpec
-	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
-	(v1.FaultSide)(0),             // 21: syncline.applier.v1.FaultSide
-	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
-	(v1.State)(0),                 // 23: syncline.applier.v1.State
-	(*v11.Position)(nil),          // 24: syncline.change.v1.Position
-	(*fieldmaskpb.FieldMask)(nil), // 25: google.protobuf.FieldMask
+	(PushState)(0),                 // 0: syncline.push.v1.PushState
+	(PushEventKind)(0),             // 1: syncline.push.v1.PushEventKind
+	(*PushSpec)(nil),               // 2: syncline.push.v1.PushSpec
+	(*TargetTLS)(nil),              // 3: syncline.push.v1.TargetTLS
+	(*Push)(nil),                   // 4: syncline.push.v1.Push
+	(*CreatePushRequest)(nil),      // 5: syncline.push.v1.CreatePushRequest
+	(*CreatePushResponse)(nil),     // 6: syncline.push.v1.CreatePushResponse
+	(*GetPushRequest)(nil),         // 7: syncline.push.v1.GetPushRequest
+	(*GetPushResponse)(nil),        // 8: syncline.push.v1.GetPushResponse
+	(*ListPushesRequest)(nil),      // 9: syncline.push.v1.ListPushesRequest
+	(*ListPushesResponse)(nil),     // 10: syncline.push.v1.ListPushesResponse
+	(*UpdatePushRequest)(nil),      // 11: syncline.push.v1.UpdatePushRequest
+	(*UpdatePushResponse)(nil),     // 12: syncline.push.v1.UpdatePushResponse
+	(*StartPushRequest)(nil),       // 13: syncline.push.v1.StartPushRequest
+	(*StartPushResponse)(nil),      // 14: syncline.push.v1.StartPushResponse
+	(*StopPushRequest)(nil),        // 15: syncline.push.v1.StopPushRequest
+	(*StopPushResponse)(nil),       // 16: syncline.push.v1.StopPushResponse
+	(*DeletePushRequest)(nil),      // 17: syncline.push.v1.DeletePushRequest
+	(*DeletePushResponse)(nil),     // 18: syncline.push.v1.DeletePushResponse
+	(*WatchPushesRequest)(nil),     // 19: syncline.push.v1.WatchPushesRequest
+	(*WatchPushesResponse)(nil),    // 20: syncline.push.v1.WatchPushesResponse
+	(*PushEvent)(nil),              // 21: syncline.push.v1.PushEvent
+	(*ListPushEventsRequest)(nil),  // 22: syncline.push.v1.ListPushEventsRequest
+	(*ListPushEventsResponse)(nil), // 23: syncline.push.v1.ListPushEventsResponse
+	nil,                            // 24: syncline.push.v1.PushSpec.ParametersEntry
+	(*v1.ReplicationSpec)(nil),     // 25: syncline.applier.v1.ReplicationSpec
+	(*durationpb.Duration)(nil),    // 26: google.protobuf.Duration
+	(v1.FaultSide)(0),              // 27: syncline.applier.v1.FaultSide
+	(*timestamppb.Timestamp)(nil),  // 28: google.protobuf.Timestamp
+	(v1.State)(0),                  // 29: syncline.applier.v1.State
+	(*v11.Position)(nil),           // 30: syncline.change.v1.Position
+	(*fieldmaskpb.FieldMask)(nil),  // 31: google.protobuf.FieldMask
 }
 var file_syncline_push_v1_push_proto_depIdxs = []int32{
-	18, // 0: syncline.push.v1.PushSpec.parameters:type_name -> syncline.push.v1.PushSpec.ParametersEntry
-	2,  // 1: syncline.push.v1.PushSpec.tls:type_name -> syncline.push.v1.TargetTLS
-	19, // 2: syncline.push.v1.PushSpec.options:type_name -> syncline.applier.v1.ReplicationSpec
-	20, // 3: syncline.push.v1.PushSpec.retry_base:type_name -> google.protobuf.Duration
-	20, // 4: syncline.push.v1.PushSpec.retry_cap:type_name -> google.protobuf.Duration
-	1,  // 5: syncline.push.v1.Push.spec:type_name -> syncline.push.v1.PushSpec
+	24, // 0: syncline.push.v1.PushSpec.parameters:type_name -> syncline.push.v1.PushSpec.ParametersEntry
+	3,  // 1: syncline.push.v1.PushSpec.tls:type_name -> syncline.push.v1.TargetTLS
+	25, // 2: syncline.push.v1.PushSpec.options:type_name -> syncline.applier.v1.ReplicationSpec
+	26, // 3: syncline.push.v1.PushSpec.retry_base:type_name -> google.protobuf.Duration
+	26, // 4: syncline.push.v1.PushSpec.retry_cap:type_name -> google.protobuf.Duration
+	2,  // 5: syncline.push.v1.Push.spec:type_name -> syncline.push.v1.PushSpec
 	0,  // 6: syncline.push.v1.Push.state:type_name -> syncline.push.v1.PushState
-	21, // 7: syncline.push.v1.Push.side:type_name -> syncline.applier.v1.FaultSide
-	22, // 8: syncline.push.v1.Push.next_retry_time:type_name -> google.protobuf.Timestamp
-	22, // 9: syncline.push.v1.Push.state_time:type_name -> google.protobuf.Timestamp
-	23, // 10: syncline.push.v1.Push.replication_state:type_name -> syncline.applier.v1.State
-	24, // 11: syncline.push.v1.Push.position:type_name -> syncline.change.v1.Position
-	22, // 12: syncline.push.v1.Push.last_contact_time:type_name -> google.protobuf.Timestamp
-	22, // 13: syncline.push.v1.Push.create_time:type_name -> google.protobuf.Timestamp
-	1,  // 14: syncline.push.v1.CreatePushRequest.spec:type_name -> syncline.push.v1.PushSpec
-	3,  // 15: syncline.push.v1.CreatePushResponse.push:type_name -> syncline.push.v1.Push
-	3,  // 16: syncline.push.v1.GetPushResponse.push:type_name -> syncline.push.v1.Push
-	3,  // 17: syncline.push.v1.ListPushesResponse.pushes:type_name -> syncline.push.v1.Push
-	1,  // 18: syncline.push.v1.UpdatePushRequest.spec:type_name -> syncline.push.v1.PushSpec
-	25, // 19: syncline.push.v1.UpdatePushRequest.update_mask:type_name -> google.protobuf.FieldMask
-	3,  // 20: syncline.push.v1.UpdatePushResponse.push:type_name -> syncline.push.v1.Push
-	3,  // 21: syncline.push.v1.StartPushResponse.push:type_name -> syncline.push.v1.Push
-	3,  // 22: syncline.push.v1.StopPushResponse.push:type_name -> syncline.push.v1.Push
-	4,  // 23: syncline.push.v1.PushService.CreatePush:input_type -> syncline.push.v1.CreatePushRequest
-	6,  // 24: syncline.push.v1.PushService.GetPush:input_type -> syncline.push.v1.GetPushRequest
-	8,  // 25: syncline.push.v1.PushService.ListPushes:input_type -> syncline.push.v1.ListPushesRequest
-	10, // 26: syncline.push.v1.PushService.UpdatePush:input_type -> syncline.push.v1.UpdatePushRequest
-	12, // 27: syncline.push.v1.PushService.StartPush:input_type -> syncline.push.v1.StartPushRequest
-	14, // 28: syncline.push.v1.PushService.StopPush:input_type -> syncline.push.v1.StopPushRequest
-	16, // 29: syncline.push.v1.PushService.DeletePush:input_type -> syncline.push.v1.DeletePushRequest
-	5,  // 30: syncline.push.v1.PushService.CreatePush:output_type -> syncline.push.v1.CreatePushResponse
-	7,  // 31: syncline.push.v1.PushService.GetPush:output_type -> syncline.push.v1.GetPushResponse
-	9,  // 32: syncline.push.v1.PushService.ListPushes:output_type -> syncline.push.v1.ListPushesResponse
-	11, // 33: syncline.push.v1.PushService.UpdatePush:output_type -> syncline.push.v1.UpdatePushResponse
-	13, // 34: syncline.push.v1.PushService.StartPush:output_type -> syncline.push.v1.StartPushResponse
-	15, // 35: syncline.push.v1.PushService.StopPush:output_type -> syncline.push.v1.StopPushResponse
-	17, // 36: syncline.push.v1.PushService.DeletePush:output_type -> syncline.push.v1.DeletePushResponse
-	30, // [30:37] is the sub-list for method output_type
-	23, // [23:30] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	27, // 7: syncline.push.v1.Push.side:type_name -> syncline.applier.v1.FaultSide
+	28, // 8: syncline.push.v1.Push.next_retry_time:type_name -> google.protobuf.Timestamp
+	28, // 9: syncline.push.v1.Push.state_time:type_name -> google.protobuf.Timestamp
+	29, // 10: syncline.push.v1.Push.replication_state:type_name -> syncline.applier.v1.State
+	30, // 11: syncline.push.v1.Push.position:type_name -> syncline.change.v1.Position
+	28, // 12: syncline.push.v1.Push.last_contact_time:type_name -> google.protobuf.Timestamp
+	28, // 13: syncline.push.v1.Push.create_time:type_name -> google.protobuf.Timestamp
+	2,  // 14: syncline.push.v1.CreatePushRequest.spec:type_name -> syncline.push.v1.PushSpec
+	4,  // 15: syncline.push.v1.CreatePushResponse.push:type_name -> syncline.push.v1.Push
+	4,  // 16: syncline.push.v1.GetPushResponse.push:type_name -> syncline.push.v1.Push
+	4,  // 17: syncline.push.v1.ListPushesResponse.pushes:type_name -> syncline.push.v1.Push
+	2,  // 18: syncline.push.v1.UpdatePushRequest.spec:type_name -> syncline.push.v1.PushSpec
+	31, // 19: syncline.push.v1.UpdatePushRequest.update_mask:type_name -> google.protobuf.FieldMask
+	4,  // 20: syncline.push.v1.UpdatePushResponse.push:type_name -> syncline.push.v1.Push
+	4,  // 21: syncline.push.v1.StartPushResponse.push:type_name -> syncline.push.v1.Push
+	4,  // 22: syncline.push.v1.StopPushResponse.push:type_name -> syncline.push.v1.Push
+	26, // 23: syncline.push.v1.WatchPushesRequest.interval:type_name -> google.protobuf.Duration
+	4,  // 24: syncline.push.v1.WatchPushesResponse.pushes:type_name -> syncline.push.v1.Push
+	28, // 25: syncline.push.v1.PushEvent.time:type_name -> google.protobuf.Timestamp
+	1,  // 26: syncline.push.v1.PushEvent.kind:type_name -> syncline.push.v1.PushEventKind
+	27, // 27: syncline.push.v1.PushEvent.side:type_name -> syncline.applier.v1.FaultSide
+	29, // 28: syncline.push.v1.PushEvent.replication_state:type_name -> syncline.applier.v1.State
+	30, // 29: syncline.push.v1.PushEvent.position:type_name -> syncline.change.v1.Position
+	28, // 30: syncline.push.v1.ListPushEventsRequest.since:type_name -> google.protobuf.Timestamp
+	21, // 31: syncline.push.v1.ListPushEventsResponse.events:type_name -> syncline.push.v1.PushEvent
+	5,  // 32: syncline.push.v1.PushService.CreatePush:input_type -> syncline.push.v1.CreatePushRequest
+	7,  // 33: syncline.push.v1.PushService.GetPush:input_type -> syncline.push.v1.GetPushRequest
+	9,  // 34: syncline.push.v1.PushService.ListPushes:input_type -> syncline.push.v1.ListPushesRequest
+	11, // 35: syncline.push.v1.PushService.UpdatePush:input_type -> syncline.push.v1.UpdatePushRequest
+	13, // 36: syncline.push.v1.PushService.StartPush:input_type -> syncline.push.v1.StartPushRequest
+	15, // 37: syncline.push.v1.PushService.StopPush:input_type -> syncline.push.v1.StopPushRequest
+	17, // 38: syncline.push.v1.PushService.DeletePush:input_type -> syncline.push.v1.DeletePushRequest
+	19, // 39: syncline.push.v1.PushService.WatchPushes:input_type -> syncline.push.v1.WatchPushesRequest
+	22, // 40: syncline.push.v1.PushService.ListPushEvents:input_type -> syncline.push.v1.ListPushEventsRequest
+	6,  // 41: syncline.push.v1.PushService.CreatePush:output_type -> syncline.push.v1.CreatePushResponse
+	8,  // 42: syncline.push.v1.PushService.GetPush:output_type -> syncline.push.v1.GetPushResponse
+	10, // 43: syncline.push.v1.PushService.ListPushes:output_type -> syncline.push.v1.ListPushesResponse
+	12, // 44: syncline.push.v1.PushService.UpdatePush:output_type -> syncline.push.v1.UpdatePushResponse
+	14, // 45: syncline.push.v1.PushService.StartPush:output_type -> syncline.push.v1.StartPushResponse
+	16, // 46: syncline.push.v1.PushService.StopPush:output_type -> syncline.push.v1.StopPushResponse
+	18, // 47: syncline.push.v1.PushService.DeletePush:output_type -> syncline.push.v1.DeletePushResponse
+	20, // 48: syncline.push.v1.PushService.WatchPushes:output_type -> syncline.push.v1.WatchPushesResponse
+	23, // 49: syncline.push.v1.PushService.ListPushEvents:output_type -> syncline.push.v1.ListPushEventsResponse
+	41, // [41:50] is the sub-list for method output_type
+	32, // [32:41] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_syncline_push_v1_push_proto_init() }
@@ -1434,8 +1966,8 @@ func file_syncline_push_v1_push_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_push_v1_push_proto_rawDesc), len(file_syncline_push_v1_push_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   18,
+			NumEnums:      2,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
