@@ -258,4 +258,3 @@ func (s *Service) decide(ctx context.Context, name string, carryOut func(*push) 
 		return p, carryOut(p)
 	}
 }
-

@@ -58,9 +58,9 @@ type Service struct {
 
 	naming turn // held while a push is created, or deleted with all that goes by its name
 	mu     sync.Mutex
-	runCtx   context.Context //nolint:containedctx // pushes live as long as Run, not as long as the call that creates them
-	pushes   map[string]*push
-	ready    chan struct{} // closed when the stored pushes are loaded
+	runCtx context.Context //nolint:containedctx // pushes live as long as Run, not as long as the call that creates them
+	pushes map[string]*push
+	ready  chan struct{} // closed when the stored pushes are loaded
 }
 
 // New checks the configuration. It connects to nothing.
