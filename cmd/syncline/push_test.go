@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	accessv1 "github.com/seed0419d559/syncline/gen/syncline/access/v1"
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	pushv1 "github.com/seed0419d559/syncline/gen/syncline/push/v1"
 	"github.com/seed0419d559/syncline/internal/rpc"
@@ -154,12 +155,12 @@ func TestPushFlags(t *testing.T) {
 			"create", "berlin", "--target", "db2:7500", "--target-token-file", token, "--target-tls-ca", ca, "--target-tls-server-name", "db2.example", "--set", "by-org", "--param", "org=7",
 			"--replication", "shop", "--description", "d", "--push-retry-cap", "5s", "--copy-workers", "2", "--compress", "zstd", "--initial", "incremental", "--retry-cap", "9s", "--replace",
 		}, []string{"SYNCLINE_TARGET_PROXY=socks5h://u:p@proxy:1080"}, &pushv1.CreatePushRequest{Name: "berlin", Spec: &pushv1.PushSpec{
-			Target: "db2:7500", Replication: "shop", Set: "by-org", Parameters: map[string]string{"org": "7"}, Token: "s3cret", Tls: &pushv1.TargetTLS{Ca: "authorities", ServerName: "db2.example"},
+			Target: "db2:7500", Replication: "shop", Set: "by-org", Parameters: map[string]string{"org": "7"}, Token: "s3cret", Tls: &accessv1.ClientTLS{Ca: "authorities", ServerName: "db2.example"},
 			Proxy: "socks5h://u:p@proxy:1080", Description: "d", RetryCap: durationpb.New(5 * time.Second),
 			Options: &applierv1.ReplicationSpec{CopyWorkers: 2, Compression: applierv1.Compression_COMPRESSION_ZSTD, Initial: applierv1.Initial_INITIAL_INCREMENTAL, RetryCap: durationpb.New(9 * time.Second), Replace: true},
 		}}},
 		"update": {[]string{"update", "berlin", "--target", "db3:7500", "--target-tls", "--etag", "5-1"}, []string{"SYNCLINE_TARGET_TOKEN=t2", "SYNCLINE_TARGET=other:1"}, &pushv1.UpdatePushRequest{
-			Name: "berlin", Spec: &pushv1.PushSpec{Target: "db3:7500", Token: "t2", Tls: &pushv1.TargetTLS{}}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"target", "tls", "token"}}, Etag: "5-1",
+			Name: "berlin", Spec: &pushv1.PushSpec{Target: "db3:7500", Token: "t2", Tls: &accessv1.ClientTLS{}}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"target", "tls", "token"}}, Etag: "5-1",
 		}},
 		"delete": {[]string{"delete", "berlin", "--replication"}, nil, &pushv1.DeletePushRequest{Name: "berlin", DeleteReplication: true}},
 	} {

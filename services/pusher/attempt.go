@@ -78,7 +78,7 @@ func (p *push) attempt(ctx context.Context) error {
 }
 
 func (p *push) dial(r *stored) (*grpc.ClientConn, error) {
-	own, err := connection(r.spec)
+	own, err := wayOf(r.spec).Options()
 	if err != nil {
 		return nil, err
 	}

@@ -9,8 +9,9 @@
 package pushv1
 
 import (
-	v1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
-	v11 "github.com/seed0419d559/syncline/gen/syncline/change/v1"
+	v1 "github.com/seed0419d559/syncline/gen/syncline/access/v1"
+	v11 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
+	v12 "github.com/seed0419d559/syncline/gen/syncline/change/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
@@ -193,13 +194,13 @@ type PushSpec struct {
 	// given back.
 	Token string `protobuf:"bytes,5,opt,name=token,proto3" json:"token,omitempty"`
 	// How the connection to the target is encrypted; as the process's own flags say when not set.
-	Tls *TargetTLS `protobuf:"bytes,6,opt,name=tls,proto3" json:"tls,omitempty"`
+	Tls *v1.ClientTLS `protobuf:"bytes,6,opt,name=tls,proto3" json:"tls,omitempty"`
 	// Proxy through which the target is reached: http://, https://, socks5:// or socks5h://[USER:PASSWORD@]HOST:PORT. User and password
 	// are taken and never given back.
 	Proxy string `protobuf:"bytes,7,opt,name=proxy,proto3" json:"proxy,omitempty"`
 	// How the target's replication is created: everything but where its source is and which set it takes, which the push says. Which tables
 	// it takes can be said here only without a set, and is no limit then to what the target may read.
-	Options *v1.ReplicationSpec `protobuf:"bytes,8,opt,name=options,proto3" json:"options,omitempty"`
+	Options *v11.ReplicationSpec `protobuf:"bytes,8,opt,name=options,proto3" json:"options,omitempty"`
 	// What it is for, in the user's words; at most 1,000 characters.
 	Description string `protobuf:"bytes,9,opt,name=description,proto3" json:"description,omitempty"`
 	// Pause before the first retry after a fault that passes; it doubles with each further one. 0.25 s when not set; from 10 ms to 1 h.
@@ -275,7 +276,7 @@ func (x *PushSpec) GetToken() string {
 	return ""
 }
 
-func (x *PushSpec) GetTls() *TargetTLS {
+func (x *PushSpec) GetTls() *v1.ClientTLS {
 	if x != nil {
 		return x.Tls
 	}
@@ -289,7 +290,7 @@ func (x *PushSpec) GetProxy() string {
 	return ""
 }
 
-func (x *PushSpec) GetOptions() *v1.ReplicationSpec {
+func (x *PushSpec) GetOptions() *v11.ReplicationSpec {
 	if x != nil {
 		return x.Options
 	}
@@ -317,79 +318,6 @@ func (x *PushSpec) GetRetryCap() *durationpb.Duration {
 	return nil
 }
 
-// TargetTLS has the connection to a target encrypted, and the target verified.
-type TargetTLS struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// PEM certificates of the authorities that the target's certificate is verified by; those of the system when empty.
-	Ca string `protobuf:"bytes,1,opt,name=ca,proto3" json:"ca,omitempty"`
-	// Name that the target's certificate has to be for; the host of the address when empty.
-	ServerName string `protobuf:"bytes,2,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
-	// PEM certificate by which the target knows this push; none when empty.
-	Certificate string `protobuf:"bytes,3,opt,name=certificate,proto3" json:"certificate,omitempty"`
-	// PEM private key of that certificate. It is taken and never given back.
-	Key           string `protobuf:"bytes,4,opt,name=key,proto3" json:"key,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *TargetTLS) Reset() {
-	*x = TargetTLS{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[1]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *TargetTLS) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*TargetTLS) ProtoMessage() {}
-
-func (x *TargetTLS) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[1]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use TargetTLS.ProtoReflect.Descriptor instead.
-func (*TargetTLS) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{1}
-}
-
-func (x *TargetTLS) GetCa() string {
-	if x != nil {
-		return x.Ca
-	}
-	return ""
-}
-
-func (x *TargetTLS) GetServerName() string {
-	if x != nil {
-		return x.ServerName
-	}
-	return ""
-}
-
-func (x *TargetTLS) GetCertificate() string {
-	if x != nil {
-		return x.Certificate
-	}
-	return ""
-}
-
-func (x *TargetTLS) GetKey() string {
-	if x != nil {
-		return x.Key
-	}
-	return ""
-}
-
 // Push is a push with its state.
 type Push struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -404,7 +332,7 @@ type Push struct {
 	// Stable code of the reason.
 	ReasonCode string `protobuf:"bytes,5,opt,name=reason_code,json=reasonCode,proto3" json:"reason_code,omitempty"`
 	// Whose fault the reason is: LOCAL is this node, REMOTE the target or the way to it.
-	Side v1.FaultSide `protobuf:"varint,6,opt,name=side,proto3,enum=syncline.applier.v1.FaultSide" json:"side,omitempty"`
+	Side v11.FaultSide `protobuf:"varint,6,opt,name=side,proto3,enum=syncline.applier.v1.FaultSide" json:"side,omitempty"`
 	// Failures in a row.
 	ErrorCount int32 `protobuf:"varint,7,opt,name=error_count,json=errorCount,proto3" json:"error_count,omitempty"`
 	// When a retry comes, in state RETRYING.
@@ -414,11 +342,11 @@ type Push struct {
 	// Server id of the target, as soon as it is known.
 	TargetServerId string `protobuf:"bytes,10,opt,name=target_server_id,json=targetServerId,proto3" json:"target_server_id,omitempty"`
 	// What the target's replication does, as last heard; not set before.
-	ReplicationState v1.State `protobuf:"varint,11,opt,name=replication_state,json=replicationState,proto3,enum=syncline.applier.v1.State" json:"replication_state,omitempty"`
+	ReplicationState v11.State `protobuf:"varint,11,opt,name=replication_state,json=replicationState,proto3,enum=syncline.applier.v1.State" json:"replication_state,omitempty"`
 	// Why, with the stable code of it.
 	ReplicationReason string `protobuf:"bytes,12,opt,name=replication_reason,json=replicationReason,proto3" json:"replication_reason,omitempty"`
 	// Position up to which the target has committed everything, as last heard.
-	Position *v11.Position `protobuf:"bytes,13,opt,name=position,proto3" json:"position,omitempty"`
+	Position *v12.Position `protobuf:"bytes,13,opt,name=position,proto3" json:"position,omitempty"`
 	// Bytes of WAL that the target has not applied, as last heard.
 	LagBytes int64 `protobuf:"varint,14,opt,name=lag_bytes,json=lagBytes,proto3" json:"lag_bytes,omitempty"`
 	// Seconds that the target is behind, as last heard. Not set while unknown.
@@ -437,7 +365,7 @@ type Push struct {
 
 func (x *Push) Reset() {
 	*x = Push{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[2]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -449,7 +377,7 @@ func (x *Push) String() string {
 func (*Push) ProtoMessage() {}
 
 func (x *Push) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[2]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -462,7 +390,7 @@ func (x *Push) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Push.ProtoReflect.Descriptor instead.
 func (*Push) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{2}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *Push) GetName() string {
@@ -500,11 +428,11 @@ func (x *Push) GetReasonCode() string {
 	return ""
 }
 
-func (x *Push) GetSide() v1.FaultSide {
+func (x *Push) GetSide() v11.FaultSide {
 	if x != nil {
 		return x.Side
 	}
-	return v1.FaultSide(0)
+	return v11.FaultSide(0)
 }
 
 func (x *Push) GetErrorCount() int32 {
@@ -535,11 +463,11 @@ func (x *Push) GetTargetServerId() string {
 	return ""
 }
 
-func (x *Push) GetReplicationState() v1.State {
+func (x *Push) GetReplicationState() v11.State {
 	if x != nil {
 		return x.ReplicationState
 	}
-	return v1.State(0)
+	return v11.State(0)
 }
 
 func (x *Push) GetReplicationReason() string {
@@ -549,7 +477,7 @@ func (x *Push) GetReplicationReason() string {
 	return ""
 }
 
-func (x *Push) GetPosition() *v11.Position {
+func (x *Push) GetPosition() *v12.Position {
 	if x != nil {
 		return x.Position
 	}
@@ -611,7 +539,7 @@ type CreatePushRequest struct {
 
 func (x *CreatePushRequest) Reset() {
 	*x = CreatePushRequest{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[3]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -623,7 +551,7 @@ func (x *CreatePushRequest) String() string {
 func (*CreatePushRequest) ProtoMessage() {}
 
 func (x *CreatePushRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[3]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -636,7 +564,7 @@ func (x *CreatePushRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreatePushRequest.ProtoReflect.Descriptor instead.
 func (*CreatePushRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{3}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *CreatePushRequest) GetName() string {
@@ -664,7 +592,7 @@ type CreatePushResponse struct {
 
 func (x *CreatePushResponse) Reset() {
 	*x = CreatePushResponse{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[4]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -676,7 +604,7 @@ func (x *CreatePushResponse) String() string {
 func (*CreatePushResponse) ProtoMessage() {}
 
 func (x *CreatePushResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[4]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -689,7 +617,7 @@ func (x *CreatePushResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreatePushResponse.ProtoReflect.Descriptor instead.
 func (*CreatePushResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{4}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *CreatePushResponse) GetPush() *Push {
@@ -710,7 +638,7 @@ type GetPushRequest struct {
 
 func (x *GetPushRequest) Reset() {
 	*x = GetPushRequest{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[5]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -722,7 +650,7 @@ func (x *GetPushRequest) String() string {
 func (*GetPushRequest) ProtoMessage() {}
 
 func (x *GetPushRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[5]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -735,7 +663,7 @@ func (x *GetPushRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPushRequest.ProtoReflect.Descriptor instead.
 func (*GetPushRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{5}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GetPushRequest) GetName() string {
@@ -756,7 +684,7 @@ type GetPushResponse struct {
 
 func (x *GetPushResponse) Reset() {
 	*x = GetPushResponse{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[6]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -768,7 +696,7 @@ func (x *GetPushResponse) String() string {
 func (*GetPushResponse) ProtoMessage() {}
 
 func (x *GetPushResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[6]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -781,7 +709,7 @@ func (x *GetPushResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPushResponse.ProtoReflect.Descriptor instead.
 func (*GetPushResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{6}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetPushResponse) GetPush() *Push {
@@ -804,7 +732,7 @@ type ListPushesRequest struct {
 
 func (x *ListPushesRequest) Reset() {
 	*x = ListPushesRequest{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[7]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -816,7 +744,7 @@ func (x *ListPushesRequest) String() string {
 func (*ListPushesRequest) ProtoMessage() {}
 
 func (x *ListPushesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[7]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -829,7 +757,7 @@ func (x *ListPushesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPushesRequest.ProtoReflect.Descriptor instead.
 func (*ListPushesRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{7}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListPushesRequest) GetPageSize() int32 {
@@ -859,7 +787,7 @@ type ListPushesResponse struct {
 
 func (x *ListPushesResponse) Reset() {
 	*x = ListPushesResponse{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[8]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -871,7 +799,7 @@ func (x *ListPushesResponse) String() string {
 func (*ListPushesResponse) ProtoMessage() {}
 
 func (x *ListPushesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[8]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -884,7 +812,7 @@ func (x *ListPushesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPushesResponse.ProtoReflect.Descriptor instead.
 func (*ListPushesResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{8}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListPushesResponse) GetPushes() []*Push {
@@ -919,7 +847,7 @@ type UpdatePushRequest struct {
 
 func (x *UpdatePushRequest) Reset() {
 	*x = UpdatePushRequest{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[9]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -931,7 +859,7 @@ func (x *UpdatePushRequest) String() string {
 func (*UpdatePushRequest) ProtoMessage() {}
 
 func (x *UpdatePushRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[9]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -944,7 +872,7 @@ func (x *UpdatePushRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdatePushRequest.ProtoReflect.Descriptor instead.
 func (*UpdatePushRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{9}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *UpdatePushRequest) GetName() string {
@@ -986,7 +914,7 @@ type UpdatePushResponse struct {
 
 func (x *UpdatePushResponse) Reset() {
 	*x = UpdatePushResponse{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[10]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -998,7 +926,7 @@ func (x *UpdatePushResponse) String() string {
 func (*UpdatePushResponse) ProtoMessage() {}
 
 func (x *UpdatePushResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[10]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1011,7 +939,7 @@ func (x *UpdatePushResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdatePushResponse.ProtoReflect.Descriptor instead.
 func (*UpdatePushResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{10}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *UpdatePushResponse) GetPush() *Push {
@@ -1032,7 +960,7 @@ type StartPushRequest struct {
 
 func (x *StartPushRequest) Reset() {
 	*x = StartPushRequest{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[11]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1044,7 +972,7 @@ func (x *StartPushRequest) String() string {
 func (*StartPushRequest) ProtoMessage() {}
 
 func (x *StartPushRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[11]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1057,7 +985,7 @@ func (x *StartPushRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartPushRequest.ProtoReflect.Descriptor instead.
 func (*StartPushRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{11}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StartPushRequest) GetName() string {
@@ -1078,7 +1006,7 @@ type StartPushResponse struct {
 
 func (x *StartPushResponse) Reset() {
 	*x = StartPushResponse{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[12]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1090,7 +1018,7 @@ func (x *StartPushResponse) String() string {
 func (*StartPushResponse) ProtoMessage() {}
 
 func (x *StartPushResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[12]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1103,7 +1031,7 @@ func (x *StartPushResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartPushResponse.ProtoReflect.Descriptor instead.
 func (*StartPushResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{12}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StartPushResponse) GetPush() *Push {
@@ -1124,7 +1052,7 @@ type StopPushRequest struct {
 
 func (x *StopPushRequest) Reset() {
 	*x = StopPushRequest{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[13]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1136,7 +1064,7 @@ func (x *StopPushRequest) String() string {
 func (*StopPushRequest) ProtoMessage() {}
 
 func (x *StopPushRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[13]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1149,7 +1077,7 @@ func (x *StopPushRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopPushRequest.ProtoReflect.Descriptor instead.
 func (*StopPushRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{13}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StopPushRequest) GetName() string {
@@ -1170,7 +1098,7 @@ type StopPushResponse struct {
 
 func (x *StopPushResponse) Reset() {
 	*x = StopPushResponse{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[14]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1182,7 +1110,7 @@ func (x *StopPushResponse) String() string {
 func (*StopPushResponse) ProtoMessage() {}
 
 func (x *StopPushResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[14]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1195,7 +1123,7 @@ func (x *StopPushResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopPushResponse.ProtoReflect.Descriptor instead.
 func (*StopPushResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{14}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StopPushResponse) GetPush() *Push {
@@ -1220,7 +1148,7 @@ type DeletePushRequest struct {
 
 func (x *DeletePushRequest) Reset() {
 	*x = DeletePushRequest{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[15]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1232,7 +1160,7 @@ func (x *DeletePushRequest) String() string {
 func (*DeletePushRequest) ProtoMessage() {}
 
 func (x *DeletePushRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[15]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1245,7 +1173,7 @@ func (x *DeletePushRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePushRequest.ProtoReflect.Descriptor instead.
 func (*DeletePushRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{15}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DeletePushRequest) GetName() string {
@@ -1278,7 +1206,7 @@ type DeletePushResponse struct {
 
 func (x *DeletePushResponse) Reset() {
 	*x = DeletePushResponse{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[16]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1290,7 +1218,7 @@ func (x *DeletePushResponse) String() string {
 func (*DeletePushResponse) ProtoMessage() {}
 
 func (x *DeletePushResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[16]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1303,7 +1231,7 @@ func (x *DeletePushResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePushResponse.ProtoReflect.Descriptor instead.
 func (*DeletePushResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{16}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{15}
 }
 
 // WatchPushesRequest narrows the pushes.
@@ -1319,7 +1247,7 @@ type WatchPushesRequest struct {
 
 func (x *WatchPushesRequest) Reset() {
 	*x = WatchPushesRequest{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[17]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1331,7 +1259,7 @@ func (x *WatchPushesRequest) String() string {
 func (*WatchPushesRequest) ProtoMessage() {}
 
 func (x *WatchPushesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[17]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1344,7 +1272,7 @@ func (x *WatchPushesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchPushesRequest.ProtoReflect.Descriptor instead.
 func (*WatchPushesRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{17}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WatchPushesRequest) GetNamePrefix() string {
@@ -1376,7 +1304,7 @@ type WatchPushesResponse struct {
 
 func (x *WatchPushesResponse) Reset() {
 	*x = WatchPushesResponse{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[18]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1388,7 +1316,7 @@ func (x *WatchPushesResponse) String() string {
 func (*WatchPushesResponse) ProtoMessage() {}
 
 func (x *WatchPushesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[18]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1401,7 +1329,7 @@ func (x *WatchPushesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchPushesResponse.ProtoReflect.Descriptor instead.
 func (*WatchPushesResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{18}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WatchPushesResponse) GetPushes() []*Push {
@@ -1441,11 +1369,11 @@ type PushEvent struct {
 	// What, in words.
 	Text string `protobuf:"bytes,6,opt,name=text,proto3" json:"text,omitempty"`
 	// Whose fault it was, where it was one: LOCAL is this node, REMOTE the target or the way to it.
-	Side v1.FaultSide `protobuf:"varint,7,opt,name=side,proto3,enum=syncline.applier.v1.FaultSide" json:"side,omitempty"`
+	Side v11.FaultSide `protobuf:"varint,7,opt,name=side,proto3,enum=syncline.applier.v1.FaultSide" json:"side,omitempty"`
 	// State of the target's replication, of kind REPLICATION.
-	ReplicationState v1.State `protobuf:"varint,8,opt,name=replication_state,json=replicationState,proto3,enum=syncline.applier.v1.State" json:"replication_state,omitempty"`
+	ReplicationState v11.State `protobuf:"varint,8,opt,name=replication_state,json=replicationState,proto3,enum=syncline.applier.v1.State" json:"replication_state,omitempty"`
 	// Position up to which the target had committed everything, of kind REPLICATION.
-	Position *v11.Position `protobuf:"bytes,9,opt,name=position,proto3" json:"position,omitempty"`
+	Position *v12.Position `protobuf:"bytes,9,opt,name=position,proto3" json:"position,omitempty"`
 	// Failures in a row, of RETRIED and FAILED; number of events, of LOST.
 	Count         int32 `protobuf:"varint,10,opt,name=count,proto3" json:"count,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1454,7 +1382,7 @@ type PushEvent struct {
 
 func (x *PushEvent) Reset() {
 	*x = PushEvent{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[19]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1466,7 +1394,7 @@ func (x *PushEvent) String() string {
 func (*PushEvent) ProtoMessage() {}
 
 func (x *PushEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[19]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1479,7 +1407,7 @@ func (x *PushEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushEvent.ProtoReflect.Descriptor instead.
 func (*PushEvent) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{19}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PushEvent) GetId() int64 {
@@ -1524,21 +1452,21 @@ func (x *PushEvent) GetText() string {
 	return ""
 }
 
-func (x *PushEvent) GetSide() v1.FaultSide {
+func (x *PushEvent) GetSide() v11.FaultSide {
 	if x != nil {
 		return x.Side
 	}
-	return v1.FaultSide(0)
+	return v11.FaultSide(0)
 }
 
-func (x *PushEvent) GetReplicationState() v1.State {
+func (x *PushEvent) GetReplicationState() v11.State {
 	if x != nil {
 		return x.ReplicationState
 	}
-	return v1.State(0)
+	return v11.State(0)
 }
 
-func (x *PushEvent) GetPosition() *v11.Position {
+func (x *PushEvent) GetPosition() *v12.Position {
 	if x != nil {
 		return x.Position
 	}
@@ -1571,7 +1499,7 @@ type ListPushEventsRequest struct {
 
 func (x *ListPushEventsRequest) Reset() {
 	*x = ListPushEventsRequest{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[20]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1583,7 +1511,7 @@ func (x *ListPushEventsRequest) String() string {
 func (*ListPushEventsRequest) ProtoMessage() {}
 
 func (x *ListPushEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[20]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1596,7 +1524,7 @@ func (x *ListPushEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPushEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListPushEventsRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{20}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListPushEventsRequest) GetPush() string {
@@ -1647,7 +1575,7 @@ type ListPushEventsResponse struct {
 
 func (x *ListPushEventsResponse) Reset() {
 	*x = ListPushEventsResponse{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[21]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1659,7 +1587,7 @@ func (x *ListPushEventsResponse) String() string {
 func (*ListPushEventsResponse) ProtoMessage() {}
 
 func (x *ListPushEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[21]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1672,7 +1600,7 @@ func (x *ListPushEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPushEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListPushEventsResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{21}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListPushEventsResponse) GetEvents() []*PushEvent {
@@ -1693,7 +1621,7 @@ var File_syncline_push_v1_push_proto protoreflect.FileDescriptor
 
 const file_syncline_push_v1_push_proto_rawDesc = "" +
 	"\n" +
-	"\x1bsyncline/push/v1/push.proto\x12\x10syncline.push.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!syncline/applier/v1/applier.proto\x1a\x1fsyncline/change/v1/change.proto\"\x9a\x04\n" +
+	"\x1bsyncline/push/v1/push.proto\x12\x10syncline.push.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#syncline/access/v1/client_tls.proto\x1a!syncline/applier/v1/applier.proto\x1a\x1fsyncline/change/v1/change.proto\"\x9c\x04\n" +
 	"\bPushSpec\x12\x16\n" +
 	"\x06target\x18\x01 \x01(\tR\x06target\x12 \n" +
 	"\vreplication\x18\x02 \x01(\tR\vreplication\x12\x10\n" +
@@ -1701,8 +1629,8 @@ const file_syncline_push_v1_push_proto_rawDesc = "" +
 	"\n" +
 	"parameters\x18\x04 \x03(\v2*.syncline.push.v1.PushSpec.ParametersEntryR\n" +
 	"parameters\x12\x19\n" +
-	"\x05token\x18\x05 \x01(\tB\x03\x80\x01\x01R\x05token\x12-\n" +
-	"\x03tls\x18\x06 \x01(\v2\x1b.syncline.push.v1.TargetTLSR\x03tls\x12\x19\n" +
+	"\x05token\x18\x05 \x01(\tB\x03\x80\x01\x01R\x05token\x12/\n" +
+	"\x03tls\x18\x06 \x01(\v2\x1d.syncline.access.v1.ClientTLSR\x03tls\x12\x19\n" +
 	"\x05proxy\x18\a \x01(\tB\x03\x80\x01\x01R\x05proxy\x12>\n" +
 	"\aoptions\x18\b \x01(\v2$.syncline.applier.v1.ReplicationSpecR\aoptions\x12 \n" +
 	"\vdescription\x18\t \x01(\tR\vdescription\x128\n" +
@@ -1712,13 +1640,7 @@ const file_syncline_push_v1_push_proto_rawDesc = "" +
 	"\tretry_cap\x18\v \x01(\v2\x19.google.protobuf.DurationR\bretryCap\x1a=\n" +
 	"\x0fParametersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"u\n" +
-	"\tTargetTLS\x12\x0e\n" +
-	"\x02ca\x18\x01 \x01(\tR\x02ca\x12\x1f\n" +
-	"\vserver_name\x18\x02 \x01(\tR\n" +
-	"serverName\x12 \n" +
-	"\vcertificate\x18\x03 \x01(\tR\vcertificate\x12\x15\n" +
-	"\x03key\x18\x04 \x01(\tB\x03\x80\x01\x01R\x03key\"\xf1\x06\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf1\x06\n" +
 	"\x04Push\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12.\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1a.syncline.push.v1.PushSpecR\x04spec\x121\n" +
@@ -1862,44 +1784,44 @@ func file_syncline_push_v1_push_proto_rawDescGZIP() []byte {
 }
 
 var file_syncline_push_v1_push_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_syncline_push_v1_push_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_syncline_push_v1_push_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_syncline_push_v1_push_proto_goTypes = []any{
 	(PushState)(0),                 // 0: syncline.push.v1.PushState
 	(PushEventKind)(0),             // 1: syncline.push.v1.PushEventKind
 	(*PushSpec)(nil),               // 2: syncline.push.v1.PushSpec
-	(*TargetTLS)(nil),              // 3: syncline.push.v1.TargetTLS
-	(*Push)(nil),                   // 4: syncline.push.v1.Push
-	(*CreatePushRequest)(nil),      // 5: syncline.push.v1.CreatePushRequest
-	(*CreatePushResponse)(nil),     // 6: syncline.push.v1.CreatePushResponse
-	(*GetPushRequest)(nil),         // 7: syncline.push.v1.GetPushRequest
-	(*GetPushResponse)(nil),        // 8: syncline.push.v1.GetPushResponse
-	(*ListPushesRequest)(nil),      // 9: syncline.push.v1.ListPushesRequest
-	(*ListPushesResponse)(nil),     // 10: syncline.push.v1.ListPushesResponse
-	(*UpdatePushRequest)(nil),      // 11: syncline.push.v1.UpdatePushRequest
-	(*UpdatePushResponse)(nil),     // 12: syncline.push.v1.UpdatePushResponse
-	(*StartPushRequest)(nil),       // 13: syncline.push.v1.StartPushRequest
-	(*StartPushResponse)(nil),      // 14: syncline.push.v1.StartPushResponse
-	(*StopPushRequest)(nil),        // 15: syncline.push.v1.StopPushRequest
-	(*StopPushResponse)(nil),       // 16: syncline.push.v1.StopPushResponse
-	(*DeletePushRequest)(nil),      // 17: syncline.push.v1.DeletePushRequest
-	(*DeletePushResponse)(nil),     // 18: syncline.push.v1.DeletePushResponse
-	(*WatchPushesRequest)(nil),     // 19: syncline.push.v1.WatchPushesRequest
-	(*WatchPushesResponse)(nil),    // 20: syncline.push.v1.WatchPushesResponse
-	(*PushEvent)(nil),              // 21: syncline.push.v1.PushEvent
-	(*ListPushEventsRequest)(nil),  // 22: syncline.push.v1.ListPushEventsRequest
-	(*ListPushEventsResponse)(nil), // 23: syncline.push.v1.ListPushEventsResponse
-	nil,                            // 24: syncline.push.v1.PushSpec.ParametersEntry
-	(*v1.ReplicationSpec)(nil),     // 25: syncline.applier.v1.ReplicationSpec
+	(*Push)(nil),                   // 3: syncline.push.v1.Push
+	(*CreatePushRequest)(nil),      // 4: syncline.push.v1.CreatePushRequest
+	(*CreatePushResponse)(nil),     // 5: syncline.push.v1.CreatePushResponse
+	(*GetPushRequest)(nil),         // 6: syncline.push.v1.GetPushRequest
+	(*GetPushResponse)(nil),        // 7: syncline.push.v1.GetPushResponse
+	(*ListPushesRequest)(nil),      // 8: syncline.push.v1.ListPushesRequest
+	(*ListPushesResponse)(nil),     // 9: syncline.push.v1.ListPushesResponse
+	(*UpdatePushRequest)(nil),      // 10: syncline.push.v1.UpdatePushRequest
+	(*UpdatePushResponse)(nil),     // 11: syncline.push.v1.UpdatePushResponse
+	(*StartPushRequest)(nil),       // 12: syncline.push.v1.StartPushRequest
+	(*StartPushResponse)(nil),      // 13: syncline.push.v1.StartPushResponse
+	(*StopPushRequest)(nil),        // 14: syncline.push.v1.StopPushRequest
+	(*StopPushResponse)(nil),       // 15: syncline.push.v1.StopPushResponse
+	(*DeletePushRequest)(nil),      // 16: syncline.push.v1.DeletePushRequest
+	(*DeletePushResponse)(nil),     // 17: syncline.push.v1.DeletePushResponse
+	(*WatchPushesRequest)(nil),     // 18: syncline.push.v1.WatchPushesRequest
+	(*WatchPushesResponse)(nil),    // 19: syncline.push.v1.WatchPushesResponse
+	(*PushEvent)(nil),              // 20: syncline.push.v1.PushEvent
+	(*ListPushEventsRequest)(nil),  // 21: syncline.push.v1.ListPushEventsRequest
+	(*ListPushEventsResponse)(nil), // 22: syncline.push.v1.ListPushEventsResponse
+	nil,                            // 23: syncline.push.v1.PushSpec.ParametersEntry
+	(*v1.ClientTLS)(nil),           // 24: syncline.access.v1.ClientTLS
+	(*v11.ReplicationSpec)(nil),    // 25: syncline.applier.v1.ReplicationSpec
 	(*durationpb.Duration)(nil),    // 26: google.protobuf.Duration
-	(v1.FaultSide)(0),              // 27: syncline.applier.v1.FaultSide
+	(v11.FaultSide)(0),             // 27: syncline.applier.v1.FaultSide
 	(*timestamppb.Timestamp)(nil),  // 28: google.protobuf.Timestamp
-	(v1.State)(0),                  // 29: syncline.applier.v1.State
-	(*v11.Position)(nil),           // 30: syncline.change.v1.Position
+	(v11.State)(0),                 // 29: syncline.applier.v1.State
+	(*v12.Position)(nil),           // 30: syncline.change.v1.Position
 	(*fieldmaskpb.FieldMask)(nil),  // 31: google.protobuf.FieldMask
 }
 var file_syncline_push_v1_push_proto_depIdxs = []int32{
-	24, // 0: syncline.push.v1.PushSpec.parameters:type_name -> syncline.push.v1.PushSpec.ParametersEntry
-	3,  // 1: syncline.push.v1.PushSpec.tls:type_name -> syncline.push.v1.TargetTLS
+	23, // 0: syncline.push.v1.PushSpec.parameters:type_name -> syncline.push.v1.PushSpec.ParametersEntry
+	24, // 1: syncline.push.v1.PushSpec.tls:type_name -> syncline.access.v1.ClientTLS
 	25, // 2: syncline.push.v1.PushSpec.options:type_name -> syncline.applier.v1.ReplicationSpec
 	26, // 3: syncline.push.v1.PushSpec.retry_base:type_name -> google.protobuf.Duration
 	26, // 4: syncline.push.v1.PushSpec.retry_cap:type_name -> google.protobuf.Duration
@@ -1913,41 +1835,41 @@ var file_syncline_push_v1_push_proto_depIdxs = []int32{
 	28, // 12: syncline.push.v1.Push.last_contact_time:type_name -> google.protobuf.Timestamp
 	28, // 13: syncline.push.v1.Push.create_time:type_name -> google.protobuf.Timestamp
 	2,  // 14: syncline.push.v1.CreatePushRequest.spec:type_name -> syncline.push.v1.PushSpec
-	4,  // 15: syncline.push.v1.CreatePushResponse.push:type_name -> syncline.push.v1.Push
-	4,  // 16: syncline.push.v1.GetPushResponse.push:type_name -> syncline.push.v1.Push
-	4,  // 17: syncline.push.v1.ListPushesResponse.pushes:type_name -> syncline.push.v1.Push
+	3,  // 15: syncline.push.v1.CreatePushResponse.push:type_name -> syncline.push.v1.Push
+	3,  // 16: syncline.push.v1.GetPushResponse.push:type_name -> syncline.push.v1.Push
+	3,  // 17: syncline.push.v1.ListPushesResponse.pushes:type_name -> syncline.push.v1.Push
 	2,  // 18: syncline.push.v1.UpdatePushRequest.spec:type_name -> syncline.push.v1.PushSpec
 	31, // 19: syncline.push.v1.UpdatePushRequest.update_mask:type_name -> google.protobuf.FieldMask
-	4,  // 20: syncline.push.v1.UpdatePushResponse.push:type_name -> syncline.push.v1.Push
-	4,  // 21: syncline.push.v1.StartPushResponse.push:type_name -> syncline.push.v1.Push
-	4,  // 22: syncline.push.v1.StopPushResponse.push:type_name -> syncline.push.v1.Push
+	3,  // 20: syncline.push.v1.UpdatePushResponse.push:type_name -> syncline.push.v1.Push
+	3,  // 21: syncline.push.v1.StartPushResponse.push:type_name -> syncline.push.v1.Push
+	3,  // 22: syncline.push.v1.StopPushResponse.push:type_name -> syncline.push.v1.Push
 	26, // 23: syncline.push.v1.WatchPushesRequest.interval:type_name -> google.protobuf.Duration
-	4,  // 24: syncline.push.v1.WatchPushesResponse.pushes:type_name -> syncline.push.v1.Push
+	3,  // 24: syncline.push.v1.WatchPushesResponse.pushes:type_name -> syncline.push.v1.Push
 	28, // 25: syncline.push.v1.PushEvent.time:type_name -> google.protobuf.Timestamp
 	1,  // 26: syncline.push.v1.PushEvent.kind:type_name -> syncline.push.v1.PushEventKind
 	27, // 27: syncline.push.v1.PushEvent.side:type_name -> syncline.applier.v1.FaultSide
 	29, // 28: syncline.push.v1.PushEvent.replication_state:type_name -> syncline.applier.v1.State
 	30, // 29: syncline.push.v1.PushEvent.position:type_name -> syncline.change.v1.Position
 	28, // 30: syncline.push.v1.ListPushEventsRequest.since:type_name -> google.protobuf.Timestamp
-	21, // 31: syncline.push.v1.ListPushEventsResponse.events:type_name -> syncline.push.v1.PushEvent
-	5,  // 32: syncline.push.v1.PushService.CreatePush:input_type -> syncline.push.v1.CreatePushRequest
-	7,  // 33: syncline.push.v1.PushService.GetPush:input_type -> syncline.push.v1.GetPushRequest
-	9,  // 34: syncline.push.v1.PushService.ListPushes:input_type -> syncline.push.v1.ListPushesRequest
-	11, // 35: syncline.push.v1.PushService.UpdatePush:input_type -> syncline.push.v1.UpdatePushRequest
-	13, // 36: syncline.push.v1.PushService.StartPush:input_type -> syncline.push.v1.StartPushRequest
-	15, // 37: syncline.push.v1.PushService.StopPush:input_type -> syncline.push.v1.StopPushRequest
-	17, // 38: syncline.push.v1.PushService.DeletePush:input_type -> syncline.push.v1.DeletePushRequest
-	19, // 39: syncline.push.v1.PushService.WatchPushes:input_type -> syncline.push.v1.WatchPushesRequest
-	22, // 40: syncline.push.v1.PushService.ListPushEvents:input_type -> syncline.push.v1.ListPushEventsRequest
-	6,  // 41: syncline.push.v1.PushService.CreatePush:output_type -> syncline.push.v1.CreatePushResponse
-	8,  // 42: syncline.push.v1.PushService.GetPush:output_type -> syncline.push.v1.GetPushResponse
-	10, // 43: syncline.push.v1.PushService.ListPushes:output_type -> syncline.push.v1.ListPushesResponse
-	12, // 44: syncline.push.v1.PushService.UpdatePush:output_type -> syncline.push.v1.UpdatePushResponse
-	14, // 45: syncline.push.v1.PushService.StartPush:output_type -> syncline.push.v1.StartPushResponse
-	16, // 46: syncline.push.v1.PushService.StopPush:output_type -> syncline.push.v1.StopPushResponse
-	18, // 47: syncline.push.v1.PushService.DeletePush:output_type -> syncline.push.v1.DeletePushResponse
-	20, // 48: syncline.push.v1.PushService.WatchPushes:output_type -> syncline.push.v1.WatchPushesResponse
-	23, // 49: syncline.push.v1.PushService.ListPushEvents:output_type -> syncline.push.v1.ListPushEventsResponse
+	20, // 31: syncline.push.v1.ListPushEventsResponse.events:type_name -> syncline.push.v1.PushEvent
+	4,  // 32: syncline.push.v1.PushService.CreatePush:input_type -> syncline.push.v1.CreatePushRequest
+	6,  // 33: syncline.push.v1.PushService.GetPush:input_type -> syncline.push.v1.GetPushRequest
+	8,  // 34: syncline.push.v1.PushService.ListPushes:input_type -> syncline.push.v1.ListPushesRequest
+	10, // 35: syncline.push.v1.PushService.UpdatePush:input_type -> syncline.push.v1.UpdatePushRequest
+	12, // 36: syncline.push.v1.PushService.StartPush:input_type -> syncline.push.v1.StartPushRequest
+	14, // 37: syncline.push.v1.PushService.StopPush:input_type -> syncline.push.v1.StopPushRequest
+	16, // 38: syncline.push.v1.PushService.DeletePush:input_type -> syncline.push.v1.DeletePushRequest
+	18, // 39: syncline.push.v1.PushService.WatchPushes:input_type -> syncline.push.v1.WatchPushesRequest
+	21, // 40: syncline.push.v1.PushService.ListPushEvents:input_type -> syncline.push.v1.ListPushEventsRequest
+	5,  // 41: syncline.push.v1.PushService.CreatePush:output_type -> syncline.push.v1.CreatePushResponse
+	7,  // 42: syncline.push.v1.PushService.GetPush:output_type -> syncline.push.v1.GetPushResponse
+	9,  // 43: syncline.push.v1.PushService.ListPushes:output_type -> syncline.push.v1.ListPushesResponse
+	11, // 44: syncline.push.v1.PushService.UpdatePush:output_type -> syncline.push.v1.UpdatePushResponse
+	13, // 45: syncline.push.v1.PushService.StartPush:output_type -> syncline.push.v1.StartPushResponse
+	15, // 46: syncline.push.v1.PushService.StopPush:output_type -> syncline.push.v1.StopPushResponse
+	17, // 47: syncline.push.v1.PushService.DeletePush:output_type -> syncline.push.v1.DeletePushResponse
+	19, // 48: syncline.push.v1.PushService.WatchPushes:output_type -> syncline.push.v1.WatchPushesResponse
+	22, // 49: syncline.push.v1.PushService.ListPushEvents:output_type -> syncline.push.v1.ListPushEventsResponse
 	41, // [41:50] is the sub-list for method output_type
 	32, // [32:41] is the sub-list for method input_type
 	32, // [32:32] is the sub-list for extension type_name
@@ -1960,14 +1882,14 @@ func file_syncline_push_v1_push_proto_init() {
 	if File_syncline_push_v1_push_proto != nil {
 		return
 	}
-	file_syncline_push_v1_push_proto_msgTypes[2].OneofWrappers = []any{}
+	file_syncline_push_v1_push_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_push_v1_push_proto_rawDesc), len(file_syncline_push_v1_push_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   23,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
