@@ -96,7 +96,7 @@ func (l *eventLog) persist(ctx context.Context, batch []*event) bool {
 			return false
 		case !postgres.IsTransient(err):
 			l.log.Warn("what happened to pushes could not be written", "events", len(batch), "error", err)
-			l.lost.Add(int32(len(batch))) //nolint:gosec // at most eventBatch
+			l.lost.Add(int32(len(batch)))
 			return true
 		case !warned:
 			l.log.Warn("what happened to pushes cannot be written; it is tried again", "error", err)

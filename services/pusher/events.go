@@ -129,4 +129,4 @@ func (s *store) events(ctx context.Context, f eventFilter) ([]*event, error) {
 }
 
 // worthTelling is true for the 1st, 2nd, 4th, 8th, … of faults that are all the same.
-func worthTelling(n int32) bool { return bits.OnesCount32(uint32(n)) == 1 } //nolint:gosec // it counts
+func worthTelling(n int32) bool { return bits.OnesCount32(uint32(n)) == 1 }
