@@ -68,7 +68,7 @@ func TestSetColumns(t *testing.T) {
 				DELETE FROM people WHERE id = %d; INSERT INTO people (id, team, code, name, secret, n) VALUES (%[3]d + 100000, 1, 'c1', 'new', 'hidden', 7) ON CONFLICT DO NOTHING; UPDATE people SET n = n + 1 WHERE id %% 50 = %[1]d;
 				UPDATE bag SET a = a + 1, secret = 'hidden' WHERE ctid = (SELECT ctid FROM bag LIMIT 1); DELETE FROM bag WHERE ctid = (SELECT ctid FROM bag OFFSET 3 LIMIT 1); INSERT INTO bag VALUES (%[1]d, 'hidden');
 				UPDATE listed SET note = 'changed' WHERE id = %[1]d; DELETE FROM listed WHERE id = %[5]d; INSERT INTO listed VALUES ('a', %[5]d, 'again') ON CONFLICT DO NOTHING;
-				UPDATE teams SET "Code" = "Code", name = 'changed' WHERE id = %[6]d`, n%50, n, 1+n%1900, 1+n*7%1900, 1+n%100, 1+n%20))
+				UPDATE teams SET "Code" = "Code", name = 'changed' WHERE id = %[6]d`, n%50, n, 1+n%1900, 1+n*7%500, 1+n%100, 1+n%20))
 		}
 	})
 	replica.waitState("some", time.Minute, applierv1.State_STATE_RUNNING)
@@ -80,7 +80,7 @@ func TestSetColumns(t *testing.T) {
 			"teams":  {"SELECT id, name FROM teams", "SELECT id, name FROM teams"}, "bag": {"SELECT a FROM bag", "SELECT a FROM bag"},
 			"listed": {"SELECT org, id, note FROM listed WHERE org = 'a' AND id % 2 = 1", "SELECT * FROM listed"},
 		} {
-			if want, got := digest(t, there, "("+query[0]+")", ""), digest(t, here, "("+query[1]+")", ""); want != got {
+			if want, got := digest(t, there, "("+query[0]+")", ""), digest(t, here, "("+query[1]+")", ""); want != got || strings.HasPrefix(want, "0 rows") {
 				t.Errorf("table %s: the source selects %s, the replica holds %s", table, want, got)
 			}
 		}
@@ -178,7 +178,7 @@ func (s renamedColumns) held(version int64) {
 
 func (s renamedColumns) equal(columns string) {
 	s.Helper()
-	if want, got := digest(s, s.there, "(SELECT "+columns+" FROM people WHERE secret <> 'x' AND id <= 1900)", ""), digest(s, s.here, "(SELECT "+columns+" FROM archive.people)", ""); want != got {
+	if want, got := digest(s, s.there, "(SELECT "+columns+" FROM people WHERE secret <> 'x' AND id <= 1900)", ""), digest(s, s.here, "(SELECT "+columns+" FROM archive.people)", ""); want != got || strings.HasPrefix(want, "0 rows") {
 		s.Errorf("the source selects %s, archive.people holds %s", want, got)
 	}
 }
