@@ -196,6 +196,7 @@ func (s renamedColumns) comesAndGoes(take func(columns ...string)) {
 	s.equal("id, team, name, n")
 	take("id", "team", "name")
 	pgtest.Exec(s, s.there, "UPDATE people SET n = n + 1000 WHERE id % 3 = 0")
+	pgtest.Exec(s, s.there, "UPDATE teams SET name = 'after that'") // which comes, so nothing before it is read once more
 	s.replica.waitApplied("renamed", time.Minute)
 	s.equal("id, team, name")
 	take("id", "team", "name", "n")
