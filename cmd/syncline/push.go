@@ -25,7 +25,7 @@ what it would read had it connected itself. These commands are for the primary; 
 		Args: wrongUse(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newPushCreateCommand(), newPushListCommand(), newPushShowCommand(), newPushUpdateCommand(), newPushStartCommand(), newPushStopCommand(), newPushDeleteCommand())
+	cmd.AddCommand(newPushCreateCommand(), newPushListCommand(), newPushShowCommand(), newPushLogCommand(), newPushUpdateCommand(), newPushStartCommand(), newPushStopCommand(), newPushDeleteCommand())
 	return cmd
 }
 
@@ -92,9 +92,15 @@ pushed; with it the replica can read nothing beyond the set. The connection is m
 
 func newPushListCommand() *cobra.Command {
 	var f clientFlags
+	var watch bool
 	cmd := &cobra.Command{
-		Use: "list", Short: "List the pushes", Args: wrongUse(cobra.NoArgs), Example: "  syncline push list",
+		Use: "list", Short: "List the pushes", Args: wrongUse(cobra.NoArgs), Example: "  syncline push list\n  syncline push list --watch",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if watch {
+				return f.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
+					return watchPushes(ctx, &f, cmd.OutOrStdout(), pushv1.NewPushServiceClient(conn))
+				})
+			}
 			return pushCall(cmd.Context(), &f, func(ctx context.Context, client pushv1.PushServiceClient) error {
 				answer, err := client.ListPushes(ctx, &pushv1.ListPushesRequest{})
 				if err != nil {
@@ -105,6 +111,8 @@ func newPushListCommand() *cobra.Command {
 		},
 	}
 	f.register(cmd, primaryGRPC)
+	cmd.Flags().BoolVar(&watch, "watch", false, "go on with each that changes; with --json one answer on a line")
+	withoutVariable(cmd.Flags().Lookup("watch"))
 	return cmd
 }
 

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
+	accessv1 "github.com/seed0419d559/syncline/gen/syncline/access/v1"
 	pushv1 "github.com/seed0419d559/syncline/gen/syncline/push/v1"
 	"github.com/seed0419d559/syncline/internal/certfile"
 	"github.com/seed0419d559/syncline/services/pusher"
@@ -19,7 +20,8 @@ import (
 // pushFlagNames are the flags that set what the API calls otherwise.
 var pushFlagNames = map[string]string{ //nolint:gosec // they are names
 	"name": "NAME", "spec.target": "--target", "spec.replication": "--replication", "spec.set": "--set", "spec.parameters": "--param", "spec.token": "--target-token-file",
-	"spec.tls": "--target-tls", "spec.proxy": "--target-proxy", "spec.description": "--description", "spec.retry_base": "--push-retry-base", "spec.retry_cap": "--push-retry-cap",
+	"spec.tls": "--target-tls", "spec.tls.ca": "--target-tls-ca", "spec.tls.server_name": "--target-tls-server-name", "spec.tls.certificate": "--target-tls-cert",
+	"spec.tls.key": "--target-tls-key", "spec.proxy": "--target-proxy", "spec.description": "--description", "spec.retry_base": "--push-retry-base", "spec.retry_cap": "--push-retry-cap",
 	"spec.options.include_tables": "--table",
 }
 
@@ -118,7 +120,7 @@ func (f *pushFlags) readTLS() error {
 	if !f.tls && f.serverName == "" && f.files == (certfile.Files{}) {
 		return nil
 	}
-	f.spec.Tls = &pushv1.TargetTLS{ServerName: f.serverName}
+	f.spec.Tls = &accessv1.ClientTLS{ServerName: f.serverName}
 	for _, one := range []struct {
 		flag, path string
 		to         *string

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	accessv1 "github.com/seed0419d559/syncline/gen/syncline/access/v1"
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	"github.com/seed0419d559/syncline/internal/certfile"
 )
@@ -50,7 +51,7 @@ func (f *sourceFlags) set(spec *applierv1.ReplicationSpec) error {
 	if !f.tls && f.serverName == "" && f.files == (certfile.Files{}) {
 		return nil
 	}
-	spec.Tls = &applierv1.SourceTLS{ServerName: f.serverName}
+	spec.Tls = &accessv1.ClientTLS{ServerName: f.serverName}
 	for _, one := range []struct {
 		flag, path string
 		to         *string

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	accessv1 "github.com/seed0419d559/syncline/gen/syncline/access/v1"
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 )
 
@@ -31,8 +32,8 @@ func TestSourceFlags(t *testing.T) {
 		"nothing":     {nil, nil, &applierv1.ReplicationSpec{}, ""},
 		"token":       {nil, []string{"--source-token-file", token}, &applierv1.ReplicationSpec{Token: "syncline_abc"}, ""},
 		"variable":    {[]string{"SYNCLINE_SOURCE_TOKEN=x"}, nil, &applierv1.ReplicationSpec{Token: "x"}, ""},
-		"tls":         {nil, []string{"--source-tls"}, &applierv1.ReplicationSpec{Tls: &applierv1.SourceTLS{}}, ""},
-		"certificate": {nil, []string{"--source-tls-ca", ca, "--source-tls-cert", cert, "--source-tls-key", key, "--source-tls-server-name", "db1"}, &applierv1.ReplicationSpec{Tls: &applierv1.SourceTLS{Ca: "CA", Certificate: "CERT", Key: "KEY", ServerName: "db1"}}, ""},
+		"tls":         {nil, []string{"--source-tls"}, &applierv1.ReplicationSpec{Tls: &accessv1.ClientTLS{}}, ""},
+		"certificate": {nil, []string{"--source-tls-ca", ca, "--source-tls-cert", cert, "--source-tls-key", key, "--source-tls-server-name", "db1"}, &applierv1.ReplicationSpec{Tls: &accessv1.ClientTLS{Ca: "CA", Certificate: "CERT", Key: "KEY", ServerName: "db1"}}, ""},
 		"proxy":       {nil, []string{"--source-proxy", "socks5h://u:p@proxy:1080"}, &applierv1.ReplicationSpec{Proxy: "socks5h://u:p@proxy:1080"}, ""},
 		"shown":       {nil, []string{"--source-token", "x"}, nil, "can be read by everybody"},
 		"two":         {[]string{"SYNCLINE_SOURCE_TOKEN=x"}, []string{"--source-token-file", token}, nil, "both set"},

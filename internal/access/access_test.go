@@ -125,14 +125,16 @@ func TestRoles(t *testing.T) {
 		"ApplierService/GetSync":           "operator admin",
 		"ApplierService/WatchSync":         "operator admin",
 
-		"TunnelService/Carry":    "operator admin",
-		"PushService/CreatePush": "operator admin",
-		"PushService/UpdatePush": "operator admin",
-		"PushService/StartPush":  "operator admin",
-		"PushService/StopPush":   "operator admin",
-		"PushService/DeletePush": "operator admin",
-		"PushService/GetPush":    "reader operator admin",
-		"PushService/ListPushes": "reader operator admin",
+		"TunnelService/Carry":        "operator admin",
+		"PushService/CreatePush":     "operator admin",
+		"PushService/UpdatePush":     "operator admin",
+		"PushService/StartPush":      "operator admin",
+		"PushService/StopPush":       "operator admin",
+		"PushService/DeletePush":     "operator admin",
+		"PushService/GetPush":        "reader operator admin",
+		"PushService/ListPushes":     "reader operator admin",
+		"PushService/WatchPushes":    "reader operator admin",
+		"PushService/ListPushEvents": "reader operator admin",
 	}
 	for method := range methods {
 		expected, listed := who[short(method)]

@@ -91,14 +91,16 @@ var methods = map[string]rule{
 	"/syncline.logger.v1.LoggerService/StopCapture":      {least: Operator, changes: true},
 
 	// A push makes a replication and is its source: that is an operator's affair, as if it were created here.
-	"/syncline.tunnel.v1.TunnelService/Carry":  {least: Operator, changes: true},
-	"/syncline.push.v1.PushService/CreatePush": {least: Operator, changes: true},
-	"/syncline.push.v1.PushService/UpdatePush": {least: Operator, changes: true},
-	"/syncline.push.v1.PushService/StartPush":  {least: Operator, changes: true},
-	"/syncline.push.v1.PushService/StopPush":   {least: Operator, changes: true},
-	"/syncline.push.v1.PushService/DeletePush": {least: Operator, changes: true},
-	"/syncline.push.v1.PushService/GetPush":    {least: Reader},
-	"/syncline.push.v1.PushService/ListPushes": {least: Reader},
+	"/syncline.tunnel.v1.TunnelService/Carry":      {least: Operator, changes: true},
+	"/syncline.push.v1.PushService/CreatePush":     {least: Operator, changes: true},
+	"/syncline.push.v1.PushService/UpdatePush":     {least: Operator, changes: true},
+	"/syncline.push.v1.PushService/StartPush":      {least: Operator, changes: true},
+	"/syncline.push.v1.PushService/StopPush":       {least: Operator, changes: true},
+	"/syncline.push.v1.PushService/DeletePush":     {least: Operator, changes: true},
+	"/syncline.push.v1.PushService/GetPush":        {least: Reader},
+	"/syncline.push.v1.PushService/ListPushes":     {least: Reader},
+	"/syncline.push.v1.PushService/WatchPushes":    {least: Reader},
+	"/syncline.push.v1.PushService/ListPushEvents": {least: Reader},
 
 	// What the API looks like is no secret, but a stream takes a place.
 	"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo":      {least: Reader, replicator: always},

@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	accessv1 "github.com/seed0419d559/syncline/gen/syncline/access/v1"
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 )
 
@@ -15,7 +16,7 @@ func TestZeroBytes(t *testing.T) {
 		"spec.include_tables[1]": {IncludeTables: []string{"a", "\x00"}},
 		"spec.parameters":        {Parameters: map[string]string{"\x00": "x"}},
 		"spec.parameters[org]":   {Parameters: map[string]string{"org": "\x00"}},
-		"spec.tls.ca":            {Tls: &applierv1.SourceTLS{Ca: "\x00"}},
+		"spec.tls.ca":            {Tls: &accessv1.ClientTLS{Ca: "\x00"}},
 		"":                       {Source: "a\n\u00ff", Parameters: map[string]string{"org": "7"}},
 	} {
 		err := refuseUnknown(&applierv1.CreateReplicationRequest{Spec: spec})

@@ -112,15 +112,15 @@ func (s *Service) Carry(stream grpc.BidiStreamingServer[tunnelv1.CarryRequest, t
 	a.conn.Connect() // the source waits for the handshake, also while the replication is stopped
 	if r != nil {
 		r.pushAttached(a)
-		defer r.pushDetached(a)
 	}
+	defer s.detached(a)
 	err = tunnel.Carry(ctx, pieces(stream), pipe, nil)
 	switch {
 	case errors.Is(err, errReplaced):
 		return rpc.Errorf(codes.Aborted, reasonReplaced, "push %s has come again for replication %s by another connection, which took the place of this one", a.push, a.replication)
 	case errors.Is(err, tunnel.ErrPiece):
 		return rpc.Invalid("data", "%v", err)
-	case ctx.Err() != nil:
+	case ctx.Err() != nil && !errors.Is(err, errTunnelBroke):
 		return ctx.Err()
 	}
 	return rpc.Errorf(codes.Unavailable, reasonNotAttached, "the connection through push %s ended: %w", a.push, err)
@@ -228,6 +228,13 @@ func (r *runner) pushAttached(a *attachment) {
 	select {
 	case r.wake <- struct{}{}:
 	default:
+	}
+}
+
+// detached tells the replication, which the push may have created meanwhile, that it is gone; not when it has come again already.
+func (s *Service) detached(a *attachment) {
+	if r, err := s.pushedRunner(a); err == nil && r != nil && s.config.pushes.of(a.replication) == a {
+		r.pushDetached(a)
 	}
 }
 

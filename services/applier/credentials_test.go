@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
+	accessv1 "github.com/seed0419d559/syncline/gen/syncline/access/v1"
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	"github.com/seed0419d559/syncline/internal/access"
 	"github.com/seed0419d559/syncline/internal/rpc"
@@ -50,7 +51,7 @@ func TestSecretsAreKeptApart(t *testing.T) {
 		if err != nil || strings.Contains(string(text), secretText) || strings.Contains(string(text), "anna") {
 			t.Errorf("shown is %s, %v", text, err)
 		}
-		hidden, err := secretsOf(spec)
+		hidden, err := wayOf(spec).Secrets()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -58,8 +59,8 @@ func TestSecretsAreKeptApart(t *testing.T) {
 			t.Errorf("put back: %v, %v", shown, err)
 		}
 	}
-	plain := &applierv1.ReplicationSpec{Source: "db1:7400", Proxy: "http://proxy:3128", Tls: &applierv1.SourceTLS{Ca: "x"}}
-	if hidden, err := secretsOf(plain); hidden != nil || err != nil {
+	plain := &applierv1.ReplicationSpec{Source: "db1:7400", Proxy: "http://proxy:3128", Tls: &accessv1.ClientTLS{Ca: "x"}}
+	if hidden, err := wayOf(plain).Secrets(); hidden != nil || err != nil {
 		t.Errorf("secrets of none: %s, %v", hidden, err)
 	}
 	if err := addSecrets(plain, []byte(secretText)); err == nil || strings.Contains(err.Error(), secretText) {
@@ -73,17 +74,17 @@ func TestOddConnections(t *testing.T) {
 	for field, spec := range map[string]*applierv1.ReplicationSpec{
 		"spec.token":           {Token: secretText + " x"},
 		"spec.proxy":           {Proxy: "ftp://u:" + secretText + "@x"},
-		"spec.tls.ca":          {Tls: &applierv1.SourceTLS{Ca: pem}},
-		"spec.tls.server_name": {Tls: &applierv1.SourceTLS{ServerName: "x\x00"}},
-		"spec.tls.certificate": {Tls: &applierv1.SourceTLS{Certificate: pem, Key: secretText}},
-		"spec.tls.key":         {Tls: &applierv1.SourceTLS{Certificate: pem, Key: secretText + "\x00"}},
+		"spec.tls.ca":          {Tls: &accessv1.ClientTLS{Ca: pem}},
+		"spec.tls.server_name": {Tls: &accessv1.ClientTLS{ServerName: "x\x00"}},
+		"spec.tls.certificate": {Tls: &accessv1.ClientTLS{Certificate: pem, Key: secretText}},
+		"spec.tls.key":         {Tls: &accessv1.ClientTLS{Certificate: pem, Key: secretText + "\x00"}},
 	} {
 		err := validateConnection(spec)
 		if fields := rpc.Fields(err); len(fields) != 1 || fields[0].GetField() != field || strings.Contains(rpc.Message(err), secretText) {
 			t.Errorf("%s: %v", field, err)
 		}
 	}
-	alone := validateConnection(&applierv1.ReplicationSpec{Tls: &applierv1.SourceTLS{Key: secretText}})
+	alone := validateConnection(&applierv1.ReplicationSpec{Tls: &accessv1.ClientTLS{Key: secretText}})
 	if rpc.Code(alone) != codes.InvalidArgument {
 		t.Errorf("a key alone: %v", alone)
 	}

@@ -21,6 +21,8 @@ const (
 	FaultClaiming       = "schedule/claiming"    // a due run is begun in the open transaction
 	FaultClaimed        = "schedule/claimed"     // that is committed, and nothing runs yet
 	FaultMending        = "copy/mending"         // rows of a table that held some are about to be mended
+	FaultNarrowed       = "sets/narrowed"        // rows that a changed set selects no longer are removed in the open transaction, of shared tables
+	FaultLeftSet        = "sets/left"            // those of a table that has left the set are, too
 )
 
 // The places at which a test may kill the process during a repair.

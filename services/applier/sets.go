@@ -14,6 +14,7 @@ import (
 	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
 	"github.com/seed0419d559/syncline/internal/change"
+	"github.com/seed0419d559/syncline/internal/fault"
 	"github.com/seed0419d559/syncline/internal/rpc"
 	"github.com/seed0419d559/syncline/internal/schema"
 	"github.com/seed0419d559/syncline/internal/sets"
@@ -167,6 +168,7 @@ func (p *plan) leave(ctx context.Context, tx pgx.Tx, replication string, gone *d
 		if _, err := tx.Exec(ctx, "DELETE FROM "+t.target.SQL()+where); err != nil {
 			return fmt.Errorf("remove the rows of table %s, which has left the set: %w", t.target, err)
 		}
+		fault.Point(FaultLeftSet)
 	}
 	return nil
 }

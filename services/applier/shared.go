@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
+	"github.com/seed0419d559/syncline/internal/fault"
 	"github.com/seed0419d559/syncline/internal/filter"
 	"github.com/seed0419d559/syncline/internal/rpc"
 	"github.com/seed0419d559/syncline/internal/schema"
@@ -128,6 +129,7 @@ func (p *plan) removeNarrowed(ctx context.Context, tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "DELETE FROM "+t.target.SQL()+where); err != nil {
 			return fmt.Errorf("remove the rows of table %s that were selected before: %w", t.target, err)
 		}
+		fault.Point(FaultNarrowed)
 	}
 	return nil
 }

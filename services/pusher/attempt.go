@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -27,6 +28,7 @@ const (
 	FaultAttached = "push/attached" // the target has attached it, no replication is asked for
 	FaultCreated  = "push/created"  // the target has created the replication, nothing here says so
 	FaultServing  = "push/serving"  // the target has begun to tell of its replication
+	FaultRemoved  = "push/removed"  // a push is deleted, the change log still keeps what its target has not
 )
 
 const (
@@ -34,6 +36,8 @@ const (
 	handshakeTimeout = 15 * time.Second
 	// watchInterval is how often the target tells of its replication, at least.
 	watchInterval = 2 * time.Second
+	// createTimeout bounds how long the target may take to look at both databases and to create its replication.
+	createTimeout = 10 * time.Minute
 	// drain is how long what the target asks may take to end when a push is stopped.
 	drain = 2 * time.Second
 )
@@ -74,7 +78,7 @@ func (p *push) attempt(ctx context.Context) error {
 }
 
 func (p *push) dial(r *stored) (*grpc.ClientConn, error) {
-	own, err := connection(r.spec)
+	own, err := wayOf(r.spec).Options()
 	if err != nil {
 		return nil, err
 	}
@@ -168,14 +172,12 @@ func pieces(ctx context.Context, stream carryStream) tunnel.Stream {
 // somebody there, who has to be asked first.
 func (p *push) ensure(ctx context.Context, client applierv1.ApplierServiceClient, opened *tunnelv1.Opened) error {
 	r := p.snapshot()
-	replication := replicationName(r.name, r.spec)
 	if !opened.GetExists() {
 		if r.made {
-			return gone(replication, r)
+			return gone(replicationName(r.name, r.spec), r)
 		}
-		_, err := client.CreateReplication(ctx, &applierv1.CreateReplicationRequest{Name: replication, Spec: replicationSpec(r.name, r.spec)})
-		if err != nil {
-			return fmt.Errorf("create replication %s at the target: %w", replication, err)
+		if err := p.create(ctx, client, r); err != nil {
+			return err
 		}
 		fault.Point(FaultCreated)
 	}
@@ -184,6 +186,55 @@ func (p *push) ensure(ctx context.Context, client applierv1.ApplierServiceClient
 	}
 	_, err := p.write(func() (*stored, error) { return p.service.store.setMade(ctx, r.name, opened.GetServerId()) })
 	return err
+}
+
+// create has the target create its replication. One that is there after all is this push's own if it says so: the answer to an earlier call
+// did not come through.
+func (p *push) create(ctx context.Context, client applierv1.ApplierServiceClient, r *stored) error {
+	limited, cancel := context.WithTimeout(ctx, createTimeout)
+	defer cancel()
+	replication := replicationName(r.name, r.spec)
+	_, err := client.CreateReplication(limited, &applierv1.CreateReplicationRequest{Name: replication, Spec: replicationSpec(r.name, r.spec)})
+	if rpc.Reason(err) == reasonThere {
+		there, failed := client.GetReplication(limited, &applierv1.GetReplicationRequest{Name: replication})
+		if failed == nil && p.service.owns(there.GetReplication(), r.name) {
+			return nil
+		}
+	}
+	if limited.Err() != nil && ctx.Err() == nil {
+		return rpc.Errorf(codes.Unavailable, reasonNoTarget, "the target has not created replication %s within %s", replication, createTimeout)
+	}
+	if err != nil {
+		return fmt.Errorf("create replication %s at the target: %w", replication, err)
+	}
+	return nil
+}
+
+// owns tells whether a target's replication is that of a push of this node.
+func (s *Service) owns(there *applierv1.Replication, push string) bool {
+	return there.GetSpec().GetSource() == followerPrefix+push && there.GetSourceServerId() == s.config.ServerID
+}
+
+// sameChoice refuses a replication that takes something else than the push carries: a former push of the same name has created it.
+func sameChoice(r *stored, there *applierv1.Replication) error {
+	spec := there.GetSpec()
+	if spec.GetSet() == r.spec.GetSet() && maps.Equal(spec.GetParameters(), r.spec.GetParameters()) {
+		return nil
+	}
+	name := replicationName(r.name, r.spec)
+	return failed(reasonDiffers, "replication %s of the target takes %s, and this push carries %s: it was made for another push of this name; delete it there and run `syncline push start %s`, or delete this push and push under another name",
+		name, choice(spec.GetSet(), spec.GetParameters()), choice(r.spec.GetSet(), r.spec.GetParameters()), r.name)
+}
+
+func choice(set string, parameters map[string]string) string {
+	if set == "" {
+		return "the whole database"
+	}
+	text := "set " + set
+	for _, name := range slices.Sorted(maps.Keys(parameters)) {
+		text += " " + name + "=" + parameters[name]
+	}
+	return text
 }
 
 func gone(replication string, r *stored) error {
@@ -205,6 +256,9 @@ func (p *push) watch(ctx context.Context, client applierv1.ApplierServiceClient)
 			return gone(replication, r)
 		case err != nil:
 			return because(ctx, err)
+		}
+		if err := sameChoice(r, answer.GetReplication()); err != nil {
+			return err
 		}
 		p.heardOf(answer.GetReplication())
 		fault.Point(FaultServing)

@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	"github.com/seed0419d559/syncline/internal/access"
 	"github.com/seed0419d559/syncline/internal/postgres"
 	"github.com/seed0419d559/syncline/internal/rpc"
@@ -26,8 +27,10 @@ const (
 	reasonOtherOne   = "TARGET_CHANGED"
 	reasonGone       = "REPLICATION_GONE"
 	reasonPrimary    = "PRIMARY_ERROR"
+	reasonDiffers    = "REPLICATION_DIFFERS"
 	// From the target.
 	reasonNoReplication = "REPLICATION_NOT_FOUND"
+	reasonThere         = "REPLICATION_EXISTS"
 	reasonFollows       = "FOLLOWER_CONNECTED"
 	reasonNoFollower    = "FOLLOWER_UNKNOWN"
 )
@@ -45,6 +48,9 @@ func failed(reason, format string, args ...any) error {
 	return rpc.Errorf(codes.FailedPrecondition, reason, format, args...)
 }
 
+// hereReasons are those of what this node refuses: the push has to be changed.
+var hereReasons = map[string]bool{reasonGone: true, reasonOtherOne: true, reasonNoTarget: true, reasonDiffers: true}
+
 // failure is what an attempt ended with, as the push's state shows it.
 type failure struct {
 	reason, text string
@@ -52,8 +58,25 @@ type failure struct {
 	here         bool // this node's fault, not the target's or that of the way to it
 }
 
-// classify names what an attempt ended with.
+// side is where it has its cause; unspecified for none.
+func (f failure) side() applierv1.FaultSide {
+	switch {
+	case f.reason == "":
+		return applierv1.FaultSide_FAULT_SIDE_UNSPECIFIED
+	case f.here:
+		return applierv1.FaultSide_FAULT_SIDE_LOCAL
+	}
+	return applierv1.FaultSide_FAULT_SIDE_REMOTE
+}
+
+// classify names what an attempt ended with. What the target says is kept as far as it is not too long.
 func classify(err error, target string) failure {
+	f := classifyWhole(err, target)
+	f.reason, f.text = bounded(f.reason), bounded(f.text)
+	return f
+}
+
+func classifyWhole(err error, target string) failure {
 	text := rpc.Message(err)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return failure{reasonNoTarget, "the target at " + target + " does not answer in time", true, false}
@@ -74,6 +97,6 @@ func classify(err error, target string) failure {
 		}
 		return failure{reasonNoTarget, "no connection to the target at " + target + ": " + text + rpc.EncryptionHint(err), true, false}
 	default:
-		return failure{reason, text, rpc.IsTransient(err), reason == reasonGone || reason == reasonOtherOne || reason == reasonNoTarget || code == codes.InvalidArgument}
+		return failure{reason, text, rpc.IsTransient(err), hereReasons[reason] && code == codes.FailedPrecondition || code == codes.InvalidArgument}
 	}
 }

@@ -2,16 +2,13 @@ package pusher
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
-	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
 	pushv1 "github.com/seed0419d559/syncline/gen/syncline/push/v1"
 	"github.com/seed0419d559/syncline/internal/fault"
@@ -21,8 +18,6 @@ import (
 const (
 	maxPushes = 1000
 	maxPage   = 1000
-	// farewell is how long a push that is deleted is waited for to be gone from the change log.
-	farewell = 5 * time.Second
 )
 
 // CreatePush checks the set, stores the push and starts it.
@@ -38,8 +33,10 @@ func (s *Service) CreatePush(ctx context.Context, in *pushv1.CreatePushRequest) 
 			return nil, err
 		}
 	}
-	s.deciding.Lock()
-	defer s.deciding.Unlock()
+	if err := s.naming.take(ctx); err != nil {
+		return nil, err
+	}
+	defer s.naming.give()
 	s.mu.Lock()
 	n := len(s.pushes)
 	s.mu.Unlock()
@@ -48,15 +45,33 @@ func (s *Service) CreatePush(ctx context.Context, in *pushv1.CreatePushRequest) 
 	}
 	fresh, err := s.store.insert(ctx, in.GetName(), in.GetSpec())
 	if err != nil {
+		s.adoptLost(ctx, in.GetName())
 		return nil, err
 	}
 	fault.Point(FaultStored)
-	p := s.newPush(fresh)
+	return &pushv1.CreatePushResponse{Push: s.adopt(fresh).proto()}, nil
+}
+
+// adopt takes up what is stored of a push.
+func (s *Service) adopt(one *stored) *push {
+	p := s.newPush(one)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.pushes[fresh.name] = p
-	p.start(s.runCtx)
-	return &pushv1.CreatePushResponse{Push: p.proto()}, nil
+	s.pushes[one.name] = p
+	if one.wanted == wantedRunning {
+		p.start(s.runCtx)
+	}
+	return p
+}
+
+// adoptLost takes up a push that is stored although nobody was told so: the session broke while it was being stored.
+func (s *Service) adoptLost(ctx context.Context, name string) {
+	if _, err := s.find(ctx, name); rpc.Reason(err) != reasonNotFound {
+		return
+	}
+	if one, err := s.store.get(ctx, name); err == nil {
+		s.adopt(one)
+	}
 }
 
 // GetPush returns one push.
@@ -195,7 +210,7 @@ func (s *Service) start(p *push) {
 func (s *Service) StartPush(ctx context.Context, in *pushv1.StartPushRequest) (*pushv1.StartPushResponse, error) {
 	p, err := s.decide(ctx, in.GetName(), func(p *push) error {
 		p.mu.Lock()
-		again := p.state == pushv1.PushState_PUSH_STATE_FAILED && p.failure.reason == reasonGone
+		again := p.state == pushv1.PushState_PUSH_STATE_FAILED && (p.failure.reason == reasonGone || p.failure.reason == reasonDiffers)
 		p.mu.Unlock()
 		if _, err := p.write(func() (*stored, error) { return s.store.setWanted(ctx, p.name, wantedRunning, again) }); err != nil {
 			return err
@@ -224,109 +239,22 @@ func (s *Service) StopPush(ctx context.Context, in *pushv1.StopPushRequest) (*pu
 	return &pushv1.StopPushResponse{Push: p.proto()}, nil
 }
 
-// decide carries out what a user decides about a push, one decision at a time.
+// decide carries out what a user decides about a push, one decision about it at a time. Those about others do not wait for it: it may
+// ask a target that does not answer.
 func (s *Service) decide(ctx context.Context, name string, carryOut func(*push) error) (*push, error) {
-	if err := s.waitReady(ctx); err != nil {
-		return nil, err
-	}
-	s.deciding.Lock()
-	defer s.deciding.Unlock()
-	p, err := s.find(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	return p, carryOut(p)
-}
-
-// DeletePush stops and forgets a push, and has the change log forget its follower.
-func (s *Service) DeletePush(ctx context.Context, in *pushv1.DeletePushRequest) (*pushv1.DeletePushResponse, error) {
-	_, err := s.decide(ctx, in.GetName(), func(p *push) error {
-		r := p.snapshot()
-		if err := checkETag(r, in.GetEtag()); err != nil {
-			return err
-		}
-		if in.GetDeleteReplication() {
-			if err := s.deleteReplication(ctx, p, r); err != nil {
-				return err
-			}
-		}
-		p.stop()
-		if err := s.store.remove(ctx, r.name); err != nil {
-			if r.wanted == wantedRunning {
-				s.start(p)
-			}
-			return err
-		}
-		s.mu.Lock()
-		delete(s.pushes, r.name)
-		s.mu.Unlock()
-		s.forget(ctx, p)
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return &pushv1.DeletePushResponse{}, nil
-}
-
-// deleteReplication has the target forget its replication. One that is another's, or not there, is left alone.
-func (s *Service) deleteReplication(ctx context.Context, p *push, r *stored) error {
-	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
-	defer cancel()
-	conn, err := p.dial(r)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	client, replication := applierv1.NewApplierServiceClient(conn), replicationName(r.name, r.spec)
-	there, err := client.GetReplication(ctx, &applierv1.GetReplicationRequest{Name: replication})
-	if rpc.Reason(err) == reasonNoReplication {
-		return nil
-	}
-	if err == nil && (there.GetReplication().GetSpec().GetSource() != "push:"+r.name || there.GetReplication().GetSourceServerId() != s.config.ServerID) {
-		return nil
-	}
-	if err == nil {
-		_, err = client.DeleteReplication(ctx, &applierv1.DeleteReplicationRequest{Name: replication, Etag: there.GetReplication().GetEtag()})
-	}
-	if err != nil {
-		f := classify(err, r.spec.GetTarget())
-		return rpc.Errorf(codes.FailedPrecondition, f.reason, "the target's replication %s cannot be deleted, so push %s stays: %s", replication, r.name, f.text)
-	}
-	return nil
-}
-
-// forget has the change log keep nothing for a push any more.
-func (s *Service) forget(ctx context.Context, p *push) {
-	ctx, cancel := context.WithTimeout(ctx, farewell)
-	defer cancel()
-	list, err := s.loggerClient().ListFollowers(ctx, &loggerv1.ListFollowersRequest{})
-	for _, one := range list.GetFollowers() {
-		if strings.HasPrefix(one.GetName(), principalOf(p.name, p.snapshot().spec).Name+"/") {
-			if failed := s.forgetFollower(ctx, one.GetName()); failed != nil {
-				err = failed
-			}
-		}
-	}
-	if err != nil {
-		p.log.Warn("the change log may still list the push as a follower", "error", rpc.Message(err))
-	}
-}
-
-func (s *Service) forgetFollower(ctx context.Context, name string) error {
 	for {
-		_, err := s.loggerClient().DeleteFollower(ctx, &loggerv1.DeleteFollowerRequest{Follower: name})
-		switch rpc.Reason(err) {
-		case reasonNoFollower:
-			return nil
-		case reasonFollows:
-		default:
-			return err
+		p, err := s.find(ctx, name)
+		if err != nil {
+			return nil, err
 		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("delete follower %s: %w", name, err)
-		case <-time.After(100 * time.Millisecond):
+		if err := p.turn.take(ctx); err != nil {
+			return nil, err
 		}
+		if now, _ := s.find(ctx, name); now != p { // it was deleted, and another one may have its name
+			p.turn.give()
+			continue
+		}
+		defer p.turn.give()
+		return p, carryOut(p)
 	}
 }

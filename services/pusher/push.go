@@ -8,9 +8,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
+	changev1 "github.com/seed0419d559/syncline/gen/syncline/change/v1"
 	pushv1 "github.com/seed0419d559/syncline/gen/syncline/push/v1"
 )
 
@@ -22,25 +24,43 @@ type push struct {
 	sent    atomic.Int64
 	wake    chan struct{} // holds one when the next attempt shall not wait
 	storing sync.Mutex    // held while what is stored changes, here and there
+	turn    turn          // held while what a user decides about it is carried out
 
 	mu     sync.Mutex // of what stands below
 	stored *stored
 	cancel context.CancelFunc // nil while it does not run
 	done   chan struct{}
 
+	version    uint64 // grows with each change that is worth telling
 	state      pushv1.PushState
 	since      time.Time
 	failure    failure // zero for none
-	errors     int32
+	errors     int32   // in a row
+	same       int32   // of these, for the last one's reason
+	faults     int64   // since the process began
 	nextRetry  time.Time
-	heard      *applierv1.Replication // at last
+	heard      *heard // at last, nil for never
 	lastHeard  time.Time
 	targetSeen string // server id of who answered last
 }
 
+// heard is what is kept of what the target tells of its replication: the rest may be large.
+type heard struct {
+	state      applierv1.State
+	code, text string
+	position   *changev1.Position
+	lagBytes   int64
+	lagSeconds *float64
+}
+
+// equal tells whether there is nothing new to tell. That time passes is not.
+func (h *heard) equal(other *heard) bool {
+	return h.state == other.state && h.code == other.code && h.text == other.text && h.lagBytes == other.lagBytes && proto.Equal(h.position, other.position)
+}
+
 func (s *Service) newPush(one *stored) *push {
 	return &push{
-		name: one.name, service: s, log: s.config.Log.With("push", one.name), wake: make(chan struct{}, 1), stored: one,
+		name: one.name, service: s, log: s.config.Log.With("push", one.name), wake: make(chan struct{}, 1), turn: newTurn(), stored: one, version: 1,
 		state: pushv1.PushState_PUSH_STATE_STOPPED, since: time.Now(),
 	}
 }
@@ -62,14 +82,22 @@ func (p *push) write(change func() (*stored, error)) (*stored, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.stored = fresh
+	p.version++
 	return fresh, nil
 }
 
 // start runs it in a goroutine that ends with stop or with ctx. One that runs is left alone, but it tries again at once if it waits.
+// When ctx is done nothing is started: the service is stopping.
 func (p *push) start(ctx context.Context) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if ctx.Err() != nil {
+		return
+	}
 	if p.cancel != nil {
+		if p.state == pushv1.PushState_PUSH_STATE_FAILED {
+			<-p.done // it ends without another lock
+		}
 		select {
 		case p.wake <- struct{}{}:
 		default:
@@ -80,13 +108,14 @@ func (p *push) start(ctx context.Context) {
 			return
 		}
 	}
-	ctx, p.cancel = context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
-	p.done = done
+	p.cancel, p.done = cancel, done
 	p.enter(pushv1.PushState_PUSH_STATE_CONNECTING)
 	p.failure, p.errors = failure{}, 0
 	go func() {
 		defer close(done)
+		defer cancel() // one that failed leaves nothing behind
 		p.run(ctx)
 	}()
 }
@@ -108,6 +137,7 @@ func (p *push) stop() {
 
 // enter notes a state. The caller holds the lock.
 func (p *push) enter(state pushv1.PushState) {
+	p.version++
 	if p.state != state {
 		p.state, p.since = state, time.Now()
 	}
@@ -153,13 +183,23 @@ func (p *push) run(ctx context.Context) {
 func (p *push) failed(f failure, wait time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if f.reason != p.failure.reason {
+		p.same = 0
+	}
 	p.failure, p.nextRetry = f, time.Time{}
 	p.errors++
+	p.same++
+	p.faults++
+	e := &event{push: p.name, kind: kindFailed, code: f.reason, text: f.text, side: f.side(), count: p.errors}
 	if f.passes {
 		p.enter(pushv1.PushState_PUSH_STATE_RETRYING)
 		p.nextRetry = time.Now().Add(wait)
+		e.kind = kindRetried
 	} else {
 		p.enter(pushv1.PushState_PUSH_STATE_FAILED)
+	}
+	if !f.passes || worthTelling(p.same) {
+		p.service.events.note(e)
 	}
 }
 
@@ -176,11 +216,23 @@ func pause(base, most time.Duration, attempt int) time.Duration {
 func (p *push) heardOf(r *applierv1.Replication) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.heard, p.lastHeard = r, time.Now()
+	before, now := p.heard, &heard{state: r.GetState(), code: bounded(r.GetReasonCode()), text: bounded(r.GetReason()), lagBytes: r.GetLagBytes(), lagSeconds: r.LagSeconds}
+	if at := r.GetPosition(); at != nil {
+		now.position = &changev1.Position{LogId: bounded(at.GetLogId()), Lsn: at.GetLsn()}
+	}
+	p.heard, p.lastHeard = now, time.Now()
 	if p.state != pushv1.PushState_PUSH_STATE_ATTACHED {
-		p.log.Info("push is attached", "target", p.stored.spec.GetTarget(), "server", p.targetSeen)
+		target := p.stored.spec.GetTarget()
+		p.log.Info("push is attached", "target", target, "server", p.targetSeen)
 		p.enter(pushv1.PushState_PUSH_STATE_ATTACHED)
 		p.failure, p.nextRetry, p.errors = failure{}, time.Time{}, 0
+		p.service.events.note(&event{push: p.name, kind: kindAttached, text: "server " + p.targetSeen + " at " + target + " reads through it"})
+	}
+	if before == nil || !now.equal(before) {
+		p.version++
+	}
+	if before == nil || before.state != now.state || before.code != now.code {
+		p.service.events.note(&event{push: p.name, kind: kindReplication, state: now.state, code: now.code, text: now.text, position: now.position})
 	}
 }
 
@@ -197,17 +249,11 @@ func (p *push) proto() *pushv1.Push {
 	if out.GetTargetServerId() == "" {
 		out.TargetServerId = p.targetSeen
 	}
-	switch {
-	case p.failure.reason == "":
-	case p.failure.here:
-		out.Side = applierv1.FaultSide_FAULT_SIDE_LOCAL
-	default:
-		out.Side = applierv1.FaultSide_FAULT_SIDE_REMOTE
-	}
+	out.Side = p.failure.side()
 	if h := p.heard; h != nil {
-		out.ReplicationState, out.Position, out.LagBytes, out.LagSeconds = h.GetState(), h.GetPosition(), h.GetLagBytes(), h.LagSeconds
-		if h.GetReasonCode() != "" {
-			out.ReplicationReason = h.GetReasonCode() + ": " + h.GetReason()
+		out.ReplicationState, out.Position, out.LagBytes, out.LagSeconds = h.state, h.position, h.lagBytes, h.lagSeconds
+		if h.code != "" {
+			out.ReplicationReason = h.code + ": " + h.text
 		}
 	}
 	return out

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -52,11 +54,13 @@ type Service struct {
 	store  *store
 	logger *grpc.ClientConn
 
-	deciding sync.Mutex // held while what a user decides is stored and carried out
-	mu       sync.Mutex
-	runCtx   context.Context //nolint:containedctx // pushes live as long as Run, not as long as the call that creates them
-	pushes   map[string]*push
-	ready    chan struct{} // closed when the stored pushes are loaded
+	events *eventLog
+
+	naming turn // held while a push is created, or deleted with all that goes by its name
+	mu     sync.Mutex
+	runCtx context.Context //nolint:containedctx // pushes live as long as Run, not as long as the call that creates them
+	pushes map[string]*push
+	ready  chan struct{} // closed when the stored pushes are loaded
 }
 
 // New checks the configuration. It connects to nothing.
@@ -82,7 +86,9 @@ func New(config Config) (*Service, error) {
 		pool.Close()
 		return nil, err
 	}
-	return &Service{config: config, store: &store{pool}, logger: logger, pushes: map[string]*push{}, ready: make(chan struct{})}, nil
+	return &Service{
+		config: config, store: &store{pool}, logger: logger, events: newEventLog(pool, config.Log), naming: newTurn(), pushes: map[string]*push{}, ready: make(chan struct{}),
+	}, nil
 }
 
 // Register adds the service to a gRPC server. Calls before Run has loaded the pushes wait for it.
@@ -100,6 +106,11 @@ func (s *Service) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if unobserve, err := s.observe(); err != nil {
+		s.config.Log.Warn("metrics of pushes are missing", "error", err)
+	} else {
+		defer unobserve()
+	}
 	s.mu.Lock()
 	s.runCtx = ctx
 	for _, one := range list {
@@ -111,13 +122,23 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	close(s.ready)
 	s.mu.Unlock()
+	var beside sync.WaitGroup
+	beside.Go(func() { s.events.run(ctx) })
+	beside.Go(func() { s.forgetGone(ctx) })
 	<-ctx.Done()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, p := range s.pushes {
+	for _, p := range s.all() { // none is started any more
 		p.stop()
 	}
+	beside.Wait()
+	s.events.flush(ctx)
 	return ctx.Err()
+}
+
+// all returns the pushes as they are now.
+func (s *Service) all() []*push {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.pushes))
 }
 
 // load reads the stored pushes, trying again while PostgreSQL cannot be reached.

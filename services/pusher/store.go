@@ -81,20 +81,33 @@ func getPush(ctx context.Context, tx pgx.Tx, name string) (*stored, error) {
 	return one, nil
 }
 
-// write changes a push in one transaction and returns what is durable then.
-func (s *store) write(ctx context.Context, name string, change func(tx pgx.Tx) error) (fresh *stored, err error) {
+// storeTimeout bounds what is stored. Whoever asked for it may be gone meanwhile: it is carried out all the same, so that what is stored
+// and what runs agree.
+const storeTimeout = 15 * time.Second
+
+// write changes a push, and tells of it unless kind is empty, in one transaction; it returns what is durable then.
+func (s *store) write(ctx context.Context, name string, kind eventKind, change func(ctx context.Context, tx pgx.Tx) error) (fresh *stored, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+	defer cancel()
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		if err := change(tx); err != nil {
+		if err := change(ctx, tx); err != nil {
 			return err
 		}
-		fresh, err = getPush(ctx, tx, name)
-		return err
+		if fresh, err = getPush(ctx, tx, name); err != nil || kind == "" {
+			return err
+		}
+		return insertEvents(ctx, tx, &event{push: name, kind: kind})
 	})
 	return fresh, err
 }
 
+// get reads what is stored of a push.
+func (s *store) get(ctx context.Context, name string) (fresh *stored, err error) {
+	return s.write(ctx, name, "", func(context.Context, pgx.Tx) error { return nil })
+}
+
 func (s *store) insert(ctx context.Context, name string, spec *pushv1.PushSpec) (*stored, error) {
-	return s.write(ctx, name, func(tx pgx.Tx) error {
+	return s.write(ctx, name, kindCreated, func(ctx context.Context, tx pgx.Tx) error {
 		text, err := protojson.Marshal(withoutSecrets(spec))
 		if err != nil {
 			return fmt.Errorf("store push %s: %w", name, err)
@@ -111,7 +124,7 @@ func (s *store) insert(ctx context.Context, name string, spec *pushv1.PushSpec) 
 }
 
 func (s *store) update(ctx context.Context, name string, spec *pushv1.PushSpec) (*stored, error) {
-	return s.write(ctx, name, func(tx pgx.Tx) error {
+	return s.write(ctx, name, kindUpdated, func(ctx context.Context, tx pgx.Tx) error {
 		text, err := protojson.Marshal(withoutSecrets(spec))
 		if err != nil {
 			return fmt.Errorf("store push %s: %w", name, err)
@@ -125,7 +138,11 @@ func (s *store) update(ctx context.Context, name string, spec *pushv1.PushSpec) 
 
 // setWanted stores what a user wants. Who starts a push whose replication was deleted at the target wants another one there.
 func (s *store) setWanted(ctx context.Context, name, wanted string, again bool) (*stored, error) {
-	return s.write(ctx, name, func(tx pgx.Tx) error {
+	kind := kindStarted
+	if wanted == wantedStopped {
+		kind = kindStopped
+	}
+	return s.write(ctx, name, kind, func(ctx context.Context, tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "UPDATE syncline.pushes SET wanted = $2, made = made AND NOT $3 WHERE name = $1", name, wanted, again); err != nil {
 			return fmt.Errorf("store state of push %s: %w", name, err)
 		}
@@ -135,7 +152,7 @@ func (s *store) setWanted(ctx context.Context, name, wanted string, again bool) 
 
 // setMade stores that the target's replication is there.
 func (s *store) setMade(ctx context.Context, name, serverID string) (*stored, error) {
-	return s.write(ctx, name, func(tx pgx.Tx) error {
+	return s.write(ctx, name, "", func(ctx context.Context, tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "UPDATE syncline.pushes SET made = true, target_server_id = $2 WHERE name = $1", name, serverID); err != nil {
 			return fmt.Errorf("store the target of push %s: %w", name, err)
 		}
@@ -144,8 +161,12 @@ func (s *store) setMade(ctx context.Context, name, serverID string) (*stored, er
 }
 
 func (s *store) remove(ctx context.Context, name string) error {
-	if _, err := s.pool.Exec(ctx, "DELETE FROM syncline.pushes WHERE name = $1", name); err != nil {
-		return fmt.Errorf("delete push %s: %w", name, err)
-	}
-	return nil
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+	defer cancel()
+	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "DELETE FROM syncline.pushes WHERE name = $1", name); err != nil {
+			return fmt.Errorf("delete push %s: %w", name, err)
+		}
+		return insertEvents(ctx, tx, &event{push: name, kind: kindDeleted})
+	})
 }

@@ -31,7 +31,7 @@ var jobFaultPoints = []faultPoint{
 func TestJobs(t *testing.T) {
 	s := &servers{newSource(t, pgtest.WithFsync(false)), newTarget(t, pgtest.WithFsync(false))}
 	for name, run := range map[string]func(*controlled){
-		"once": (*controlled).runsOnce, "transient": (*controlled).runsTransient, "turns": (*controlled).takesTurns, "killed": (*controlled).killedAtTheEnd,
+		"once": (*controlled).runsOnce, "transient": (*controlled).runsTransient, "turns": (*controlled).takesTurns, "killed": (*controlled).killedAtTheEnd, "unstored": (*controlled).cannotEnd,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -55,7 +55,13 @@ func (c *controlled) sameRows() {
 // runsOnce: a run ends at what was committed when it began, stays completed over a restart, and goes on where it ended.
 func (c *controlled) runsOnce() {
 	t := c.t
-	c.replica.mustCreate("shop", c.primary.grpc, once)
+	out, errOut, code := run(t, "replication", "create", "shop", "--source", c.primary.grpc, "--addr", c.replica.grpc, "--mode", "once", "--wait", "--json")
+	if code != 0 || !strings.Contains(out, "STATE_COMPLETED") {
+		t.Fatalf("create --wait: exit code %d, %s%s", code, out, errOut)
+	}
+	if now, err := c.replica.get("shop"); err != nil || now.GetState() != applierv1.State_STATE_COMPLETED {
+		t.Errorf("it was waited for, and is %s %v", now.GetState(), err)
+	}
 	first := c.completed()
 	c.sameRows()
 	if first.GetCompletedPosition().GetLsn() == 0 || first.GetCompleteTime() == nil || first.GetPosition().GetLsn() != first.GetCompletedPosition().GetLsn() {
@@ -74,9 +80,7 @@ func (c *controlled) runsOnce() {
 	if n := pgtest.QueryRow[int](t, c.target, "SELECT count(*)::int FROM a WHERE id > 1000"); n != 0 {
 		t.Error("a completed run has applied something")
 	}
-	if _, err := c.replica.applier().VerifyReplication(t.Context(), &applierv1.VerifyReplicationRequest{Name: "shop"}); err != nil {
-		t.Error(err)
-	}
+	c.refusesWork()
 	if err := c.start(nil, false); err != nil {
 		t.Fatal(rpc.Message(err))
 	}
@@ -358,4 +362,73 @@ func (c *controlled) killedAtTheEnd() {
 		text, _ := os.ReadFile(log)
 		t.Errorf("killed at %v: %s", hits, text)
 	}
+}
+
+// refusesWork: what has to apply does not begin with a run that has ended, says what to do, and leaves it as it is.
+func (c *controlled) refusesWork() {
+	t := c.t
+	t.Helper()
+	_, err := c.replica.verify(t.Context(), "shop")
+	c.refused(err, codes.FailedPrecondition, "REPLICATION_NOT_RUNNING", "syncline replication start shop")
+	_, err = c.replica.repair(t.Context(), "shop")
+	c.refused(err, codes.FailedPrecondition, "REPLICATION_NOT_RUNNING", "syncline replication start shop")
+	for _, mode := range []applierv1.SyncMode{syncCopy, syncIncremental} {
+		_, err = c.replica.applier().SyncReplication(t.Context(), &applierv1.SyncReplicationRequest{Name: "shop", Mode: mode})
+		c.refused(err, codes.FailedPrecondition, "REPLICATION_NOT_RUNNING", "syncline replication start shop")
+	}
+	c.completed()
+}
+
+// cannotEnd: that a run has ended fails to be stored, half way through the transaction that does it. Nothing of it counts: the replication goes on
+// applying, and ends when it can.
+func (c *controlled) cannotEnd() {
+	t := c.t
+	pgtest.Exec(t, c.target, `CREATE SEQUENCE attempts; CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM nextval('public.attempts'); RAISE EXCEPTION 'the disk is full' USING ERRCODE = '53100'; END $$`)
+	pgtest.Exec(t, c.target, "CREATE TRIGGER refuse BEFORE UPDATE ON syncline.replications FOR EACH ROW WHEN (NEW.wanted = 'completed') EXECUTE FUNCTION refuse()")
+	c.replica.mustCreate("shop", c.primary.grpc, once)
+	attempts := func(least int64) {
+		t.Helper()
+		pgtest.Eventually(t, patience, func() error {
+			if n := pgtest.QueryRow[int64](t, c.target, "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM attempts"); n < least {
+				return fmt.Errorf("%d attempts to end", n)
+			}
+			return nil
+		})
+	}
+	attempts(2)
+	pgtest.Exec(t, c.conn, "INSERT INTO a VALUES (1001, 'later'); UPDATE b SET note = 'later' WHERE id <= 10; DELETE FROM c WHERE id = 7")
+	pgtest.Eventually(t, patience, func() error { // what comes meanwhile is applied: no attempt has let go of it
+		if n := pgtest.QueryRow[int](t, c.target, "SELECT count(*)::int FROM a WHERE id = 1001"); n != 1 {
+			return errors.New("it does not go on applying")
+		}
+		return nil
+	})
+	attempts(4)
+	answer, err := c.replica.applier().ListReplicationEvents(t.Context(), &applierv1.ListReplicationEventsRequest{Replication: "shop"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range answer.GetEvents() { // half of it being stored would be a fault of the engine, which finds its position moved
+		if kind := e.GetKind(); kind == applierv1.EventKind_EVENT_KIND_COMPLETED || kind == applierv1.EventKind_EVENT_KIND_RETRIED || kind == applierv1.EventKind_EVENT_KIND_FAILED {
+			t.Errorf("told %v", e)
+		}
+	}
+	if r, err := c.replica.get("shop"); err != nil || r.GetState() == applierv1.State_STATE_COMPLETED || r.GetCompleteTime() != nil || r.GetState() == applierv1.State_STATE_FAILED {
+		t.Errorf("it is %v, %v", r, err)
+	}
+	if n := pgtest.QueryRow[int](t, c.target, "SELECT count(*)::int FROM syncline.replications WHERE wanted = 'running' AND completed_at IS NULL"); n != 1 {
+		t.Error("that it has ended is stored")
+	}
+	pgtest.Exec(t, c.target, "DROP TRIGGER refuse ON syncline.replications")
+	end := c.completed()
+	if end.GetCompletedPosition().GetLsn() != end.GetPosition().GetLsn() {
+		t.Errorf("it ended at %v, and is at %v", end.GetCompletedPosition(), end.GetPosition())
+	}
+	if err := c.start(nil, false); err != nil { // from where it ended: nothing is lost, nothing comes twice
+		t.Fatal(rpc.Message(err))
+	}
+	c.replica.waitApplied("shop", patience)
+	c.completed()
+	pgtest.Exec(t, c.target, "DROP FUNCTION refuse; DROP SEQUENCE attempts")
+	c.sameRows()
 }

@@ -20,6 +20,12 @@ import (
 	"github.com/seed0419d559/syncline/services/applier/apply"
 )
 
+// setFaultPoints are those of a set's change, in the transaction that removes rows of tables that others write too.
+var setFaultPoints = []faultPoint{
+	{name: applier.FaultNarrowed, process: "applier", counts: []int{1}},
+	{name: applier.FaultLeftSet, process: "applier", counts: []int{1}},
+}
+
 // orgTypes are what a table under another name rests on.
 const orgTypes = `
 CREATE TYPE org.mood AS ENUM ('sad', 'happy');
@@ -163,13 +169,29 @@ func TestOrganisations(t *testing.T) {
 	requireSync(t, replica.waitSync(replica.sync(&applierv1.SyncReplicationRequest{Name: "shared-globex", Mode: syncCopy}).GetSyncId()), syncCompleted, true)
 	check()
 
-	// The set changes to other rows, and one table less: only the own rows go.
+	// The set changes to other rows, and one table less: only the own rows go. The replica is killed before and after that is committed.
 	less := meeting()
 	less.Tables = less.Tables[:2]
 	less.Tables[1] = &loggerv1.SetTable{Pattern: "org.items", Rows: `{"org": {"$param": "org"}, "id": {"$gt": 100}}`}
+	const countShared = "SELECT (SELECT count(*) FROM shared.items) + (SELECT count(*) FROM shared.visits)"
+	before := pgtest.QueryRow[int](t, here, countShared)
+	replica.kill9()
 	updated, err := primary.logger().UpdateSet(t.Context(), &loggerv1.UpdateSetRequest{Name: "meeting", Spec: less})
 	if err != nil {
 		t.Fatal(rpc.Message(err))
+	}
+	for _, point := range setFaultPoints {
+		replica.start(faultEnv(point.name, 1, hits)...)
+		replica.wait(time.Minute)
+		if now := pgtest.QueryRow[int](t, here, countShared); now != before {
+			t.Errorf("%s: %d of %d rows are left of what is not committed", point.name, now, before)
+		}
+	}
+	replica.start(faultEnv(applier.FaultPrepared, 1, hits)...)
+	replica.wait(time.Minute)
+	replica.start()
+	if got := faultsHit(t, hits); got[applier.FaultNarrowed] != 1 || got[applier.FaultLeftSet] != 1 || got[applier.FaultPrepared] != 1 {
+		t.Errorf("faults %v", got)
 	}
 	for _, org := range orgs {
 		pgtest.Eventually(t, 2*time.Minute, func() error {

@@ -1,19 +1,25 @@
 package e2e
 
 import (
+	"fmt"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
+	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
 	pushv1 "github.com/seed0419d559/syncline/gen/syncline/push/v1"
 	"github.com/seed0419d559/syncline/internal/pgtest"
+	"github.com/seed0419d559/syncline/internal/rpc"
 	"github.com/seed0419d559/syncline/services/applier"
 	"github.com/seed0419d559/syncline/services/pusher"
 )
 
-const whilePushed stage = 100 // while a push is made, and while it is attached
+const (
+	whilePushed  stage = 100 // while a push is made, and while it is attached
+	whenUnpushed stage = 101 // when it is deleted
+)
 
 // pushFaultPoints are those of pushes, in the order in which they are passed.
 var pushFaultPoints = []faultPoint{
@@ -22,6 +28,7 @@ var pushFaultPoints = []faultPoint{
 	{pusher.FaultCreated, "primary", whilePushed, []int{1}},
 	{pusher.FaultServing, "primary", whilePushed, []int{1, 3}},
 	{applier.FaultPushAttached, "replica", whilePushed, []int{1}},
+	{pusher.FaultRemoved, "primary", whenUnpushed, []int{1}},
 }
 
 // TestPushKills kills both sides at each point between two steps of a push, then at any moment while changes come in, and breaks the
@@ -34,6 +41,9 @@ func TestPushKills(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "faults")
 	nodes := map[string]*node{"primary": p.primary, "replica": p.replica}
 	for i, point := range pushFaultPoints {
+		if point.stage != whilePushed {
+			continue
+		}
 		n := nodes[point.process]
 		for _, count := range point.counts {
 			n.kill9()
@@ -89,4 +99,38 @@ func TestPushKills(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	p.killDeleting("berlin", log)
+}
+
+// killDeleting kills the primary between a push's end and that of its follower: the change log keeps nothing for it any more after the next
+// start, and another push of the name goes on with the replication that is there.
+func (p *pushing) killDeleting(name, log string) {
+	p.t.Helper()
+	p.primary.kill9()
+	p.primary.start(faultEnv(pusher.FaultRemoved, 1, log)...)
+	p.primary.waitHealthy(time.Minute)
+	p.primary.waitPush(name, pushv1.PushState_PUSH_STATE_ATTACHED, "")
+	if _, err := p.primary.pusher().DeletePush(p.t.Context(), &pushv1.DeletePushRequest{Name: name}); err == nil {
+		p.t.Errorf("%s was passed", pusher.FaultRemoved)
+	}
+	p.primary.wait(time.Minute)
+	if faultsHit(p.t, log)[pusher.FaultRemoved] == 0 {
+		p.t.Fatalf("the primary ended, and not by %s", pusher.FaultRemoved)
+	}
+	p.primary.start()
+	p.primary.waitHealthy(time.Minute)
+	pgtest.Eventually(p.t, time.Minute, func() error {
+		list, err := p.primary.logger().ListFollowers(p.t.Context(), &loggerv1.ListFollowersRequest{})
+		if err == nil && len(list.GetFollowers()) > 0 {
+			err = fmt.Errorf("followers %v", list.GetFollowers())
+		}
+		return err
+	})
+	if _, err := p.primary.getPush(name); rpc.Reason(err) != "PUSH_NOT_FOUND" {
+		p.t.Errorf("the push is there: %v", err)
+	}
+	p.write("UPDATE orders SET note = note || 'y' WHERE id % 5 = 2")
+	p.create(name, func(s *pushv1.PushSpec) { s.Target = p.replica.grpc }) // the proxy stands still
+	p.waitThere(name)
+	p.equal(name)
 }

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"bufio"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -26,6 +28,7 @@ func walkPushes(t *testing.T, w *web) {
 	if list := w.good(call{id: "PushService_ListPushes", query: url.Values{"pageSize": {"1"}}})[0]; len(list["pushes"].([]any)) != 1 || list["nextPageToken"] != "" {
 		t.Errorf("listed %v", list)
 	}
+	walkPushWatch(t, w)
 	w.bad("GET", "/v1/pushes?pageSize=-1", "", http.StatusBadRequest, "INVALID_FIELD")
 	w.bad("GET", "/v1/pushes?pageToken=*", "", http.StatusBadRequest, "INVALID_FIELD")
 	updated := w.good(call{id: "PushService_UpdatePush", path: at, body: `{"spec":{"description":"there"},"updateMask":"description"}`})[0]["push"].(map[string]any)
@@ -48,10 +51,38 @@ func walkPushes(t *testing.T, w *web) {
 	w.bad("DELETE", "/v1/pushes/berlin?deleteReplication=true", "", http.StatusBadRequest, "TARGET_UNREACHABLE")
 	w.bad("DELETE", "/v1/pushes/berlin?etag=1-1", "", http.StatusConflict, "ETAG_MISMATCH")
 	w.good(call{id: "PushService_DeletePush", path: at})
+	events := w.good(call{id: "PushService_ListPushEvents", query: url.Values{"push": {"berlin"}, "newestFirst": {"true"}, "pageSize": {"1"}}})[0]
+	if list := events["events"].([]any); len(list) != 1 || list[0].(map[string]any)["push"] != "berlin" || events["nextPageToken"] == "" {
+		t.Errorf("events %v", events)
+	}
+	w.bad("GET", "/v1/pushEvents?pageSize=-1", "", http.StatusBadRequest, "INVALID_FIELD")
+	w.bad("GET", "/v1/pushEvents?push=paris", "", http.StatusNotFound, "PUSH_NOT_FOUND")
+	w.bad("GET", "/v1/pushEvents?pageToken=*", "", http.StatusBadRequest, "INVALID_FIELD")
 	for _, one := range []struct{ method, path string }{{"GET", ""}, {"DELETE", ""}, {"PATCH", ""}, {"POST", ":start"}, {"POST", ":stop"}} {
 		w.bad(one.method, "/v1/pushes/berlin"+one.path, "", http.StatusNotFound, "PUSH_NOT_FOUND")
 	}
-	for _, name := range []string{"CreatePush", "GetPush", "ListPushes", "UpdatePush", "StartPush", "StopPush", "DeletePush"} {
+	for _, name := range []string{"CreatePush", "GetPush", "ListPushes", "UpdatePush", "StartPush", "StopPush", "DeletePush", "ListPushEvents"} {
 		w.refuses(call{id: "PushService_" + name, path: at})
+	}
+}
+
+// walkPushWatch reads the beginning of the watch of all pushes as a stream: there is one, whose target is away.
+func walkPushWatch(t *testing.T, w *web) {
+	t.Helper()
+	w.called["PushService_WatchPushes"] = true
+	_, path, op := w.operation("PushService_WatchPushes")
+	answer := w.open("GET", path+"?namePrefix=ber&interval=0.1s", "")
+	defer answer.Body.Close()
+	lines := bufio.NewScanner(answer.Body)
+	for n := range 2 { // all of them, and the next failure
+		var object map[string]any
+		if !lines.Scan() || json.Unmarshal(lines.Bytes(), &object) != nil {
+			t.Fatalf("the stream ended: %s %v", lines.Text(), lines.Err())
+		}
+		w.document.check(t, "watch of pushes", op.Responses["200"].Schema, object)
+		list, _ := object["pushes"].([]any)
+		if len(list) != 1 || list[0].(map[string]any)["name"] != "berlin" || object["complete"] != (n == 0) {
+			t.Errorf("answer %d is %v", n, object)
+		}
 	}
 }

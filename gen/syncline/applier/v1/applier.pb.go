@@ -9,7 +9,8 @@
 package applierv1
 
 import (
-	v1 "github.com/seed0419d559/syncline/gen/syncline/change/v1"
+	v1 "github.com/seed0419d559/syncline/gen/syncline/access/v1"
+	v11 "github.com/seed0419d559/syncline/gen/syncline/change/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
@@ -932,7 +933,7 @@ type ReplicationSpec struct {
 	// Token by which the source knows this replica; the process's own (--token-file) when empty. It is taken and never given back.
 	Token string `protobuf:"bytes,20,opt,name=token,proto3" json:"token,omitempty"`
 	// How the connection to the source is encrypted; as the process's own flags say when not set.
-	Tls *SourceTLS `protobuf:"bytes,21,opt,name=tls,proto3" json:"tls,omitempty"`
+	Tls *v1.ClientTLS `protobuf:"bytes,21,opt,name=tls,proto3" json:"tls,omitempty"`
 	// Proxy through which the source is reached: http://, https://, socks5:// or socks5h://[USER:PASSWORD@]HOST:PORT. Names are looked up
 	// at the proxy, with socks5:// here. User and password are taken and never given back.
 	Proxy string `protobuf:"bytes,22,opt,name=proxy,proto3" json:"proxy,omitempty"`
@@ -1130,7 +1131,7 @@ func (x *ReplicationSpec) GetToken() string {
 	return ""
 }
 
-func (x *ReplicationSpec) GetTls() *SourceTLS {
+func (x *ReplicationSpec) GetTls() *v1.ClientTLS {
 	if x != nil {
 		return x.Tls
 	}
@@ -1269,79 +1270,6 @@ func (x *TableRename) GetTarget() string {
 	return ""
 }
 
-// SourceTLS has the connections to a source encrypted, and the source verified.
-type SourceTLS struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// PEM certificates of the authorities that the source's certificate is verified by; those of the system when empty.
-	Ca string `protobuf:"bytes,1,opt,name=ca,proto3" json:"ca,omitempty"`
-	// Name that the source's certificate has to be for; the host of the address when empty.
-	ServerName string `protobuf:"bytes,2,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
-	// PEM certificate by which the source knows this replica; none when empty.
-	Certificate string `protobuf:"bytes,3,opt,name=certificate,proto3" json:"certificate,omitempty"`
-	// PEM private key of that certificate. It is taken and never given back.
-	Key           string `protobuf:"bytes,4,opt,name=key,proto3" json:"key,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *SourceTLS) Reset() {
-	*x = SourceTLS{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[2]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *SourceTLS) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*SourceTLS) ProtoMessage() {}
-
-func (x *SourceTLS) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[2]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use SourceTLS.ProtoReflect.Descriptor instead.
-func (*SourceTLS) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{2}
-}
-
-func (x *SourceTLS) GetCa() string {
-	if x != nil {
-		return x.Ca
-	}
-	return ""
-}
-
-func (x *SourceTLS) GetServerName() string {
-	if x != nil {
-		return x.ServerName
-	}
-	return ""
-}
-
-func (x *SourceTLS) GetCertificate() string {
-	if x != nil {
-		return x.Certificate
-	}
-	return ""
-}
-
-func (x *SourceTLS) GetKey() string {
-	if x != nil {
-		return x.Key
-	}
-	return ""
-}
-
 // Replication is a replication with its state.
 type Replication struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1359,9 +1287,9 @@ type Replication struct {
 	SourceServerId string `protobuf:"bytes,6,opt,name=source_server_id,json=sourceServerId,proto3" json:"source_server_id,omitempty"`
 	// Every source transaction at or below is committed in the target, none after it; it moves in the same target transaction
 	// as the rows. Not set before the first copy.
-	Position *v1.Position `protobuf:"bytes,7,opt,name=position,proto3" json:"position,omitempty"`
+	Position *v11.Position `protobuf:"bytes,7,opt,name=position,proto3" json:"position,omitempty"`
 	// The source's head, as last heard.
-	SourcePosition *v1.Position `protobuf:"bytes,8,opt,name=source_position,json=sourcePosition,proto3" json:"source_position,omitempty"`
+	SourcePosition *v11.Position `protobuf:"bytes,8,opt,name=source_position,json=sourcePosition,proto3" json:"source_position,omitempty"`
 	// Bytes of the source's WAL between position and source_position.
 	LagBytes int64 `protobuf:"varint,9,opt,name=lag_bytes,json=lagBytes,proto3" json:"lag_bytes,omitempty"`
 	// Seconds since position was the source's head; 0 when nothing is waiting. Not set while unknown.
@@ -1409,7 +1337,7 @@ type Replication struct {
 	// Its place among those that wait, 1 for the next one; 0 in other states.
 	WaitingPlace int32 `protobuf:"varint,51,opt,name=waiting_place,json=waitingPlace,proto3" json:"waiting_place,omitempty"`
 	// What the last run of mode ONCE ended at: every source transaction at or below was committed in the target when it ended.
-	CompletedPosition *v1.Position `protobuf:"bytes,52,opt,name=completed_position,json=completedPosition,proto3" json:"completed_position,omitempty"`
+	CompletedPosition *v11.Position `protobuf:"bytes,52,opt,name=completed_position,json=completedPosition,proto3" json:"completed_position,omitempty"`
 	// When that was.
 	CompleteTime *timestamppb.Timestamp `protobuf:"bytes,53,opt,name=complete_time,json=completeTime,proto3" json:"complete_time,omitempty"`
 	// It is the run of RunReplication: it can be read for a day after its end, and is gone when the applier ends.
@@ -1434,7 +1362,7 @@ type Replication struct {
 
 func (x *Replication) Reset() {
 	*x = Replication{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[3]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1446,7 +1374,7 @@ func (x *Replication) String() string {
 func (*Replication) ProtoMessage() {}
 
 func (x *Replication) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[3]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1459,7 +1387,7 @@ func (x *Replication) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replication.ProtoReflect.Descriptor instead.
 func (*Replication) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{3}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Replication) GetName() string {
@@ -1504,14 +1432,14 @@ func (x *Replication) GetSourceServerId() string {
 	return ""
 }
 
-func (x *Replication) GetPosition() *v1.Position {
+func (x *Replication) GetPosition() *v11.Position {
 	if x != nil {
 		return x.Position
 	}
 	return nil
 }
 
-func (x *Replication) GetSourcePosition() *v1.Position {
+func (x *Replication) GetSourcePosition() *v11.Position {
 	if x != nil {
 		return x.SourcePosition
 	}
@@ -1679,7 +1607,7 @@ func (x *Replication) GetWaitingPlace() int32 {
 	return 0
 }
 
-func (x *Replication) GetCompletedPosition() *v1.Position {
+func (x *Replication) GetCompletedPosition() *v11.Position {
 	if x != nil {
 		return x.CompletedPosition
 	}
@@ -1770,7 +1698,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[4]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1782,7 +1710,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[4]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1795,7 +1723,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{4}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Fault) GetTime() *timestamppb.Timestamp {
@@ -1857,7 +1785,7 @@ type StateChange struct {
 
 func (x *StateChange) Reset() {
 	*x = StateChange{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[5]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1869,7 +1797,7 @@ func (x *StateChange) String() string {
 func (*StateChange) ProtoMessage() {}
 
 func (x *StateChange) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[5]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1882,7 +1810,7 @@ func (x *StateChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateChange.ProtoReflect.Descriptor instead.
 func (*StateChange) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{5}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *StateChange) GetTime() *timestamppb.Timestamp {
@@ -1942,7 +1870,7 @@ type SyncProgress struct {
 
 func (x *SyncProgress) Reset() {
 	*x = SyncProgress{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[6]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1954,7 +1882,7 @@ func (x *SyncProgress) String() string {
 func (*SyncProgress) ProtoMessage() {}
 
 func (x *SyncProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[6]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1967,7 +1895,7 @@ func (x *SyncProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncProgress.ProtoReflect.Descriptor instead.
 func (*SyncProgress) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{6}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SyncProgress) GetTables() int32 {
@@ -2065,7 +1993,7 @@ type TableProgress struct {
 
 func (x *TableProgress) Reset() {
 	*x = TableProgress{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[7]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2077,7 +2005,7 @@ func (x *TableProgress) String() string {
 func (*TableProgress) ProtoMessage() {}
 
 func (x *TableProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[7]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2090,7 +2018,7 @@ func (x *TableProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TableProgress.ProtoReflect.Descriptor instead.
 func (*TableProgress) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{7}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *TableProgress) GetSchema() string {
@@ -2162,7 +2090,7 @@ type CheckReplicationRequest struct {
 
 func (x *CheckReplicationRequest) Reset() {
 	*x = CheckReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2174,7 +2102,7 @@ func (x *CheckReplicationRequest) String() string {
 func (*CheckReplicationRequest) ProtoMessage() {}
 
 func (x *CheckReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2187,7 +2115,7 @@ func (x *CheckReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckReplicationRequest.ProtoReflect.Descriptor instead.
 func (*CheckReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{8}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CheckReplicationRequest) GetName() string {
@@ -2215,7 +2143,7 @@ type CheckReplicationResponse struct {
 
 func (x *CheckReplicationResponse) Reset() {
 	*x = CheckReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2227,7 +2155,7 @@ func (x *CheckReplicationResponse) String() string {
 func (*CheckReplicationResponse) ProtoMessage() {}
 
 func (x *CheckReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2240,7 +2168,7 @@ func (x *CheckReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckReplicationResponse.ProtoReflect.Descriptor instead.
 func (*CheckReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{9}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CheckReplicationResponse) GetHandshake() *Handshake {
@@ -2265,7 +2193,7 @@ type CreateReplicationRequest struct {
 
 func (x *CreateReplicationRequest) Reset() {
 	*x = CreateReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2277,7 +2205,7 @@ func (x *CreateReplicationRequest) String() string {
 func (*CreateReplicationRequest) ProtoMessage() {}
 
 func (x *CreateReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2290,7 +2218,7 @@ func (x *CreateReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateReplicationRequest.ProtoReflect.Descriptor instead.
 func (*CreateReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{10}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CreateReplicationRequest) GetName() string {
@@ -2329,7 +2257,7 @@ type CreateReplicationResponse struct {
 
 func (x *CreateReplicationResponse) Reset() {
 	*x = CreateReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2341,7 +2269,7 @@ func (x *CreateReplicationResponse) String() string {
 func (*CreateReplicationResponse) ProtoMessage() {}
 
 func (x *CreateReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2354,7 +2282,7 @@ func (x *CreateReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateReplicationResponse.ProtoReflect.Descriptor instead.
 func (*CreateReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{11}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CreateReplicationResponse) GetReplication() *Replication {
@@ -2389,7 +2317,7 @@ type GetReplicationRequest struct {
 
 func (x *GetReplicationRequest) Reset() {
 	*x = GetReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2401,7 +2329,7 @@ func (x *GetReplicationRequest) String() string {
 func (*GetReplicationRequest) ProtoMessage() {}
 
 func (x *GetReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2414,7 +2342,7 @@ func (x *GetReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReplicationRequest.ProtoReflect.Descriptor instead.
 func (*GetReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{12}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetReplicationRequest) GetName() string {
@@ -2435,7 +2363,7 @@ type GetReplicationResponse struct {
 
 func (x *GetReplicationResponse) Reset() {
 	*x = GetReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2447,7 +2375,7 @@ func (x *GetReplicationResponse) String() string {
 func (*GetReplicationResponse) ProtoMessage() {}
 
 func (x *GetReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2460,7 +2388,7 @@ func (x *GetReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReplicationResponse.ProtoReflect.Descriptor instead.
 func (*GetReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{13}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetReplicationResponse) GetReplication() *Replication {
@@ -2487,7 +2415,7 @@ type ListReplicationsRequest struct {
 
 func (x *ListReplicationsRequest) Reset() {
 	*x = ListReplicationsRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2499,7 +2427,7 @@ func (x *ListReplicationsRequest) String() string {
 func (*ListReplicationsRequest) ProtoMessage() {}
 
 func (x *ListReplicationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2512,7 +2440,7 @@ func (x *ListReplicationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicationsRequest.ProtoReflect.Descriptor instead.
 func (*ListReplicationsRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{14}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListReplicationsRequest) GetStates() []State {
@@ -2556,7 +2484,7 @@ type ListReplicationsResponse struct {
 
 func (x *ListReplicationsResponse) Reset() {
 	*x = ListReplicationsResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2568,7 +2496,7 @@ func (x *ListReplicationsResponse) String() string {
 func (*ListReplicationsResponse) ProtoMessage() {}
 
 func (x *ListReplicationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2581,7 +2509,7 @@ func (x *ListReplicationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicationsResponse.ProtoReflect.Descriptor instead.
 func (*ListReplicationsResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{15}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListReplicationsResponse) GetReplications() []*Replication {
@@ -2605,7 +2533,7 @@ type StartReplicationRequest struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Go on after this position of the source's change log instead of the stored one. FAILED_PRECONDITION when that would pass over
 	// transactions or apply some twice, unless force is set; a position that the source's log does not hold is always refused.
-	From *v1.Position `protobuf:"bytes,10,opt,name=from,proto3" json:"from,omitempty"`
+	From *v11.Position `protobuf:"bytes,10,opt,name=from,proto3" json:"from,omitempty"`
 	// Take from although transactions are passed over or applied twice: the replica is known to be as of that position. It is noted in
 	// the run log, and in the warnings until all tables are copied anew.
 	Force         bool `protobuf:"varint,11,opt,name=force,proto3" json:"force,omitempty"`
@@ -2615,7 +2543,7 @@ type StartReplicationRequest struct {
 
 func (x *StartReplicationRequest) Reset() {
 	*x = StartReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2627,7 +2555,7 @@ func (x *StartReplicationRequest) String() string {
 func (*StartReplicationRequest) ProtoMessage() {}
 
 func (x *StartReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2640,7 +2568,7 @@ func (x *StartReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartReplicationRequest.ProtoReflect.Descriptor instead.
 func (*StartReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{16}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StartReplicationRequest) GetName() string {
@@ -2650,7 +2578,7 @@ func (x *StartReplicationRequest) GetName() string {
 	return ""
 }
 
-func (x *StartReplicationRequest) GetFrom() *v1.Position {
+func (x *StartReplicationRequest) GetFrom() *v11.Position {
 	if x != nil {
 		return x.From
 	}
@@ -2675,7 +2603,7 @@ type StartReplicationResponse struct {
 
 func (x *StartReplicationResponse) Reset() {
 	*x = StartReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2687,7 +2615,7 @@ func (x *StartReplicationResponse) String() string {
 func (*StartReplicationResponse) ProtoMessage() {}
 
 func (x *StartReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2700,7 +2628,7 @@ func (x *StartReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartReplicationResponse.ProtoReflect.Descriptor instead.
 func (*StartReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{17}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StartReplicationResponse) GetReplication() *Replication {
@@ -2721,7 +2649,7 @@ type StopReplicationRequest struct {
 
 func (x *StopReplicationRequest) Reset() {
 	*x = StopReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2733,7 +2661,7 @@ func (x *StopReplicationRequest) String() string {
 func (*StopReplicationRequest) ProtoMessage() {}
 
 func (x *StopReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2746,7 +2674,7 @@ func (x *StopReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopReplicationRequest.ProtoReflect.Descriptor instead.
 func (*StopReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{18}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StopReplicationRequest) GetName() string {
@@ -2767,7 +2695,7 @@ type StopReplicationResponse struct {
 
 func (x *StopReplicationResponse) Reset() {
 	*x = StopReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2779,7 +2707,7 @@ func (x *StopReplicationResponse) String() string {
 func (*StopReplicationResponse) ProtoMessage() {}
 
 func (x *StopReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2792,7 +2720,7 @@ func (x *StopReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopReplicationResponse.ProtoReflect.Descriptor instead.
 func (*StopReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{19}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StopReplicationResponse) GetReplication() *Replication {
@@ -2815,7 +2743,7 @@ type DeleteReplicationRequest struct {
 
 func (x *DeleteReplicationRequest) Reset() {
 	*x = DeleteReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2827,7 +2755,7 @@ func (x *DeleteReplicationRequest) String() string {
 func (*DeleteReplicationRequest) ProtoMessage() {}
 
 func (x *DeleteReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2840,7 +2768,7 @@ func (x *DeleteReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteReplicationRequest.ProtoReflect.Descriptor instead.
 func (*DeleteReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{20}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DeleteReplicationRequest) GetName() string {
@@ -2866,7 +2794,7 @@ type DeleteReplicationResponse struct {
 
 func (x *DeleteReplicationResponse) Reset() {
 	*x = DeleteReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2878,7 +2806,7 @@ func (x *DeleteReplicationResponse) String() string {
 func (*DeleteReplicationResponse) ProtoMessage() {}
 
 func (x *DeleteReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2891,7 +2819,7 @@ func (x *DeleteReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteReplicationResponse.ProtoReflect.Descriptor instead.
 func (*DeleteReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{21}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{20}
 }
 
 // WatchReplicationRequest names a replication.
@@ -2907,7 +2835,7 @@ type WatchReplicationRequest struct {
 
 func (x *WatchReplicationRequest) Reset() {
 	*x = WatchReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2919,7 +2847,7 @@ func (x *WatchReplicationRequest) String() string {
 func (*WatchReplicationRequest) ProtoMessage() {}
 
 func (x *WatchReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2932,7 +2860,7 @@ func (x *WatchReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationRequest.ProtoReflect.Descriptor instead.
 func (*WatchReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{22}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WatchReplicationRequest) GetName() string {
@@ -2960,7 +2888,7 @@ type WatchReplicationResponse struct {
 
 func (x *WatchReplicationResponse) Reset() {
 	*x = WatchReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2972,7 +2900,7 @@ func (x *WatchReplicationResponse) String() string {
 func (*WatchReplicationResponse) ProtoMessage() {}
 
 func (x *WatchReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2985,7 +2913,7 @@ func (x *WatchReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationResponse.ProtoReflect.Descriptor instead.
 func (*WatchReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{23}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *WatchReplicationResponse) GetReplication() *Replication {
@@ -3008,7 +2936,7 @@ type WaitReplicationRequest struct {
 
 func (x *WaitReplicationRequest) Reset() {
 	*x = WaitReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3020,7 +2948,7 @@ func (x *WaitReplicationRequest) String() string {
 func (*WaitReplicationRequest) ProtoMessage() {}
 
 func (x *WaitReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3033,7 +2961,7 @@ func (x *WaitReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitReplicationRequest.ProtoReflect.Descriptor instead.
 func (*WaitReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{24}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WaitReplicationRequest) GetName() string {
@@ -3054,7 +2982,7 @@ func (x *WaitReplicationRequest) GetTimeout() *durationpb.Duration {
 type WaitReplicationResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The barrier that was waited for; for mode ONCE what the run ended at.
-	Position *v1.Position `protobuf:"bytes,1,opt,name=position,proto3" json:"position,omitempty"`
+	Position *v11.Position `protobuf:"bytes,1,opt,name=position,proto3" json:"position,omitempty"`
 	// The replication.
 	Replication   *Replication `protobuf:"bytes,2,opt,name=replication,proto3" json:"replication,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -3063,7 +2991,7 @@ type WaitReplicationResponse struct {
 
 func (x *WaitReplicationResponse) Reset() {
 	*x = WaitReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3075,7 +3003,7 @@ func (x *WaitReplicationResponse) String() string {
 func (*WaitReplicationResponse) ProtoMessage() {}
 
 func (x *WaitReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3088,10 +3016,10 @@ func (x *WaitReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitReplicationResponse.ProtoReflect.Descriptor instead.
 func (*WaitReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{25}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{24}
 }
 
-func (x *WaitReplicationResponse) GetPosition() *v1.Position {
+func (x *WaitReplicationResponse) GetPosition() *v11.Position {
 	if x != nil {
 		return x.Position
 	}
@@ -3125,7 +3053,7 @@ type VerifyReplicationRequest struct {
 
 func (x *VerifyReplicationRequest) Reset() {
 	*x = VerifyReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[26]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3137,7 +3065,7 @@ func (x *VerifyReplicationRequest) String() string {
 func (*VerifyReplicationRequest) ProtoMessage() {}
 
 func (x *VerifyReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[26]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3150,7 +3078,7 @@ func (x *VerifyReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyReplicationRequest.ProtoReflect.Descriptor instead.
 func (*VerifyReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{26}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *VerifyReplicationRequest) GetName() string {
@@ -3204,7 +3132,7 @@ type VerifyReplicationResponse struct {
 
 func (x *VerifyReplicationResponse) Reset() {
 	*x = VerifyReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[27]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3216,7 +3144,7 @@ func (x *VerifyReplicationResponse) String() string {
 func (*VerifyReplicationResponse) ProtoMessage() {}
 
 func (x *VerifyReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[27]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3229,7 +3157,7 @@ func (x *VerifyReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyReplicationResponse.ProtoReflect.Descriptor instead.
 func (*VerifyReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{27}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *VerifyReplicationResponse) GetEvent() isVerifyReplicationResponse_Event {
@@ -3328,7 +3256,7 @@ type VerifyProgress struct {
 
 func (x *VerifyProgress) Reset() {
 	*x = VerifyProgress{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[28]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3340,7 +3268,7 @@ func (x *VerifyProgress) String() string {
 func (*VerifyProgress) ProtoMessage() {}
 
 func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[28]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3353,7 +3281,7 @@ func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyProgress.ProtoReflect.Descriptor instead.
 func (*VerifyProgress) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{28}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *VerifyProgress) GetPhase() string {
@@ -3421,7 +3349,7 @@ type RowDifference struct {
 
 func (x *RowDifference) Reset() {
 	*x = RowDifference{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[29]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3433,7 +3361,7 @@ func (x *RowDifference) String() string {
 func (*RowDifference) ProtoMessage() {}
 
 func (x *RowDifference) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[29]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3446,7 +3374,7 @@ func (x *RowDifference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RowDifference.ProtoReflect.Descriptor instead.
 func (*RowDifference) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{29}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RowDifference) GetSchema() string {
@@ -3510,7 +3438,7 @@ type TableVerification struct {
 	// Why it is missing or was not compared.
 	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The source position as of which both sides were compared; not set when they were not.
-	Position *v1.Position `protobuf:"bytes,5,opt,name=position,proto3" json:"position,omitempty"`
+	Position *v11.Position `protobuf:"bytes,5,opt,name=position,proto3" json:"position,omitempty"`
 	// Rows of the source.
 	SourceRows int64 `protobuf:"varint,6,opt,name=source_rows,json=sourceRows,proto3" json:"source_rows,omitempty"`
 	// Rows of the replica.
@@ -3533,7 +3461,7 @@ type TableVerification struct {
 
 func (x *TableVerification) Reset() {
 	*x = TableVerification{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[30]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3545,7 +3473,7 @@ func (x *TableVerification) String() string {
 func (*TableVerification) ProtoMessage() {}
 
 func (x *TableVerification) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[30]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3558,7 +3486,7 @@ func (x *TableVerification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TableVerification.ProtoReflect.Descriptor instead.
 func (*TableVerification) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{30}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *TableVerification) GetSchema() string {
@@ -3589,7 +3517,7 @@ func (x *TableVerification) GetReason() string {
 	return ""
 }
 
-func (x *TableVerification) GetPosition() *v1.Position {
+func (x *TableVerification) GetPosition() *v11.Position {
 	if x != nil {
 		return x.Position
 	}
@@ -3668,7 +3596,7 @@ type VerifyResult struct {
 	// Rows that differ, as far as they were counted.
 	Differences int64 `protobuf:"varint,6,opt,name=differences,proto3" json:"differences,omitempty"`
 	// Source position of the latest snapshots.
-	Position *v1.Position `protobuf:"bytes,7,opt,name=position,proto3" json:"position,omitempty"`
+	Position *v11.Position `protobuf:"bytes,7,opt,name=position,proto3" json:"position,omitempty"`
 	// Changes of these tables that were in quarantine then.
 	Unsynced      int64 `protobuf:"varint,60,opt,name=unsynced,proto3" json:"unsynced,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -3677,7 +3605,7 @@ type VerifyResult struct {
 
 func (x *VerifyResult) Reset() {
 	*x = VerifyResult{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[31]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3689,7 +3617,7 @@ func (x *VerifyResult) String() string {
 func (*VerifyResult) ProtoMessage() {}
 
 func (x *VerifyResult) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[31]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3702,7 +3630,7 @@ func (x *VerifyResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyResult.ProtoReflect.Descriptor instead.
 func (*VerifyResult) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{31}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *VerifyResult) GetEqual() bool {
@@ -3747,7 +3675,7 @@ func (x *VerifyResult) GetDifferences() int64 {
 	return 0
 }
 
-func (x *VerifyResult) GetPosition() *v1.Position {
+func (x *VerifyResult) GetPosition() *v11.Position {
 	if x != nil {
 		return x.Position
 	}
@@ -3784,7 +3712,7 @@ type ReplicationPlan struct {
 
 func (x *ReplicationPlan) Reset() {
 	*x = ReplicationPlan{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[32]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3796,7 +3724,7 @@ func (x *ReplicationPlan) String() string {
 func (*ReplicationPlan) ProtoMessage() {}
 
 func (x *ReplicationPlan) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[32]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3809,7 +3737,7 @@ func (x *ReplicationPlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicationPlan.ProtoReflect.Descriptor instead.
 func (*ReplicationPlan) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{32}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ReplicationPlan) GetChangedFields() []string {
@@ -3884,7 +3812,7 @@ type PlannedTable struct {
 
 func (x *PlannedTable) Reset() {
 	*x = PlannedTable{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[33]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3896,7 +3824,7 @@ func (x *PlannedTable) String() string {
 func (*PlannedTable) ProtoMessage() {}
 
 func (x *PlannedTable) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[33]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3909,7 +3837,7 @@ func (x *PlannedTable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlannedTable.ProtoReflect.Descriptor instead.
 func (*PlannedTable) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{33}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PlannedTable) GetSchema() string {
@@ -3985,7 +3913,7 @@ type UpdateReplicationRequest struct {
 
 func (x *UpdateReplicationRequest) Reset() {
 	*x = UpdateReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[34]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3997,7 +3925,7 @@ func (x *UpdateReplicationRequest) String() string {
 func (*UpdateReplicationRequest) ProtoMessage() {}
 
 func (x *UpdateReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[34]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4010,7 +3938,7 @@ func (x *UpdateReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateReplicationRequest.ProtoReflect.Descriptor instead.
 func (*UpdateReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{34}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *UpdateReplicationRequest) GetName() string {
@@ -4068,7 +3996,7 @@ type UpdateReplicationResponse struct {
 
 func (x *UpdateReplicationResponse) Reset() {
 	*x = UpdateReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[35]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4080,7 +4008,7 @@ func (x *UpdateReplicationResponse) String() string {
 func (*UpdateReplicationResponse) ProtoMessage() {}
 
 func (x *UpdateReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[35]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4093,7 +4021,7 @@ func (x *UpdateReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateReplicationResponse.ProtoReflect.Descriptor instead.
 func (*UpdateReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{35}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *UpdateReplicationResponse) GetReplication() *Replication {
@@ -4125,7 +4053,7 @@ type ResyncReplicationRequest struct {
 
 func (x *ResyncReplicationRequest) Reset() {
 	*x = ResyncReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[36]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4137,7 +4065,7 @@ func (x *ResyncReplicationRequest) String() string {
 func (*ResyncReplicationRequest) ProtoMessage() {}
 
 func (x *ResyncReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[36]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4150,7 +4078,7 @@ func (x *ResyncReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResyncReplicationRequest.ProtoReflect.Descriptor instead.
 func (*ResyncReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{36}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ResyncReplicationRequest) GetName() string {
@@ -4185,7 +4113,7 @@ type ResyncReplicationResponse struct {
 
 func (x *ResyncReplicationResponse) Reset() {
 	*x = ResyncReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[37]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4197,7 +4125,7 @@ func (x *ResyncReplicationResponse) String() string {
 func (*ResyncReplicationResponse) ProtoMessage() {}
 
 func (x *ResyncReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[37]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4210,7 +4138,7 @@ func (x *ResyncReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResyncReplicationResponse.ProtoReflect.Descriptor instead.
 func (*ResyncReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{37}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ResyncReplicationResponse) GetReplication() *Replication {
@@ -4240,7 +4168,7 @@ type Event struct {
 	// Whose fault it is, for what went wrong.
 	Side FaultSide `protobuf:"varint,8,opt,name=side,proto3,enum=syncline.applier.v1.FaultSide" json:"side,omitempty"`
 	// The replica's position then; not set before the first copy.
-	Position *v1.Position `protobuf:"bytes,9,opt,name=position,proto3" json:"position,omitempty"`
+	Position *v11.Position `protobuf:"bytes,9,opt,name=position,proto3" json:"position,omitempty"`
 	// Rows, for what has copied some; changes, for what is told of the quarantine.
 	Rows int64 `protobuf:"varint,10,opt,name=rows,proto3" json:"rows,omitempty"`
 	// Tables, for what concerns some.
@@ -4253,7 +4181,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[38]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4265,7 +4193,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[38]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4278,7 +4206,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{38}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Event) GetId() int64 {
@@ -4337,7 +4265,7 @@ func (x *Event) GetSide() FaultSide {
 	return FaultSide_FAULT_SIDE_UNSPECIFIED
 }
 
-func (x *Event) GetPosition() *v1.Position {
+func (x *Event) GetPosition() *v11.Position {
 	if x != nil {
 		return x.Position
 	}
@@ -4384,7 +4312,7 @@ type ListReplicationEventsRequest struct {
 
 func (x *ListReplicationEventsRequest) Reset() {
 	*x = ListReplicationEventsRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[39]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4396,7 +4324,7 @@ func (x *ListReplicationEventsRequest) String() string {
 func (*ListReplicationEventsRequest) ProtoMessage() {}
 
 func (x *ListReplicationEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[39]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4409,7 +4337,7 @@ func (x *ListReplicationEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicationEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListReplicationEventsRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{39}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListReplicationEventsRequest) GetReplication() string {
@@ -4460,7 +4388,7 @@ type ListReplicationEventsResponse struct {
 
 func (x *ListReplicationEventsResponse) Reset() {
 	*x = ListReplicationEventsResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[40]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4472,7 +4400,7 @@ func (x *ListReplicationEventsResponse) String() string {
 func (*ListReplicationEventsResponse) ProtoMessage() {}
 
 func (x *ListReplicationEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[40]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4485,7 +4413,7 @@ func (x *ListReplicationEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicationEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListReplicationEventsResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{40}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListReplicationEventsResponse) GetEvents() []*Event {
@@ -4517,7 +4445,7 @@ type WatchReplicationEventsRequest struct {
 
 func (x *WatchReplicationEventsRequest) Reset() {
 	*x = WatchReplicationEventsRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[41]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4529,7 +4457,7 @@ func (x *WatchReplicationEventsRequest) String() string {
 func (*WatchReplicationEventsRequest) ProtoMessage() {}
 
 func (x *WatchReplicationEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[41]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4542,7 +4470,7 @@ func (x *WatchReplicationEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchReplicationEventsRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{41}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *WatchReplicationEventsRequest) GetReplication() string {
@@ -4577,7 +4505,7 @@ type WatchReplicationEventsResponse struct {
 
 func (x *WatchReplicationEventsResponse) Reset() {
 	*x = WatchReplicationEventsResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[42]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4589,7 +4517,7 @@ func (x *WatchReplicationEventsResponse) String() string {
 func (*WatchReplicationEventsResponse) ProtoMessage() {}
 
 func (x *WatchReplicationEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[42]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4602,7 +4530,7 @@ func (x *WatchReplicationEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationEventsResponse.ProtoReflect.Descriptor instead.
 func (*WatchReplicationEventsResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{42}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *WatchReplicationEventsResponse) GetEvent() *Event {
@@ -4627,7 +4555,7 @@ type RunReplicationRequest struct {
 
 func (x *RunReplicationRequest) Reset() {
 	*x = RunReplicationRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[43]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4639,7 +4567,7 @@ func (x *RunReplicationRequest) String() string {
 func (*RunReplicationRequest) ProtoMessage() {}
 
 func (x *RunReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[43]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4652,7 +4580,7 @@ func (x *RunReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunReplicationRequest.ProtoReflect.Descriptor instead.
 func (*RunReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{43}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *RunReplicationRequest) GetName() string {
@@ -4687,7 +4615,7 @@ type RunReplicationResponse struct {
 
 func (x *RunReplicationResponse) Reset() {
 	*x = RunReplicationResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[44]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4699,7 +4627,7 @@ func (x *RunReplicationResponse) String() string {
 func (*RunReplicationResponse) ProtoMessage() {}
 
 func (x *RunReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[44]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4712,7 +4640,7 @@ func (x *RunReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunReplicationResponse.ProtoReflect.Descriptor instead.
 func (*RunReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{44}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RunReplicationResponse) GetReplication() *Replication {
@@ -4735,7 +4663,7 @@ type WatchReplicationsRequest struct {
 
 func (x *WatchReplicationsRequest) Reset() {
 	*x = WatchReplicationsRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[45]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4747,7 +4675,7 @@ func (x *WatchReplicationsRequest) String() string {
 func (*WatchReplicationsRequest) ProtoMessage() {}
 
 func (x *WatchReplicationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[45]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4760,7 +4688,7 @@ func (x *WatchReplicationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationsRequest.ProtoReflect.Descriptor instead.
 func (*WatchReplicationsRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{45}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *WatchReplicationsRequest) GetNamePrefix() string {
@@ -4792,7 +4720,7 @@ type WatchReplicationsResponse struct {
 
 func (x *WatchReplicationsResponse) Reset() {
 	*x = WatchReplicationsResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[46]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4804,7 +4732,7 @@ func (x *WatchReplicationsResponse) String() string {
 func (*WatchReplicationsResponse) ProtoMessage() {}
 
 func (x *WatchReplicationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[46]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4817,7 +4745,7 @@ func (x *WatchReplicationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReplicationsResponse.ProtoReflect.Descriptor instead.
 func (*WatchReplicationsResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{46}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *WatchReplicationsResponse) GetReplications() []*Replication {
@@ -4874,9 +4802,9 @@ type Run struct {
 	// Rows copied.
 	RowsCopied int64 `protobuf:"varint,14,opt,name=rows_copied,json=rowsCopied,proto3" json:"rows_copied,omitempty"`
 	// The position at its begin; not set when nothing was copied before.
-	From *v1.Position `protobuf:"bytes,15,opt,name=from,proto3" json:"from,omitempty"`
+	From *v11.Position `protobuf:"bytes,15,opt,name=from,proto3" json:"from,omitempty"`
 	// The position at its end, or now.
-	To *v1.Position `protobuf:"bytes,16,opt,name=to,proto3" json:"to,omitempty"`
+	To *v11.Position `protobuf:"bytes,16,opt,name=to,proto3" json:"to,omitempty"`
 	// The applier that runs it, or did last.
 	Applier string `protobuf:"bytes,17,opt,name=applier,proto3" json:"applier,omitempty"`
 	// How many times another applier, or one that was started anew, has taken it over.
@@ -4893,7 +4821,7 @@ type Run struct {
 
 func (x *Run) Reset() {
 	*x = Run{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[47]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4905,7 +4833,7 @@ func (x *Run) String() string {
 func (*Run) ProtoMessage() {}
 
 func (x *Run) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[47]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4918,7 +4846,7 @@ func (x *Run) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Run.ProtoReflect.Descriptor instead.
 func (*Run) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{47}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Run) GetId() int64 {
@@ -5019,14 +4947,14 @@ func (x *Run) GetRowsCopied() int64 {
 	return 0
 }
 
-func (x *Run) GetFrom() *v1.Position {
+func (x *Run) GetFrom() *v11.Position {
 	if x != nil {
 		return x.From
 	}
 	return nil
 }
 
-func (x *Run) GetTo() *v1.Position {
+func (x *Run) GetTo() *v11.Position {
 	if x != nil {
 		return x.To
 	}
@@ -5083,7 +5011,7 @@ type ListRunsRequest struct {
 
 func (x *ListRunsRequest) Reset() {
 	*x = ListRunsRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[48]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5095,7 +5023,7 @@ func (x *ListRunsRequest) String() string {
 func (*ListRunsRequest) ProtoMessage() {}
 
 func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[48]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5108,7 +5036,7 @@ func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsRequest.ProtoReflect.Descriptor instead.
 func (*ListRunsRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{48}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListRunsRequest) GetReplication() string {
@@ -5145,7 +5073,7 @@ type ListRunsResponse struct {
 
 func (x *ListRunsResponse) Reset() {
 	*x = ListRunsResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[49]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5157,7 +5085,7 @@ func (x *ListRunsResponse) String() string {
 func (*ListRunsResponse) ProtoMessage() {}
 
 func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[49]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5170,7 +5098,7 @@ func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsResponse.ProtoReflect.Descriptor instead.
 func (*ListRunsResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{49}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListRunsResponse) GetRuns() []*Run {
@@ -5202,7 +5130,7 @@ type WatchRunsRequest struct {
 
 func (x *WatchRunsRequest) Reset() {
 	*x = WatchRunsRequest{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[50]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5214,7 +5142,7 @@ func (x *WatchRunsRequest) String() string {
 func (*WatchRunsRequest) ProtoMessage() {}
 
 func (x *WatchRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[50]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5227,7 +5155,7 @@ func (x *WatchRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRunsRequest.ProtoReflect.Descriptor instead.
 func (*WatchRunsRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{50}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *WatchRunsRequest) GetReplication() string {
@@ -5262,7 +5190,7 @@ type WatchRunsResponse struct {
 
 func (x *WatchRunsResponse) Reset() {
 	*x = WatchRunsResponse{}
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[51]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5274,7 +5202,7 @@ func (x *WatchRunsResponse) String() string {
 func (*WatchRunsResponse) ProtoMessage() {}
 
 func (x *WatchRunsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_applier_v1_applier_proto_msgTypes[51]
+	mi := &file_syncline_applier_v1_applier_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5287,7 +5215,7 @@ func (x *WatchRunsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRunsResponse.ProtoReflect.Descriptor instead.
 func (*WatchRunsResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{51}
+	return file_syncline_applier_v1_applier_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *WatchRunsResponse) GetRun() *Run {
@@ -5301,7 +5229,7 @@ var File_syncline_applier_v1_applier_proto protoreflect.FileDescriptor
 
 const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\n" +
-	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/applier/v1/check.proto\x1a$syncline/applier/v1/quarantine.proto\x1a syncline/applier/v1/repair.proto\x1a\"syncline/applier/v1/schedule.proto\x1a\x1esyncline/applier/v1/sync.proto\x1a\x1fsyncline/change/v1/change.proto\"\xcb\v\n" +
+	"!syncline/applier/v1/applier.proto\x12\x13syncline.applier.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#syncline/access/v1/client_tls.proto\x1a\x1fsyncline/applier/v1/check.proto\x1a$syncline/applier/v1/quarantine.proto\x1a syncline/applier/v1/repair.proto\x1a\"syncline/applier/v1/schedule.proto\x1a\x1esyncline/applier/v1/sync.proto\x1a\x1fsyncline/change/v1/change.proto\"\xca\v\n" +
 	"\x0fReplicationSpec\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1c\n" +
 	"\tinventory\x18\x02 \x01(\tR\tinventory\x12%\n" +
@@ -5329,8 +5257,8 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\vauto_resync\x18\x11 \x01(\x0e2\x1f.syncline.applier.v1.AutoResyncR\n" +
 	"autoResync\x12*\n" +
 	"\x11auto_resync_limit\x18\x12 \x01(\x05R\x0fautoResyncLimit\x12\x19\n" +
-	"\x05token\x18\x14 \x01(\tB\x03\x80\x01\x01R\x05token\x120\n" +
-	"\x03tls\x18\x15 \x01(\v2\x1e.syncline.applier.v1.SourceTLSR\x03tls\x12\x19\n" +
+	"\x05token\x18\x14 \x01(\tB\x03\x80\x01\x01R\x05token\x12/\n" +
+	"\x03tls\x18\x15 \x01(\v2\x1d.syncline.access.v1.ClientTLSR\x03tls\x12\x19\n" +
 	"\x05proxy\x18\x16 \x01(\tB\x03\x80\x01\x01R\x05proxy\x12!\n" +
 	"\ffrom_restore\x18\x1e \x01(\bR\vfromRestore\x126\n" +
 	"\ainitial\x18( \x01(\x0e2\x1c.syncline.applier.v1.InitialR\ainitial\x12-\n" +
@@ -5347,13 +5275,7 @@ const file_syncline_applier_v1_applier_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"=\n" +
 	"\vTableRename\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x16\n" +
-	"\x06target\x18\x02 \x01(\tR\x06target\"u\n" +
-	"\tSourceTLS\x12\x0e\n" +
-	"\x02ca\x18\x01 \x01(\tR\x02ca\x12\x1f\n" +
-	"\vserver_name\x18\x02 \x01(\tR\n" +
-	"serverName\x12 \n" +
-	"\vcertificate\x18\x03 \x01(\tR\vcertificate\x12\x15\n" +
-	"\x03key\x18\x04 \x01(\tB\x03\x80\x01\x01R\x03key\"\x91\x0f\n" +
+	"\x06target\x18\x02 \x01(\tR\x06target\"\x91\x0f\n" +
 	"\vReplication\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2$.syncline.applier.v1.ReplicationSpecR\x04spec\x120\n" +
@@ -5815,7 +5737,7 @@ func file_syncline_applier_v1_applier_proto_rawDescGZIP() []byte {
 }
 
 var file_syncline_applier_v1_applier_proto_enumTypes = make([]protoimpl.EnumInfo, 13)
-var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_syncline_applier_v1_applier_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_syncline_applier_v1_applier_proto_goTypes = []any{
 	(Mode)(0),                              // 0: syncline.applier.v1.Mode
 	(OnError)(0),                           // 1: syncline.applier.v1.OnError
@@ -5832,60 +5754,60 @@ var file_syncline_applier_v1_applier_proto_goTypes = []any{
 	(RunResult)(0),                         // 12: syncline.applier.v1.RunResult
 	(*ReplicationSpec)(nil),                // 13: syncline.applier.v1.ReplicationSpec
 	(*TableRename)(nil),                    // 14: syncline.applier.v1.TableRename
-	(*SourceTLS)(nil),                      // 15: syncline.applier.v1.SourceTLS
-	(*Replication)(nil),                    // 16: syncline.applier.v1.Replication
-	(*Fault)(nil),                          // 17: syncline.applier.v1.Fault
-	(*StateChange)(nil),                    // 18: syncline.applier.v1.StateChange
-	(*SyncProgress)(nil),                   // 19: syncline.applier.v1.SyncProgress
-	(*TableProgress)(nil),                  // 20: syncline.applier.v1.TableProgress
-	(*CheckReplicationRequest)(nil),        // 21: syncline.applier.v1.CheckReplicationRequest
-	(*CheckReplicationResponse)(nil),       // 22: syncline.applier.v1.CheckReplicationResponse
-	(*CreateReplicationRequest)(nil),       // 23: syncline.applier.v1.CreateReplicationRequest
-	(*CreateReplicationResponse)(nil),      // 24: syncline.applier.v1.CreateReplicationResponse
-	(*GetReplicationRequest)(nil),          // 25: syncline.applier.v1.GetReplicationRequest
-	(*GetReplicationResponse)(nil),         // 26: syncline.applier.v1.GetReplicationResponse
-	(*ListReplicationsRequest)(nil),        // 27: syncline.applier.v1.ListReplicationsRequest
-	(*ListReplicationsResponse)(nil),       // 28: syncline.applier.v1.ListReplicationsResponse
-	(*StartReplicationRequest)(nil),        // 29: syncline.applier.v1.StartReplicationRequest
-	(*StartReplicationResponse)(nil),       // 30: syncline.applier.v1.StartReplicationResponse
-	(*StopReplicationRequest)(nil),         // 31: syncline.applier.v1.StopReplicationRequest
-	(*StopReplicationResponse)(nil),        // 32: syncline.applier.v1.StopReplicationResponse
-	(*DeleteReplicationRequest)(nil),       // 33: syncline.applier.v1.DeleteReplicationRequest
-	(*DeleteReplicationResponse)(nil),      // 34: syncline.applier.v1.DeleteReplicationResponse
-	(*WatchReplicationRequest)(nil),        // 35: syncline.applier.v1.WatchReplicationRequest
-	(*WatchReplicationResponse)(nil),       // 36: syncline.applier.v1.WatchReplicationResponse
-	(*WaitReplicationRequest)(nil),         // 37: syncline.applier.v1.WaitReplicationRequest
-	(*WaitReplicationResponse)(nil),        // 38: syncline.applier.v1.WaitReplicationResponse
-	(*VerifyReplicationRequest)(nil),       // 39: syncline.applier.v1.VerifyReplicationRequest
-	(*VerifyReplicationResponse)(nil),      // 40: syncline.applier.v1.VerifyReplicationResponse
-	(*VerifyProgress)(nil),                 // 41: syncline.applier.v1.VerifyProgress
-	(*RowDifference)(nil),                  // 42: syncline.applier.v1.RowDifference
-	(*TableVerification)(nil),              // 43: syncline.applier.v1.TableVerification
-	(*VerifyResult)(nil),                   // 44: syncline.applier.v1.VerifyResult
-	(*ReplicationPlan)(nil),                // 45: syncline.applier.v1.ReplicationPlan
-	(*PlannedTable)(nil),                   // 46: syncline.applier.v1.PlannedTable
-	(*UpdateReplicationRequest)(nil),       // 47: syncline.applier.v1.UpdateReplicationRequest
-	(*UpdateReplicationResponse)(nil),      // 48: syncline.applier.v1.UpdateReplicationResponse
-	(*ResyncReplicationRequest)(nil),       // 49: syncline.applier.v1.ResyncReplicationRequest
-	(*ResyncReplicationResponse)(nil),      // 50: syncline.applier.v1.ResyncReplicationResponse
-	(*Event)(nil),                          // 51: syncline.applier.v1.Event
-	(*ListReplicationEventsRequest)(nil),   // 52: syncline.applier.v1.ListReplicationEventsRequest
-	(*ListReplicationEventsResponse)(nil),  // 53: syncline.applier.v1.ListReplicationEventsResponse
-	(*WatchReplicationEventsRequest)(nil),  // 54: syncline.applier.v1.WatchReplicationEventsRequest
-	(*WatchReplicationEventsResponse)(nil), // 55: syncline.applier.v1.WatchReplicationEventsResponse
-	(*RunReplicationRequest)(nil),          // 56: syncline.applier.v1.RunReplicationRequest
-	(*RunReplicationResponse)(nil),         // 57: syncline.applier.v1.RunReplicationResponse
-	(*WatchReplicationsRequest)(nil),       // 58: syncline.applier.v1.WatchReplicationsRequest
-	(*WatchReplicationsResponse)(nil),      // 59: syncline.applier.v1.WatchReplicationsResponse
-	(*Run)(nil),                            // 60: syncline.applier.v1.Run
-	(*ListRunsRequest)(nil),                // 61: syncline.applier.v1.ListRunsRequest
-	(*ListRunsResponse)(nil),               // 62: syncline.applier.v1.ListRunsResponse
-	(*WatchRunsRequest)(nil),               // 63: syncline.applier.v1.WatchRunsRequest
-	(*WatchRunsResponse)(nil),              // 64: syncline.applier.v1.WatchRunsResponse
-	nil,                                    // 65: syncline.applier.v1.ReplicationSpec.ParametersEntry
-	(*durationpb.Duration)(nil),            // 66: google.protobuf.Duration
+	(*Replication)(nil),                    // 15: syncline.applier.v1.Replication
+	(*Fault)(nil),                          // 16: syncline.applier.v1.Fault
+	(*StateChange)(nil),                    // 17: syncline.applier.v1.StateChange
+	(*SyncProgress)(nil),                   // 18: syncline.applier.v1.SyncProgress
+	(*TableProgress)(nil),                  // 19: syncline.applier.v1.TableProgress
+	(*CheckReplicationRequest)(nil),        // 20: syncline.applier.v1.CheckReplicationRequest
+	(*CheckReplicationResponse)(nil),       // 21: syncline.applier.v1.CheckReplicationResponse
+	(*CreateReplicationRequest)(nil),       // 22: syncline.applier.v1.CreateReplicationRequest
+	(*CreateReplicationResponse)(nil),      // 23: syncline.applier.v1.CreateReplicationResponse
+	(*GetReplicationRequest)(nil),          // 24: syncline.applier.v1.GetReplicationRequest
+	(*GetReplicationResponse)(nil),         // 25: syncline.applier.v1.GetReplicationResponse
+	(*ListReplicationsRequest)(nil),        // 26: syncline.applier.v1.ListReplicationsRequest
+	(*ListReplicationsResponse)(nil),       // 27: syncline.applier.v1.ListReplicationsResponse
+	(*StartReplicationRequest)(nil),        // 28: syncline.applier.v1.StartReplicationRequest
+	(*StartReplicationResponse)(nil),       // 29: syncline.applier.v1.StartReplicationResponse
+	(*StopReplicationRequest)(nil),         // 30: syncline.applier.v1.StopReplicationRequest
+	(*StopReplicationResponse)(nil),        // 31: syncline.applier.v1.StopReplicationResponse
+	(*DeleteReplicationRequest)(nil),       // 32: syncline.applier.v1.DeleteReplicationRequest
+	(*DeleteReplicationResponse)(nil),      // 33: syncline.applier.v1.DeleteReplicationResponse
+	(*WatchReplicationRequest)(nil),        // 34: syncline.applier.v1.WatchReplicationRequest
+	(*WatchReplicationResponse)(nil),       // 35: syncline.applier.v1.WatchReplicationResponse
+	(*WaitReplicationRequest)(nil),         // 36: syncline.applier.v1.WaitReplicationRequest
+	(*WaitReplicationResponse)(nil),        // 37: syncline.applier.v1.WaitReplicationResponse
+	(*VerifyReplicationRequest)(nil),       // 38: syncline.applier.v1.VerifyReplicationRequest
+	(*VerifyReplicationResponse)(nil),      // 39: syncline.applier.v1.VerifyReplicationResponse
+	(*VerifyProgress)(nil),                 // 40: syncline.applier.v1.VerifyProgress
+	(*RowDifference)(nil),                  // 41: syncline.applier.v1.RowDifference
+	(*TableVerification)(nil),              // 42: syncline.applier.v1.TableVerification
+	(*VerifyResult)(nil),                   // 43: syncline.applier.v1.VerifyResult
+	(*ReplicationPlan)(nil),                // 44: syncline.applier.v1.ReplicationPlan
+	(*PlannedTable)(nil),                   // 45: syncline.applier.v1.PlannedTable
+	(*UpdateReplicationRequest)(nil),       // 46: syncline.applier.v1.UpdateReplicationRequest
+	(*UpdateReplicationResponse)(nil),      // 47: syncline.applier.v1.UpdateReplicationResponse
+	(*ResyncReplicationRequest)(nil),       // 48: syncline.applier.v1.ResyncReplicationRequest
+	(*ResyncReplicationResponse)(nil),      // 49: syncline.applier.v1.ResyncReplicationResponse
+	(*Event)(nil),                          // 50: syncline.applier.v1.Event
+	(*ListReplicationEventsRequest)(nil),   // 51: syncline.applier.v1.ListReplicationEventsRequest
+	(*ListReplicationEventsResponse)(nil),  // 52: syncline.applier.v1.ListReplicationEventsResponse
+	(*WatchReplicationEventsRequest)(nil),  // 53: syncline.applier.v1.WatchReplicationEventsRequest
+	(*WatchReplicationEventsResponse)(nil), // 54: syncline.applier.v1.WatchReplicationEventsResponse
+	(*RunReplicationRequest)(nil),          // 55: syncline.applier.v1.RunReplicationRequest
+	(*RunReplicationResponse)(nil),         // 56: syncline.applier.v1.RunReplicationResponse
+	(*WatchReplicationsRequest)(nil),       // 57: syncline.applier.v1.WatchReplicationsRequest
+	(*WatchReplicationsResponse)(nil),      // 58: syncline.applier.v1.WatchReplicationsResponse
+	(*Run)(nil),                            // 59: syncline.applier.v1.Run
+	(*ListRunsRequest)(nil),                // 60: syncline.applier.v1.ListRunsRequest
+	(*ListRunsResponse)(nil),               // 61: syncline.applier.v1.ListRunsResponse
+	(*WatchRunsRequest)(nil),               // 62: syncline.applier.v1.WatchRunsRequest
+	(*WatchRunsResponse)(nil),              // 63: syncline.applier.v1.WatchRunsResponse
+	nil,                                    // 64: syncline.applier.v1.ReplicationSpec.ParametersEntry
+	(*durationpb.Duration)(nil),            // 65: google.protobuf.Duration
+	(*v1.ClientTLS)(nil),                   // 66: syncline.access.v1.ClientTLS
 	(*Schedule)(nil),                       // 67: syncline.applier.v1.Schedule
-	(*v1.Position)(nil),                    // 68: syncline.change.v1.Position
+	(*v11.Position)(nil),                   // 68: syncline.change.v1.Position
 	(*timestamppb.Timestamp)(nil),          // 69: google.protobuf.Timestamp
 	(*Handshake)(nil),                      // 70: syncline.applier.v1.Handshake
 	(*fieldmaskpb.FieldMask)(nil),          // 71: google.protobuf.FieldMask
@@ -5914,16 +5836,16 @@ var file_syncline_applier_v1_applier_proto_goTypes = []any{
 }
 var file_syncline_applier_v1_applier_proto_depIdxs = []int32{
 	4,   // 0: syncline.applier.v1.ReplicationSpec.compression:type_name -> syncline.applier.v1.Compression
-	65,  // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
-	66,  // 2: syncline.applier.v1.ReplicationSpec.retry_base:type_name -> google.protobuf.Duration
-	66,  // 3: syncline.applier.v1.ReplicationSpec.retry_cap:type_name -> google.protobuf.Duration
-	66,  // 4: syncline.applier.v1.ReplicationSpec.source_timeout:type_name -> google.protobuf.Duration
-	66,  // 5: syncline.applier.v1.ReplicationSpec.group_time:type_name -> google.protobuf.Duration
+	64,  // 1: syncline.applier.v1.ReplicationSpec.parameters:type_name -> syncline.applier.v1.ReplicationSpec.ParametersEntry
+	65,  // 2: syncline.applier.v1.ReplicationSpec.retry_base:type_name -> google.protobuf.Duration
+	65,  // 3: syncline.applier.v1.ReplicationSpec.retry_cap:type_name -> google.protobuf.Duration
+	65,  // 4: syncline.applier.v1.ReplicationSpec.source_timeout:type_name -> google.protobuf.Duration
+	65,  // 5: syncline.applier.v1.ReplicationSpec.group_time:type_name -> google.protobuf.Duration
 	2,   // 6: syncline.applier.v1.ReplicationSpec.auto_resync:type_name -> syncline.applier.v1.AutoResync
-	15,  // 7: syncline.applier.v1.ReplicationSpec.tls:type_name -> syncline.applier.v1.SourceTLS
+	66,  // 7: syncline.applier.v1.ReplicationSpec.tls:type_name -> syncline.access.v1.ClientTLS
 	3,   // 8: syncline.applier.v1.ReplicationSpec.initial:type_name -> syncline.applier.v1.Initial
 	0,   // 9: syncline.applier.v1.ReplicationSpec.mode:type_name -> syncline.applier.v1.Mode
-	66,  // 10: syncline.applier.v1.ReplicationSpec.healthy_after:type_name -> google.protobuf.Duration
+	65,  // 10: syncline.applier.v1.ReplicationSpec.healthy_after:type_name -> google.protobuf.Duration
 	67,  // 11: syncline.applier.v1.ReplicationSpec.schedule:type_name -> syncline.applier.v1.Schedule
 	1,   // 12: syncline.applier.v1.ReplicationSpec.on_error:type_name -> syncline.applier.v1.OnError
 	14,  // 13: syncline.applier.v1.ReplicationSpec.rename:type_name -> syncline.applier.v1.TableRename
@@ -5931,20 +5853,20 @@ var file_syncline_applier_v1_applier_proto_depIdxs = []int32{
 	5,   // 15: syncline.applier.v1.Replication.state:type_name -> syncline.applier.v1.State
 	68,  // 16: syncline.applier.v1.Replication.position:type_name -> syncline.change.v1.Position
 	68,  // 17: syncline.applier.v1.Replication.source_position:type_name -> syncline.change.v1.Position
-	19,  // 18: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
+	18,  // 18: syncline.applier.v1.Replication.sync:type_name -> syncline.applier.v1.SyncProgress
 	69,  // 19: syncline.applier.v1.Replication.next_retry_time:type_name -> google.protobuf.Timestamp
 	69,  // 20: syncline.applier.v1.Replication.create_time:type_name -> google.protobuf.Timestamp
 	69,  // 21: syncline.applier.v1.Replication.last_contact_time:type_name -> google.protobuf.Timestamp
 	69,  // 22: syncline.applier.v1.Replication.last_commit_time:type_name -> google.protobuf.Timestamp
-	20,  // 23: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
-	17,  // 24: syncline.applier.v1.Replication.recent_faults:type_name -> syncline.applier.v1.Fault
-	18,  // 25: syncline.applier.v1.Replication.history:type_name -> syncline.applier.v1.StateChange
+	19,  // 23: syncline.applier.v1.Replication.tables:type_name -> syncline.applier.v1.TableProgress
+	16,  // 24: syncline.applier.v1.Replication.recent_faults:type_name -> syncline.applier.v1.Fault
+	17,  // 25: syncline.applier.v1.Replication.history:type_name -> syncline.applier.v1.StateChange
 	69,  // 26: syncline.applier.v1.Replication.healthy_since:type_name -> google.protobuf.Timestamp
 	69,  // 27: syncline.applier.v1.Replication.waiting_since:type_name -> google.protobuf.Timestamp
 	68,  // 28: syncline.applier.v1.Replication.completed_position:type_name -> syncline.change.v1.Position
 	69,  // 29: syncline.applier.v1.Replication.complete_time:type_name -> google.protobuf.Timestamp
 	69,  // 30: syncline.applier.v1.Replication.next_run_time:type_name -> google.protobuf.Timestamp
-	60,  // 31: syncline.applier.v1.Replication.last_run:type_name -> syncline.applier.v1.Run
+	59,  // 31: syncline.applier.v1.Replication.last_run:type_name -> syncline.applier.v1.Run
 	69,  // 32: syncline.applier.v1.Fault.time:type_name -> google.protobuf.Timestamp
 	6,   // 33: syncline.applier.v1.Fault.side:type_name -> syncline.applier.v1.FaultSide
 	69,  // 34: syncline.applier.v1.StateChange.time:type_name -> google.protobuf.Timestamp
@@ -5954,50 +5876,50 @@ var file_syncline_applier_v1_applier_proto_depIdxs = []int32{
 	13,  // 38: syncline.applier.v1.CheckReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
 	70,  // 39: syncline.applier.v1.CheckReplicationResponse.handshake:type_name -> syncline.applier.v1.Handshake
 	13,  // 40: syncline.applier.v1.CreateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	16,  // 41: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	45,  // 42: syncline.applier.v1.CreateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
+	15,  // 41: syncline.applier.v1.CreateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	44,  // 42: syncline.applier.v1.CreateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
 	70,  // 43: syncline.applier.v1.CreateReplicationResponse.handshake:type_name -> syncline.applier.v1.Handshake
-	16,  // 44: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	15,  // 44: syncline.applier.v1.GetReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
 	5,   // 45: syncline.applier.v1.ListReplicationsRequest.states:type_name -> syncline.applier.v1.State
-	16,  // 46: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
+	15,  // 46: syncline.applier.v1.ListReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
 	68,  // 47: syncline.applier.v1.StartReplicationRequest.from:type_name -> syncline.change.v1.Position
-	16,  // 48: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	16,  // 49: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	66,  // 50: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
-	16,  // 51: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	66,  // 52: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
+	15,  // 48: syncline.applier.v1.StartReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	15,  // 49: syncline.applier.v1.StopReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	65,  // 50: syncline.applier.v1.WatchReplicationRequest.interval:type_name -> google.protobuf.Duration
+	15,  // 51: syncline.applier.v1.WatchReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	65,  // 52: syncline.applier.v1.WaitReplicationRequest.timeout:type_name -> google.protobuf.Duration
 	68,  // 53: syncline.applier.v1.WaitReplicationResponse.position:type_name -> syncline.change.v1.Position
-	16,  // 54: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	66,  // 55: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
-	41,  // 56: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
-	42,  // 57: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
-	43,  // 58: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
-	44,  // 59: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
+	15,  // 54: syncline.applier.v1.WaitReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	65,  // 55: syncline.applier.v1.VerifyReplicationRequest.max_hold:type_name -> google.protobuf.Duration
+	40,  // 56: syncline.applier.v1.VerifyReplicationResponse.progress:type_name -> syncline.applier.v1.VerifyProgress
+	41,  // 57: syncline.applier.v1.VerifyReplicationResponse.difference:type_name -> syncline.applier.v1.RowDifference
+	42,  // 58: syncline.applier.v1.VerifyReplicationResponse.table:type_name -> syncline.applier.v1.TableVerification
+	43,  // 59: syncline.applier.v1.VerifyReplicationResponse.result:type_name -> syncline.applier.v1.VerifyResult
 	7,   // 60: syncline.applier.v1.RowDifference.kind:type_name -> syncline.applier.v1.DifferenceKind
 	8,   // 61: syncline.applier.v1.TableVerification.outcome:type_name -> syncline.applier.v1.TableOutcome
 	68,  // 62: syncline.applier.v1.TableVerification.position:type_name -> syncline.change.v1.Position
 	68,  // 63: syncline.applier.v1.VerifyResult.position:type_name -> syncline.change.v1.Position
-	46,  // 64: syncline.applier.v1.ReplicationPlan.tables:type_name -> syncline.applier.v1.PlannedTable
+	45,  // 64: syncline.applier.v1.ReplicationPlan.tables:type_name -> syncline.applier.v1.PlannedTable
 	9,   // 65: syncline.applier.v1.PlannedTable.action:type_name -> syncline.applier.v1.TableAction
 	13,  // 66: syncline.applier.v1.UpdateReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
 	71,  // 67: syncline.applier.v1.UpdateReplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
-	16,  // 68: syncline.applier.v1.UpdateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	45,  // 69: syncline.applier.v1.UpdateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
-	16,  // 70: syncline.applier.v1.ResyncReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	15,  // 68: syncline.applier.v1.UpdateReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	44,  // 69: syncline.applier.v1.UpdateReplicationResponse.plan:type_name -> syncline.applier.v1.ReplicationPlan
+	15,  // 70: syncline.applier.v1.ResyncReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
 	69,  // 71: syncline.applier.v1.Event.time:type_name -> google.protobuf.Timestamp
 	10,  // 72: syncline.applier.v1.Event.kind:type_name -> syncline.applier.v1.EventKind
 	5,   // 73: syncline.applier.v1.Event.state:type_name -> syncline.applier.v1.State
 	6,   // 74: syncline.applier.v1.Event.side:type_name -> syncline.applier.v1.FaultSide
 	68,  // 75: syncline.applier.v1.Event.position:type_name -> syncline.change.v1.Position
 	69,  // 76: syncline.applier.v1.ListReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
-	51,  // 77: syncline.applier.v1.ListReplicationEventsResponse.events:type_name -> syncline.applier.v1.Event
+	50,  // 77: syncline.applier.v1.ListReplicationEventsResponse.events:type_name -> syncline.applier.v1.Event
 	69,  // 78: syncline.applier.v1.WatchReplicationEventsRequest.since:type_name -> google.protobuf.Timestamp
-	51,  // 79: syncline.applier.v1.WatchReplicationEventsResponse.event:type_name -> syncline.applier.v1.Event
+	50,  // 79: syncline.applier.v1.WatchReplicationEventsResponse.event:type_name -> syncline.applier.v1.Event
 	13,  // 80: syncline.applier.v1.RunReplicationRequest.spec:type_name -> syncline.applier.v1.ReplicationSpec
-	66,  // 81: syncline.applier.v1.RunReplicationRequest.interval:type_name -> google.protobuf.Duration
-	16,  // 82: syncline.applier.v1.RunReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
-	66,  // 83: syncline.applier.v1.WatchReplicationsRequest.interval:type_name -> google.protobuf.Duration
-	16,  // 84: syncline.applier.v1.WatchReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
+	65,  // 81: syncline.applier.v1.RunReplicationRequest.interval:type_name -> google.protobuf.Duration
+	15,  // 82: syncline.applier.v1.RunReplicationResponse.replication:type_name -> syncline.applier.v1.Replication
+	65,  // 83: syncline.applier.v1.WatchReplicationsRequest.interval:type_name -> google.protobuf.Duration
+	15,  // 84: syncline.applier.v1.WatchReplicationsResponse.replications:type_name -> syncline.applier.v1.Replication
 	11,  // 85: syncline.applier.v1.Run.trigger:type_name -> syncline.applier.v1.RunTrigger
 	69,  // 86: syncline.applier.v1.Run.due_time:type_name -> google.protobuf.Timestamp
 	69,  // 87: syncline.applier.v1.Run.begin_time:type_name -> google.protobuf.Timestamp
@@ -6006,67 +5928,67 @@ var file_syncline_applier_v1_applier_proto_depIdxs = []int32{
 	6,   // 90: syncline.applier.v1.Run.side:type_name -> syncline.applier.v1.FaultSide
 	68,  // 91: syncline.applier.v1.Run.from:type_name -> syncline.change.v1.Position
 	68,  // 92: syncline.applier.v1.Run.to:type_name -> syncline.change.v1.Position
-	60,  // 93: syncline.applier.v1.ListRunsResponse.runs:type_name -> syncline.applier.v1.Run
-	66,  // 94: syncline.applier.v1.WatchRunsRequest.interval:type_name -> google.protobuf.Duration
-	60,  // 95: syncline.applier.v1.WatchRunsResponse.run:type_name -> syncline.applier.v1.Run
-	23,  // 96: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
-	25,  // 97: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
-	27,  // 98: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
-	29,  // 99: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
-	31,  // 100: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
-	33,  // 101: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
-	35,  // 102: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
-	37,  // 103: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
-	39,  // 104: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
-	47,  // 105: syncline.applier.v1.ApplierService.UpdateReplication:input_type -> syncline.applier.v1.UpdateReplicationRequest
-	49,  // 106: syncline.applier.v1.ApplierService.ResyncReplication:input_type -> syncline.applier.v1.ResyncReplicationRequest
-	52,  // 107: syncline.applier.v1.ApplierService.ListReplicationEvents:input_type -> syncline.applier.v1.ListReplicationEventsRequest
-	54,  // 108: syncline.applier.v1.ApplierService.WatchReplicationEvents:input_type -> syncline.applier.v1.WatchReplicationEventsRequest
+	59,  // 93: syncline.applier.v1.ListRunsResponse.runs:type_name -> syncline.applier.v1.Run
+	65,  // 94: syncline.applier.v1.WatchRunsRequest.interval:type_name -> google.protobuf.Duration
+	59,  // 95: syncline.applier.v1.WatchRunsResponse.run:type_name -> syncline.applier.v1.Run
+	22,  // 96: syncline.applier.v1.ApplierService.CreateReplication:input_type -> syncline.applier.v1.CreateReplicationRequest
+	24,  // 97: syncline.applier.v1.ApplierService.GetReplication:input_type -> syncline.applier.v1.GetReplicationRequest
+	26,  // 98: syncline.applier.v1.ApplierService.ListReplications:input_type -> syncline.applier.v1.ListReplicationsRequest
+	28,  // 99: syncline.applier.v1.ApplierService.StartReplication:input_type -> syncline.applier.v1.StartReplicationRequest
+	30,  // 100: syncline.applier.v1.ApplierService.StopReplication:input_type -> syncline.applier.v1.StopReplicationRequest
+	32,  // 101: syncline.applier.v1.ApplierService.DeleteReplication:input_type -> syncline.applier.v1.DeleteReplicationRequest
+	34,  // 102: syncline.applier.v1.ApplierService.WatchReplication:input_type -> syncline.applier.v1.WatchReplicationRequest
+	36,  // 103: syncline.applier.v1.ApplierService.WaitReplication:input_type -> syncline.applier.v1.WaitReplicationRequest
+	38,  // 104: syncline.applier.v1.ApplierService.VerifyReplication:input_type -> syncline.applier.v1.VerifyReplicationRequest
+	46,  // 105: syncline.applier.v1.ApplierService.UpdateReplication:input_type -> syncline.applier.v1.UpdateReplicationRequest
+	48,  // 106: syncline.applier.v1.ApplierService.ResyncReplication:input_type -> syncline.applier.v1.ResyncReplicationRequest
+	51,  // 107: syncline.applier.v1.ApplierService.ListReplicationEvents:input_type -> syncline.applier.v1.ListReplicationEventsRequest
+	53,  // 108: syncline.applier.v1.ApplierService.WatchReplicationEvents:input_type -> syncline.applier.v1.WatchReplicationEventsRequest
 	72,  // 109: syncline.applier.v1.ApplierService.RepairReplication:input_type -> syncline.applier.v1.RepairReplicationRequest
 	73,  // 110: syncline.applier.v1.ApplierService.SyncReplication:input_type -> syncline.applier.v1.SyncReplicationRequest
 	74,  // 111: syncline.applier.v1.ApplierService.ListSyncs:input_type -> syncline.applier.v1.ListSyncsRequest
 	75,  // 112: syncline.applier.v1.ApplierService.GetSync:input_type -> syncline.applier.v1.GetSyncRequest
 	76,  // 113: syncline.applier.v1.ApplierService.WatchSync:input_type -> syncline.applier.v1.WatchSyncRequest
 	77,  // 114: syncline.applier.v1.ApplierService.CancelSync:input_type -> syncline.applier.v1.CancelSyncRequest
-	56,  // 115: syncline.applier.v1.ApplierService.RunReplication:input_type -> syncline.applier.v1.RunReplicationRequest
-	58,  // 116: syncline.applier.v1.ApplierService.WatchReplications:input_type -> syncline.applier.v1.WatchReplicationsRequest
-	21,  // 117: syncline.applier.v1.ApplierService.CheckReplication:input_type -> syncline.applier.v1.CheckReplicationRequest
+	55,  // 115: syncline.applier.v1.ApplierService.RunReplication:input_type -> syncline.applier.v1.RunReplicationRequest
+	57,  // 116: syncline.applier.v1.ApplierService.WatchReplications:input_type -> syncline.applier.v1.WatchReplicationsRequest
+	20,  // 117: syncline.applier.v1.ApplierService.CheckReplication:input_type -> syncline.applier.v1.CheckReplicationRequest
 	78,  // 118: syncline.applier.v1.ApplierService.ListUnsynced:input_type -> syncline.applier.v1.ListUnsyncedRequest
 	79,  // 119: syncline.applier.v1.ApplierService.GetUnsynced:input_type -> syncline.applier.v1.GetUnsyncedRequest
 	80,  // 120: syncline.applier.v1.ApplierService.RetryUnsynced:input_type -> syncline.applier.v1.RetryUnsyncedRequest
 	81,  // 121: syncline.applier.v1.ApplierService.DiscardUnsynced:input_type -> syncline.applier.v1.DiscardUnsyncedRequest
 	82,  // 122: syncline.applier.v1.ApplierService.ListUnsyncedEdits:input_type -> syncline.applier.v1.ListUnsyncedEditsRequest
-	61,  // 123: syncline.applier.v1.ApplierService.ListRuns:input_type -> syncline.applier.v1.ListRunsRequest
-	63,  // 124: syncline.applier.v1.ApplierService.WatchRuns:input_type -> syncline.applier.v1.WatchRunsRequest
-	24,  // 125: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
-	26,  // 126: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
-	28,  // 127: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
-	30,  // 128: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
-	32,  // 129: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
-	34,  // 130: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
-	36,  // 131: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
-	38,  // 132: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
-	40,  // 133: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
-	48,  // 134: syncline.applier.v1.ApplierService.UpdateReplication:output_type -> syncline.applier.v1.UpdateReplicationResponse
-	50,  // 135: syncline.applier.v1.ApplierService.ResyncReplication:output_type -> syncline.applier.v1.ResyncReplicationResponse
-	53,  // 136: syncline.applier.v1.ApplierService.ListReplicationEvents:output_type -> syncline.applier.v1.ListReplicationEventsResponse
-	55,  // 137: syncline.applier.v1.ApplierService.WatchReplicationEvents:output_type -> syncline.applier.v1.WatchReplicationEventsResponse
+	60,  // 123: syncline.applier.v1.ApplierService.ListRuns:input_type -> syncline.applier.v1.ListRunsRequest
+	62,  // 124: syncline.applier.v1.ApplierService.WatchRuns:input_type -> syncline.applier.v1.WatchRunsRequest
+	23,  // 125: syncline.applier.v1.ApplierService.CreateReplication:output_type -> syncline.applier.v1.CreateReplicationResponse
+	25,  // 126: syncline.applier.v1.ApplierService.GetReplication:output_type -> syncline.applier.v1.GetReplicationResponse
+	27,  // 127: syncline.applier.v1.ApplierService.ListReplications:output_type -> syncline.applier.v1.ListReplicationsResponse
+	29,  // 128: syncline.applier.v1.ApplierService.StartReplication:output_type -> syncline.applier.v1.StartReplicationResponse
+	31,  // 129: syncline.applier.v1.ApplierService.StopReplication:output_type -> syncline.applier.v1.StopReplicationResponse
+	33,  // 130: syncline.applier.v1.ApplierService.DeleteReplication:output_type -> syncline.applier.v1.DeleteReplicationResponse
+	35,  // 131: syncline.applier.v1.ApplierService.WatchReplication:output_type -> syncline.applier.v1.WatchReplicationResponse
+	37,  // 132: syncline.applier.v1.ApplierService.WaitReplication:output_type -> syncline.applier.v1.WaitReplicationResponse
+	39,  // 133: syncline.applier.v1.ApplierService.VerifyReplication:output_type -> syncline.applier.v1.VerifyReplicationResponse
+	47,  // 134: syncline.applier.v1.ApplierService.UpdateReplication:output_type -> syncline.applier.v1.UpdateReplicationResponse
+	49,  // 135: syncline.applier.v1.ApplierService.ResyncReplication:output_type -> syncline.applier.v1.ResyncReplicationResponse
+	52,  // 136: syncline.applier.v1.ApplierService.ListReplicationEvents:output_type -> syncline.applier.v1.ListReplicationEventsResponse
+	54,  // 137: syncline.applier.v1.ApplierService.WatchReplicationEvents:output_type -> syncline.applier.v1.WatchReplicationEventsResponse
 	83,  // 138: syncline.applier.v1.ApplierService.RepairReplication:output_type -> syncline.applier.v1.RepairReplicationResponse
 	84,  // 139: syncline.applier.v1.ApplierService.SyncReplication:output_type -> syncline.applier.v1.SyncReplicationResponse
 	85,  // 140: syncline.applier.v1.ApplierService.ListSyncs:output_type -> syncline.applier.v1.ListSyncsResponse
 	86,  // 141: syncline.applier.v1.ApplierService.GetSync:output_type -> syncline.applier.v1.GetSyncResponse
 	87,  // 142: syncline.applier.v1.ApplierService.WatchSync:output_type -> syncline.applier.v1.WatchSyncResponse
 	88,  // 143: syncline.applier.v1.ApplierService.CancelSync:output_type -> syncline.applier.v1.CancelSyncResponse
-	57,  // 144: syncline.applier.v1.ApplierService.RunReplication:output_type -> syncline.applier.v1.RunReplicationResponse
-	59,  // 145: syncline.applier.v1.ApplierService.WatchReplications:output_type -> syncline.applier.v1.WatchReplicationsResponse
-	22,  // 146: syncline.applier.v1.ApplierService.CheckReplication:output_type -> syncline.applier.v1.CheckReplicationResponse
+	56,  // 144: syncline.applier.v1.ApplierService.RunReplication:output_type -> syncline.applier.v1.RunReplicationResponse
+	58,  // 145: syncline.applier.v1.ApplierService.WatchReplications:output_type -> syncline.applier.v1.WatchReplicationsResponse
+	21,  // 146: syncline.applier.v1.ApplierService.CheckReplication:output_type -> syncline.applier.v1.CheckReplicationResponse
 	89,  // 147: syncline.applier.v1.ApplierService.ListUnsynced:output_type -> syncline.applier.v1.ListUnsyncedResponse
 	90,  // 148: syncline.applier.v1.ApplierService.GetUnsynced:output_type -> syncline.applier.v1.GetUnsyncedResponse
 	91,  // 149: syncline.applier.v1.ApplierService.RetryUnsynced:output_type -> syncline.applier.v1.RetryUnsyncedResponse
 	92,  // 150: syncline.applier.v1.ApplierService.DiscardUnsynced:output_type -> syncline.applier.v1.DiscardUnsyncedResponse
 	93,  // 151: syncline.applier.v1.ApplierService.ListUnsyncedEdits:output_type -> syncline.applier.v1.ListUnsyncedEditsResponse
-	62,  // 152: syncline.applier.v1.ApplierService.ListRuns:output_type -> syncline.applier.v1.ListRunsResponse
-	64,  // 153: syncline.applier.v1.ApplierService.WatchRuns:output_type -> syncline.applier.v1.WatchRunsResponse
+	61,  // 152: syncline.applier.v1.ApplierService.ListRuns:output_type -> syncline.applier.v1.ListRunsResponse
+	63,  // 153: syncline.applier.v1.ApplierService.WatchRuns:output_type -> syncline.applier.v1.WatchRunsResponse
 	125, // [125:154] is the sub-list for method output_type
 	96,  // [96:125] is the sub-list for method input_type
 	96,  // [96:96] is the sub-list for extension type_name
@@ -6084,8 +6006,8 @@ func file_syncline_applier_v1_applier_proto_init() {
 	file_syncline_applier_v1_repair_proto_init()
 	file_syncline_applier_v1_schedule_proto_init()
 	file_syncline_applier_v1_sync_proto_init()
-	file_syncline_applier_v1_applier_proto_msgTypes[3].OneofWrappers = []any{}
-	file_syncline_applier_v1_applier_proto_msgTypes[27].OneofWrappers = []any{
+	file_syncline_applier_v1_applier_proto_msgTypes[2].OneofWrappers = []any{}
+	file_syncline_applier_v1_applier_proto_msgTypes[26].OneofWrappers = []any{
 		(*VerifyReplicationResponse_Progress)(nil),
 		(*VerifyReplicationResponse_Difference)(nil),
 		(*VerifyReplicationResponse_Table)(nil),
@@ -6097,7 +6019,7 @@ func file_syncline_applier_v1_applier_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_applier_v1_applier_proto_rawDesc), len(file_syncline_applier_v1_applier_proto_rawDesc)),
 			NumEnums:      13,
-			NumMessages:   53,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

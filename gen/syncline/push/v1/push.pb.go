@@ -9,8 +9,9 @@
 package pushv1
 
 import (
-	v1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
-	v11 "github.com/seed0419d559/syncline/gen/syncline/change/v1"
+	v1 "github.com/seed0419d559/syncline/gen/syncline/access/v1"
+	v11 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
+	v12 "github.com/seed0419d559/syncline/gen/syncline/change/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
@@ -93,6 +94,91 @@ func (PushState) EnumDescriptor() ([]byte, []int) {
 	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{0}
 }
 
+// PushEventKind is what an event tells.
+type PushEventKind int32
+
+const (
+	// Never sent.
+	PushEventKind_PUSH_EVENT_KIND_UNSPECIFIED PushEventKind = 0
+	// A user created it.
+	PushEventKind_PUSH_EVENT_KIND_CREATED PushEventKind = 1
+	// A user changed it.
+	PushEventKind_PUSH_EVENT_KIND_UPDATED PushEventKind = 2
+	// A user started it.
+	PushEventKind_PUSH_EVENT_KIND_STARTED PushEventKind = 3
+	// A user stopped it.
+	PushEventKind_PUSH_EVENT_KIND_STOPPED PushEventKind = 4
+	// A user deleted it.
+	PushEventKind_PUSH_EVENT_KIND_DELETED PushEventKind = 5
+	// The target was reached, and reads through it.
+	PushEventKind_PUSH_EVENT_KIND_ATTACHED PushEventKind = 6
+	// A fault that passes: it is tried again. Of several in a row with one reason the 1st, 2nd, 4th, 8th and so on are told.
+	PushEventKind_PUSH_EVENT_KIND_RETRIED PushEventKind = 7
+	// A fault that does not pass by itself.
+	PushEventKind_PUSH_EVENT_KIND_FAILED PushEventKind = 8
+	// The target's replication is in another state than before, or for another reason.
+	PushEventKind_PUSH_EVENT_KIND_REPLICATION PushEventKind = 9
+	// Events could not be written in time, and are missing here.
+	PushEventKind_PUSH_EVENT_KIND_LOST PushEventKind = 10
+)
+
+// Enum value maps for PushEventKind.
+var (
+	PushEventKind_name = map[int32]string{
+		0:  "PUSH_EVENT_KIND_UNSPECIFIED",
+		1:  "PUSH_EVENT_KIND_CREATED",
+		2:  "PUSH_EVENT_KIND_UPDATED",
+		3:  "PUSH_EVENT_KIND_STARTED",
+		4:  "PUSH_EVENT_KIND_STOPPED",
+		5:  "PUSH_EVENT_KIND_DELETED",
+		6:  "PUSH_EVENT_KIND_ATTACHED",
+		7:  "PUSH_EVENT_KIND_RETRIED",
+		8:  "PUSH_EVENT_KIND_FAILED",
+		9:  "PUSH_EVENT_KIND_REPLICATION",
+		10: "PUSH_EVENT_KIND_LOST",
+	}
+	PushEventKind_value = map[string]int32{
+		"PUSH_EVENT_KIND_UNSPECIFIED": 0,
+		"PUSH_EVENT_KIND_CREATED":     1,
+		"PUSH_EVENT_KIND_UPDATED":     2,
+		"PUSH_EVENT_KIND_STARTED":     3,
+		"PUSH_EVENT_KIND_STOPPED":     4,
+		"PUSH_EVENT_KIND_DELETED":     5,
+		"PUSH_EVENT_KIND_ATTACHED":    6,
+		"PUSH_EVENT_KIND_RETRIED":     7,
+		"PUSH_EVENT_KIND_FAILED":      8,
+		"PUSH_EVENT_KIND_REPLICATION": 9,
+		"PUSH_EVENT_KIND_LOST":        10,
+	}
+)
+
+func (x PushEventKind) Enum() *PushEventKind {
+	p := new(PushEventKind)
+	*p = x
+	return p
+}
+
+func (x PushEventKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PushEventKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_syncline_push_v1_push_proto_enumTypes[1].Descriptor()
+}
+
+func (PushEventKind) Type() protoreflect.EnumType {
+	return &file_syncline_push_v1_push_proto_enumTypes[1]
+}
+
+func (x PushEventKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PushEventKind.Descriptor instead.
+func (PushEventKind) EnumDescriptor() ([]byte, []int) {
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{1}
+}
+
 // PushSpec is what a user decides about a push.
 type PushSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -108,13 +194,13 @@ type PushSpec struct {
 	// given back.
 	Token string `protobuf:"bytes,5,opt,name=token,proto3" json:"token,omitempty"`
 	// How the connection to the target is encrypted; as the process's own flags say when not set.
-	Tls *TargetTLS `protobuf:"bytes,6,opt,name=tls,proto3" json:"tls,omitempty"`
+	Tls *v1.ClientTLS `protobuf:"bytes,6,opt,name=tls,proto3" json:"tls,omitempty"`
 	// Proxy through which the target is reached: http://, https://, socks5:// or socks5h://[USER:PASSWORD@]HOST:PORT. User and password
 	// are taken and never given back.
 	Proxy string `protobuf:"bytes,7,opt,name=proxy,proto3" json:"proxy,omitempty"`
 	// How the target's replication is created: everything but where its source is and which set it takes, which the push says. Which tables
 	// it takes can be said here only without a set, and is no limit then to what the target may read.
-	Options *v1.ReplicationSpec `protobuf:"bytes,8,opt,name=options,proto3" json:"options,omitempty"`
+	Options *v11.ReplicationSpec `protobuf:"bytes,8,opt,name=options,proto3" json:"options,omitempty"`
 	// What it is for, in the user's words; at most 1,000 characters.
 	Description string `protobuf:"bytes,9,opt,name=description,proto3" json:"description,omitempty"`
 	// Pause before the first retry after a fault that passes; it doubles with each further one. 0.25 s when not set; from 10 ms to 1 h.
@@ -190,7 +276,7 @@ func (x *PushSpec) GetToken() string {
 	return ""
 }
 
-func (x *PushSpec) GetTls() *TargetTLS {
+func (x *PushSpec) GetTls() *v1.ClientTLS {
 	if x != nil {
 		return x.Tls
 	}
@@ -204,7 +290,7 @@ func (x *PushSpec) GetProxy() string {
 	return ""
 }
 
-func (x *PushSpec) GetOptions() *v1.ReplicationSpec {
+func (x *PushSpec) GetOptions() *v11.ReplicationSpec {
 	if x != nil {
 		return x.Options
 	}
@@ -232,79 +318,6 @@ func (x *PushSpec) GetRetryCap() *durationpb.Duration {
 	return nil
 }
 
-// TargetTLS has the connection to a target encrypted, and the target verified.
-type TargetTLS struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// PEM certificates of the authorities that the target's certificate is verified by; those of the system when empty.
-	Ca string `protobuf:"bytes,1,opt,name=ca,proto3" json:"ca,omitempty"`
-	// Name that the target's certificate has to be for; the host of the address when empty.
-	ServerName string `protobuf:"bytes,2,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
-	// PEM certificate by which the target knows this push; none when empty.
-	Certificate string `protobuf:"bytes,3,opt,name=certificate,proto3" json:"certificate,omitempty"`
-	// PEM private key of that certificate. It is taken and never given back.
-	Key           string `protobuf:"bytes,4,opt,name=key,proto3" json:"key,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *TargetTLS) Reset() {
-	*x = TargetTLS{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[1]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *TargetTLS) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*TargetTLS) ProtoMessage() {}
-
-func (x *TargetTLS) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[1]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use TargetTLS.ProtoReflect.Descriptor instead.
-func (*TargetTLS) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{1}
-}
-
-func (x *TargetTLS) GetCa() string {
-	if x != nil {
-		return x.Ca
-	}
-	return ""
-}
-
-func (x *TargetTLS) GetServerName() string {
-	if x != nil {
-		return x.ServerName
-	}
-	return ""
-}
-
-func (x *TargetTLS) GetCertificate() string {
-	if x != nil {
-		return x.Certificate
-	}
-	return ""
-}
-
-func (x *TargetTLS) GetKey() string {
-	if x != nil {
-		return x.Key
-	}
-	return ""
-}
-
 // Push is a push with its state.
 type Push struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -319,7 +332,7 @@ type Push struct {
 	// Stable code of the reason.
 	ReasonCode string `protobuf:"bytes,5,opt,name=reason_code,json=reasonCode,proto3" json:"reason_code,omitempty"`
 	// Whose fault the reason is: LOCAL is this node, REMOTE the target or the way to it.
-	Side v1.FaultSide `protobuf:"varint,6,opt,name=side,proto3,enum=syncline.applier.v1.FaultSide" json:"side,omitempty"`
+	Side v11.FaultSide `protobuf:"varint,6,opt,name=side,proto3,enum=syncline.applier.v1.FaultSide" json:"side,omitempty"`
 	// Failures in a row.
 	ErrorCount int32 `protobuf:"varint,7,opt,name=error_count,json=errorCount,proto3" json:"error_count,omitempty"`
 	// When a retry comes, in state RETRYING.
@@ -329,11 +342,11 @@ type Push struct {
 	// Server id of the target, as soon as it is known.
 	TargetServerId string `protobuf:"bytes,10,opt,name=target_server_id,json=targetServerId,proto3" json:"target_server_id,omitempty"`
 	// What the target's replication does, as last heard; not set before.
-	ReplicationState v1.State `protobuf:"varint,11,opt,name=replication_state,json=replicationState,proto3,enum=syncline.applier.v1.State" json:"replication_state,omitempty"`
+	ReplicationState v11.State `protobuf:"varint,11,opt,name=replication_state,json=replicationState,proto3,enum=syncline.applier.v1.State" json:"replication_state,omitempty"`
 	// Why, with the stable code of it.
 	ReplicationReason string `protobuf:"bytes,12,opt,name=replication_reason,json=replicationReason,proto3" json:"replication_reason,omitempty"`
 	// Position up to which the target has committed everything, as last heard.
-	Position *v11.Position `protobuf:"bytes,13,opt,name=position,proto3" json:"position,omitempty"`
+	Position *v12.Position `protobuf:"bytes,13,opt,name=position,proto3" json:"position,omitempty"`
 	// Bytes of WAL that the target has not applied, as last heard.
 	LagBytes int64 `protobuf:"varint,14,opt,name=lag_bytes,json=lagBytes,proto3" json:"lag_bytes,omitempty"`
 	// Seconds that the target is behind, as last heard. Not set while unknown.
@@ -352,7 +365,7 @@ type Push struct {
 
 func (x *Push) Reset() {
 	*x = Push{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[2]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -364,7 +377,7 @@ func (x *Push) String() string {
 func (*Push) ProtoMessage() {}
 
 func (x *Push) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[2]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -377,7 +390,7 @@ func (x *Push) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Push.ProtoReflect.Descriptor instead.
 func (*Push) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{2}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *Push) GetName() string {
@@ -415,11 +428,11 @@ func (x *Push) GetReasonCode() string {
 	return ""
 }
 
-func (x *Push) GetSide() v1.FaultSide {
+func (x *Push) GetSide() v11.FaultSide {
 	if x != nil {
 		return x.Side
 	}
-	return v1.FaultSide(0)
+	return v11.FaultSide(0)
 }
 
 func (x *Push) GetErrorCount() int32 {
@@ -450,11 +463,11 @@ func (x *Push) GetTargetServerId() string {
 	return ""
 }
 
-func (x *Push) GetReplicationState() v1.State {
+func (x *Push) GetReplicationState() v11.State {
 	if x != nil {
 		return x.ReplicationState
 	}
-	return v1.State(0)
+	return v11.State(0)
 }
 
 func (x *Push) GetReplicationReason() string {
@@ -464,7 +477,7 @@ func (x *Push) GetReplicationReason() string {
 	return ""
 }
 
-func (x *Push) GetPosition() *v11.Position {
+func (x *Push) GetPosition() *v12.Position {
 	if x != nil {
 		return x.Position
 	}
@@ -526,7 +539,7 @@ type CreatePushRequest struct {
 
 func (x *CreatePushRequest) Reset() {
 	*x = CreatePushRequest{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[3]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -538,7 +551,7 @@ func (x *CreatePushRequest) String() string {
 func (*CreatePushRequest) ProtoMessage() {}
 
 func (x *CreatePushRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[3]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -551,7 +564,7 @@ func (x *CreatePushRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreatePushRequest.ProtoReflect.Descriptor instead.
 func (*CreatePushRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{3}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *CreatePushRequest) GetName() string {
@@ -579,7 +592,7 @@ type CreatePushResponse struct {
 
 func (x *CreatePushResponse) Reset() {
 	*x = CreatePushResponse{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[4]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -591,7 +604,7 @@ func (x *CreatePushResponse) String() string {
 func (*CreatePushResponse) ProtoMessage() {}
 
 func (x *CreatePushResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[4]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -604,7 +617,7 @@ func (x *CreatePushResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreatePushResponse.ProtoReflect.Descriptor instead.
 func (*CreatePushResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{4}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *CreatePushResponse) GetPush() *Push {
@@ -625,7 +638,7 @@ type GetPushRequest struct {
 
 func (x *GetPushRequest) Reset() {
 	*x = GetPushRequest{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[5]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -637,7 +650,7 @@ func (x *GetPushRequest) String() string {
 func (*GetPushRequest) ProtoMessage() {}
 
 func (x *GetPushRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[5]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -650,7 +663,7 @@ func (x *GetPushRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPushRequest.ProtoReflect.Descriptor instead.
 func (*GetPushRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{5}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GetPushRequest) GetName() string {
@@ -671,7 +684,7 @@ type GetPushResponse struct {
 
 func (x *GetPushResponse) Reset() {
 	*x = GetPushResponse{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[6]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -683,7 +696,7 @@ func (x *GetPushResponse) String() string {
 func (*GetPushResponse) ProtoMessage() {}
 
 func (x *GetPushResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[6]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -696,7 +709,7 @@ func (x *GetPushResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPushResponse.ProtoReflect.Descriptor instead.
 func (*GetPushResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{6}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetPushResponse) GetPush() *Push {
@@ -719,7 +732,7 @@ type ListPushesRequest struct {
 
 func (x *ListPushesRequest) Reset() {
 	*x = ListPushesRequest{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[7]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -731,7 +744,7 @@ func (x *ListPushesRequest) String() string {
 func (*ListPushesRequest) ProtoMessage() {}
 
 func (x *ListPushesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[7]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -744,7 +757,7 @@ func (x *ListPushesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPushesRequest.ProtoReflect.Descriptor instead.
 func (*ListPushesRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{7}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListPushesRequest) GetPageSize() int32 {
@@ -774,7 +787,7 @@ type ListPushesResponse struct {
 
 func (x *ListPushesResponse) Reset() {
 	*x = ListPushesResponse{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[8]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -786,7 +799,7 @@ func (x *ListPushesResponse) String() string {
 func (*ListPushesResponse) ProtoMessage() {}
 
 func (x *ListPushesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[8]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -799,7 +812,7 @@ func (x *ListPushesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPushesResponse.ProtoReflect.Descriptor instead.
 func (*ListPushesResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{8}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListPushesResponse) GetPushes() []*Push {
@@ -834,7 +847,7 @@ type UpdatePushRequest struct {
 
 func (x *UpdatePushRequest) Reset() {
 	*x = UpdatePushRequest{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[9]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -846,7 +859,7 @@ func (x *UpdatePushRequest) String() string {
 func (*UpdatePushRequest) ProtoMessage() {}
 
 func (x *UpdatePushRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[9]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -859,7 +872,7 @@ func (x *UpdatePushRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdatePushRequest.ProtoReflect.Descriptor instead.
 func (*UpdatePushRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{9}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *UpdatePushRequest) GetName() string {
@@ -901,7 +914,7 @@ type UpdatePushResponse struct {
 
 func (x *UpdatePushResponse) Reset() {
 	*x = UpdatePushResponse{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[10]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -913,7 +926,7 @@ func (x *UpdatePushResponse) String() string {
 func (*UpdatePushResponse) ProtoMessage() {}
 
 func (x *UpdatePushResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[10]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -926,7 +939,7 @@ func (x *UpdatePushResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdatePushResponse.ProtoReflect.Descriptor instead.
 func (*UpdatePushResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{10}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *UpdatePushResponse) GetPush() *Push {
@@ -947,7 +960,7 @@ type StartPushRequest struct {
 
 func (x *StartPushRequest) Reset() {
 	*x = StartPushRequest{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[11]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -959,7 +972,7 @@ func (x *StartPushRequest) String() string {
 func (*StartPushRequest) ProtoMessage() {}
 
 func (x *StartPushRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[11]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -972,7 +985,7 @@ func (x *StartPushRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartPushRequest.ProtoReflect.Descriptor instead.
 func (*StartPushRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{11}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StartPushRequest) GetName() string {
@@ -993,7 +1006,7 @@ type StartPushResponse struct {
 
 func (x *StartPushResponse) Reset() {
 	*x = StartPushResponse{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[12]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1005,7 +1018,7 @@ func (x *StartPushResponse) String() string {
 func (*StartPushResponse) ProtoMessage() {}
 
 func (x *StartPushResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[12]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1018,7 +1031,7 @@ func (x *StartPushResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartPushResponse.ProtoReflect.Descriptor instead.
 func (*StartPushResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{12}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StartPushResponse) GetPush() *Push {
@@ -1039,7 +1052,7 @@ type StopPushRequest struct {
 
 func (x *StopPushRequest) Reset() {
 	*x = StopPushRequest{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[13]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1051,7 +1064,7 @@ func (x *StopPushRequest) String() string {
 func (*StopPushRequest) ProtoMessage() {}
 
 func (x *StopPushRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[13]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1064,7 +1077,7 @@ func (x *StopPushRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopPushRequest.ProtoReflect.Descriptor instead.
 func (*StopPushRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{13}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StopPushRequest) GetName() string {
@@ -1085,7 +1098,7 @@ type StopPushResponse struct {
 
 func (x *StopPushResponse) Reset() {
 	*x = StopPushResponse{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[14]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1097,7 +1110,7 @@ func (x *StopPushResponse) String() string {
 func (*StopPushResponse) ProtoMessage() {}
 
 func (x *StopPushResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[14]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1110,7 +1123,7 @@ func (x *StopPushResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopPushResponse.ProtoReflect.Descriptor instead.
 func (*StopPushResponse) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{14}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StopPushResponse) GetPush() *Push {
@@ -1135,7 +1148,7 @@ type DeletePushRequest struct {
 
 func (x *DeletePushRequest) Reset() {
 	*x = DeletePushRequest{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[15]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1147,7 +1160,7 @@ func (x *DeletePushRequest) String() string {
 func (*DeletePushRequest) ProtoMessage() {}
 
 func (x *DeletePushRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[15]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1160,7 +1173,7 @@ func (x *DeletePushRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePushRequest.ProtoReflect.Descriptor instead.
 func (*DeletePushRequest) Descriptor() ([]byte, []int) {
-	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{15}
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DeletePushRequest) GetName() string {
@@ -1193,7 +1206,7 @@ type DeletePushResponse struct {
 
 func (x *DeletePushResponse) Reset() {
 	*x = DeletePushResponse{}
-	mi := &file_syncline_push_v1_push_proto_msgTypes[16]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1205,7 +1218,7 @@ func (x *DeletePushResponse) String() string {
 func (*DeletePushResponse) ProtoMessage() {}
 
 func (x *DeletePushResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_syncline_push_v1_push_proto_msgTypes[16]
+	mi := &file_syncline_push_v1_push_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1218,14 +1231,397 @@ func (x *DeletePushResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePushResponse.ProtoReflect.Descriptor instead.
 func (*DeletePushResponse) Descriptor() ([]byte, []int) {
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{15}
+}
+
+// WatchPushesRequest narrows the pushes.
+type WatchPushesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only those whose name begins so.
+	NamePrefix string `protobuf:"bytes,1,opt,name=name_prefix,json=namePrefix,proto3" json:"name_prefix,omitempty"`
+	// Least time between two looks at what has changed: changes in between are told together; 1 s when not set, 100 ms at least.
+	Interval      *durationpb.Duration `protobuf:"bytes,2,opt,name=interval,proto3" json:"interval,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchPushesRequest) Reset() {
+	*x = WatchPushesRequest{}
+	mi := &file_syncline_push_v1_push_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchPushesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchPushesRequest) ProtoMessage() {}
+
+func (x *WatchPushesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_push_v1_push_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchPushesRequest.ProtoReflect.Descriptor instead.
+func (*WatchPushesRequest) Descriptor() ([]byte, []int) {
 	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *WatchPushesRequest) GetNamePrefix() string {
+	if x != nil {
+		return x.NamePrefix
+	}
+	return ""
+}
+
+func (x *WatchPushesRequest) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+// WatchPushesResponse is what has changed; first of all it is everything, in several answers where there is much.
+type WatchPushesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Pushes that are new or have changed, as they are now; at most 100.
+	Pushes []*Push `protobuf:"bytes,1,rep,name=pushes,proto3" json:"pushes,omitempty"`
+	// Names of pushes that are gone.
+	Deleted []string `protobuf:"bytes,2,rep,name=deleted,proto3" json:"deleted,omitempty"`
+	// The answers so far have told of all that there are. What follows are changes.
+	Complete      bool `protobuf:"varint,3,opt,name=complete,proto3" json:"complete,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchPushesResponse) Reset() {
+	*x = WatchPushesResponse{}
+	mi := &file_syncline_push_v1_push_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchPushesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchPushesResponse) ProtoMessage() {}
+
+func (x *WatchPushesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_push_v1_push_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchPushesResponse.ProtoReflect.Descriptor instead.
+func (*WatchPushesResponse) Descriptor() ([]byte, []int) {
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *WatchPushesResponse) GetPushes() []*Push {
+	if x != nil {
+		return x.Pushes
+	}
+	return nil
+}
+
+func (x *WatchPushesResponse) GetDeleted() []string {
+	if x != nil {
+		return x.Deleted
+	}
+	return nil
+}
+
+func (x *WatchPushesResponse) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
+// PushEvent is one thing that has happened to a push.
+type PushEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Grows from event to event, of all pushes.
+	Id int64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Name of the push; empty where it is about none.
+	Push string `protobuf:"bytes,2,opt,name=push,proto3" json:"push,omitempty"`
+	// When.
+	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	// What.
+	Kind PushEventKind `protobuf:"varint,4,opt,name=kind,proto3,enum=syncline.push.v1.PushEventKind" json:"kind,omitempty"`
+	// Stable code of the reason, where there is one.
+	Code string `protobuf:"bytes,5,opt,name=code,proto3" json:"code,omitempty"`
+	// What, in words.
+	Text string `protobuf:"bytes,6,opt,name=text,proto3" json:"text,omitempty"`
+	// Whose fault it was, where it was one: LOCAL is this node, REMOTE the target or the way to it.
+	Side v11.FaultSide `protobuf:"varint,7,opt,name=side,proto3,enum=syncline.applier.v1.FaultSide" json:"side,omitempty"`
+	// State of the target's replication, of kind REPLICATION.
+	ReplicationState v11.State `protobuf:"varint,8,opt,name=replication_state,json=replicationState,proto3,enum=syncline.applier.v1.State" json:"replication_state,omitempty"`
+	// Position up to which the target had committed everything, of kind REPLICATION.
+	Position *v12.Position `protobuf:"bytes,9,opt,name=position,proto3" json:"position,omitempty"`
+	// Failures in a row, of RETRIED and FAILED; number of events, of LOST.
+	Count         int32 `protobuf:"varint,10,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushEvent) Reset() {
+	*x = PushEvent{}
+	mi := &file_syncline_push_v1_push_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushEvent) ProtoMessage() {}
+
+func (x *PushEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_push_v1_push_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushEvent.ProtoReflect.Descriptor instead.
+func (*PushEvent) Descriptor() ([]byte, []int) {
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *PushEvent) GetId() int64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *PushEvent) GetPush() string {
+	if x != nil {
+		return x.Push
+	}
+	return ""
+}
+
+func (x *PushEvent) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *PushEvent) GetKind() PushEventKind {
+	if x != nil {
+		return x.Kind
+	}
+	return PushEventKind_PUSH_EVENT_KIND_UNSPECIFIED
+}
+
+func (x *PushEvent) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *PushEvent) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *PushEvent) GetSide() v11.FaultSide {
+	if x != nil {
+		return x.Side
+	}
+	return v11.FaultSide(0)
+}
+
+func (x *PushEvent) GetReplicationState() v11.State {
+	if x != nil {
+		return x.ReplicationState
+	}
+	return v11.State(0)
+}
+
+func (x *PushEvent) GetPosition() *v12.Position {
+	if x != nil {
+		return x.Position
+	}
+	return nil
+}
+
+func (x *PushEvent) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+// ListPushEventsRequest asks for a page.
+type ListPushEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only those of this push; of all when empty. A push that was deleted can be named as long as something is kept of it.
+	Push string `protobuf:"bytes,1,opt,name=push,proto3" json:"push,omitempty"`
+	// At most so many; 100 when 0, and 1,000 at most.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before; empty for the first.
+	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// The newest first.
+	NewestFirst bool `protobuf:"varint,4,opt,name=newest_first,json=newestFirst,proto3" json:"newest_first,omitempty"`
+	// Only those that happened then or later.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPushEventsRequest) Reset() {
+	*x = ListPushEventsRequest{}
+	mi := &file_syncline_push_v1_push_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPushEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPushEventsRequest) ProtoMessage() {}
+
+func (x *ListPushEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_push_v1_push_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPushEventsRequest.ProtoReflect.Descriptor instead.
+func (*ListPushEventsRequest) Descriptor() ([]byte, []int) {
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ListPushEventsRequest) GetPush() string {
+	if x != nil {
+		return x.Push
+	}
+	return ""
+}
+
+func (x *ListPushEventsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListPushEventsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListPushEventsRequest) GetNewestFirst() bool {
+	if x != nil {
+		return x.NewestFirst
+	}
+	return false
+}
+
+func (x *ListPushEventsRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+// ListPushEventsResponse has a page.
+type ListPushEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The events, in the order that was asked for.
+	Events []*PushEvent `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	// Given for the next page; empty at the last one.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPushEventsResponse) Reset() {
+	*x = ListPushEventsResponse{}
+	mi := &file_syncline_push_v1_push_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPushEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPushEventsResponse) ProtoMessage() {}
+
+func (x *ListPushEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_syncline_push_v1_push_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPushEventsResponse.ProtoReflect.Descriptor instead.
+func (*ListPushEventsResponse) Descriptor() ([]byte, []int) {
+	return file_syncline_push_v1_push_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ListPushEventsResponse) GetEvents() []*PushEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *ListPushEventsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
 }
 
 var File_syncline_push_v1_push_proto protoreflect.FileDescriptor
 
 const file_syncline_push_v1_push_proto_rawDesc = "" +
 	"\n" +
-	"\x1bsyncline/push/v1/push.proto\x12\x10syncline.push.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!syncline/applier/v1/applier.proto\x1a\x1fsyncline/change/v1/change.proto\"\x9a\x04\n" +
+	"\x1bsyncline/push/v1/push.proto\x12\x10syncline.push.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#syncline/access/v1/client_tls.proto\x1a!syncline/applier/v1/applier.proto\x1a\x1fsyncline/change/v1/change.proto\"\x9c\x04\n" +
 	"\bPushSpec\x12\x16\n" +
 	"\x06target\x18\x01 \x01(\tR\x06target\x12 \n" +
 	"\vreplication\x18\x02 \x01(\tR\vreplication\x12\x10\n" +
@@ -1233,8 +1629,8 @@ const file_syncline_push_v1_push_proto_rawDesc = "" +
 	"\n" +
 	"parameters\x18\x04 \x03(\v2*.syncline.push.v1.PushSpec.ParametersEntryR\n" +
 	"parameters\x12\x19\n" +
-	"\x05token\x18\x05 \x01(\tB\x03\x80\x01\x01R\x05token\x12-\n" +
-	"\x03tls\x18\x06 \x01(\v2\x1b.syncline.push.v1.TargetTLSR\x03tls\x12\x19\n" +
+	"\x05token\x18\x05 \x01(\tB\x03\x80\x01\x01R\x05token\x12/\n" +
+	"\x03tls\x18\x06 \x01(\v2\x1d.syncline.access.v1.ClientTLSR\x03tls\x12\x19\n" +
 	"\x05proxy\x18\a \x01(\tB\x03\x80\x01\x01R\x05proxy\x12>\n" +
 	"\aoptions\x18\b \x01(\v2$.syncline.applier.v1.ReplicationSpecR\aoptions\x12 \n" +
 	"\vdescription\x18\t \x01(\tR\vdescription\x128\n" +
@@ -1244,13 +1640,7 @@ const file_syncline_push_v1_push_proto_rawDesc = "" +
 	"\tretry_cap\x18\v \x01(\v2\x19.google.protobuf.DurationR\bretryCap\x1a=\n" +
 	"\x0fParametersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"u\n" +
-	"\tTargetTLS\x12\x0e\n" +
-	"\x02ca\x18\x01 \x01(\tR\x02ca\x12\x1f\n" +
-	"\vserver_name\x18\x02 \x01(\tR\n" +
-	"serverName\x12 \n" +
-	"\vcertificate\x18\x03 \x01(\tR\vcertificate\x12\x15\n" +
-	"\x03key\x18\x04 \x01(\tB\x03\x80\x01\x01R\x03key\"\xf1\x06\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf1\x06\n" +
 	"\x04Push\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12.\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1a.syncline.push.v1.PushSpecR\x04spec\x121\n" +
@@ -1315,14 +1705,57 @@ const file_syncline_push_v1_push_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12-\n" +
 	"\x12delete_replication\x18\x02 \x01(\bR\x11deleteReplication\x12\x12\n" +
 	"\x04etag\x18\x03 \x01(\tR\x04etag\"\x14\n" +
-	"\x12DeletePushResponse*\xa3\x01\n" +
+	"\x12DeletePushResponse\"l\n" +
+	"\x12WatchPushesRequest\x12\x1f\n" +
+	"\vname_prefix\x18\x01 \x01(\tR\n" +
+	"namePrefix\x125\n" +
+	"\binterval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\binterval\"{\n" +
+	"\x13WatchPushesResponse\x12.\n" +
+	"\x06pushes\x18\x01 \x03(\v2\x16.syncline.push.v1.PushR\x06pushes\x12\x18\n" +
+	"\adeleted\x18\x02 \x03(\tR\adeleted\x12\x1a\n" +
+	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"\x89\x03\n" +
+	"\tPushEvent\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x12\n" +
+	"\x04push\x18\x02 \x01(\tR\x04push\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x123\n" +
+	"\x04kind\x18\x04 \x01(\x0e2\x1f.syncline.push.v1.PushEventKindR\x04kind\x12\x12\n" +
+	"\x04code\x18\x05 \x01(\tR\x04code\x12\x12\n" +
+	"\x04text\x18\x06 \x01(\tR\x04text\x122\n" +
+	"\x04side\x18\a \x01(\x0e2\x1e.syncline.applier.v1.FaultSideR\x04side\x12G\n" +
+	"\x11replication_state\x18\b \x01(\x0e2\x1a.syncline.applier.v1.StateR\x10replicationState\x128\n" +
+	"\bposition\x18\t \x01(\v2\x1c.syncline.change.v1.PositionR\bposition\x12\x14\n" +
+	"\x05count\x18\n" +
+	" \x01(\x05R\x05count\"\xbc\x01\n" +
+	"\x15ListPushEventsRequest\x12\x12\n" +
+	"\x04push\x18\x01 \x01(\tR\x04push\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\x12!\n" +
+	"\fnewest_first\x18\x04 \x01(\bR\vnewestFirst\x120\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"u\n" +
+	"\x16ListPushEventsResponse\x123\n" +
+	"\x06events\x18\x01 \x03(\v2\x1b.syncline.push.v1.PushEventR\x06events\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*\xa3\x01\n" +
 	"\tPushState\x12\x1a\n" +
 	"\x16PUSH_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15PUSH_STATE_CONNECTING\x10\x01\x12\x17\n" +
 	"\x13PUSH_STATE_ATTACHED\x10\x02\x12\x17\n" +
 	"\x13PUSH_STATE_RETRYING\x10\x03\x12\x15\n" +
 	"\x11PUSH_STATE_FAILED\x10\x04\x12\x16\n" +
-	"\x12PUSH_STATE_STOPPED\x10\x052\xea\x04\n" +
+	"\x12PUSH_STATE_STOPPED\x10\x05*\xd3\x02\n" +
+	"\rPushEventKind\x12\x1f\n" +
+	"\x1bPUSH_EVENT_KIND_UNSPECIFIED\x10\x00\x12\x1b\n" +
+	"\x17PUSH_EVENT_KIND_CREATED\x10\x01\x12\x1b\n" +
+	"\x17PUSH_EVENT_KIND_UPDATED\x10\x02\x12\x1b\n" +
+	"\x17PUSH_EVENT_KIND_STARTED\x10\x03\x12\x1b\n" +
+	"\x17PUSH_EVENT_KIND_STOPPED\x10\x04\x12\x1b\n" +
+	"\x17PUSH_EVENT_KIND_DELETED\x10\x05\x12\x1c\n" +
+	"\x18PUSH_EVENT_KIND_ATTACHED\x10\x06\x12\x1b\n" +
+	"\x17PUSH_EVENT_KIND_RETRIED\x10\a\x12\x1a\n" +
+	"\x16PUSH_EVENT_KIND_FAILED\x10\b\x12\x1f\n" +
+	"\x1bPUSH_EVENT_KIND_REPLICATION\x10\t\x12\x18\n" +
+	"\x14PUSH_EVENT_KIND_LOST\x10\n" +
+	"2\xad\x06\n" +
 	"\vPushService\x12W\n" +
 	"\n" +
 	"CreatePush\x12#.syncline.push.v1.CreatePushRequest\x1a$.syncline.push.v1.CreatePushResponse\x12N\n" +
@@ -1334,7 +1767,9 @@ const file_syncline_push_v1_push_proto_rawDesc = "" +
 	"\tStartPush\x12\".syncline.push.v1.StartPushRequest\x1a#.syncline.push.v1.StartPushResponse\x12Q\n" +
 	"\bStopPush\x12!.syncline.push.v1.StopPushRequest\x1a\".syncline.push.v1.StopPushResponse\x12W\n" +
 	"\n" +
-	"DeletePush\x12#.syncline.push.v1.DeletePushRequest\x1a$.syncline.push.v1.DeletePushResponseB>Z<github.com/seed0419d559/syncline/gen/syncline/push/v1;pushv1b\x06proto3"
+	"DeletePush\x12#.syncline.push.v1.DeletePushRequest\x1a$.syncline.push.v1.DeletePushResponse\x12\\\n" +
+	"\vWatchPushes\x12$.syncline.push.v1.WatchPushesRequest\x1a%.syncline.push.v1.WatchPushesResponse0\x01\x12c\n" +
+	"\x0eListPushEvents\x12'.syncline.push.v1.ListPushEventsRequest\x1a(.syncline.push.v1.ListPushEventsResponseB>Z<github.com/seed0419d559/syncline/gen/syncline/push/v1;pushv1b\x06proto3"
 
 var (
 	file_syncline_push_v1_push_proto_rawDescOnce sync.Once
@@ -1348,79 +1783,98 @@ func file_syncline_push_v1_push_proto_rawDescGZIP() []byte {
 	return file_syncline_push_v1_push_proto_rawDescData
 }
 
-var file_syncline_push_v1_push_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_syncline_push_v1_push_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_syncline_push_v1_push_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_syncline_push_v1_push_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_syncline_push_v1_push_proto_goTypes = []any{
-	(PushState)(0),                // 0: syncline.push.v1.PushState
-	(*PushSpec)(nil),              // 1: syncline.push.v1.PushSpec
-	(*TargetTLS)(nil),             // 2: syncline.push.v1.TargetTLS
-	(*Push)(nil),                  // 3: syncline.push.v1.Push
-	(*CreatePushRequest)(nil),     // 4: syncline.push.v1.CreatePushRequest
-	(*CreatePushResponse)(nil),    // 5: syncline.push.v1.CreatePushResponse
-	(*GetPushRequest)(nil),        // 6: syncline.push.v1.GetPushRequest
-	(*GetPushResponse)(nil),       // 7: syncline.push.v1.GetPushResponse
-	(*ListPushesRequest)(nil),     // 8: syncline.push.v1.ListPushesRequest
-	(*ListPushesResponse)(nil),    // 9: syncline.push.v1.ListPushesResponse
-	(*UpdatePushRequest)(nil),     // 10: syncline.push.v1.UpdatePushRequest
-	(*UpdatePushResponse)(nil),    // 11: syncline.push.v1.UpdatePushResponse
-	(*StartPushRequest)(nil),      // 12: syncline.push.v1.StartPushRequest
-	(*StartPushResponse)(nil),     // 13: syncline.push.v1.StartPushResponse
-	(*StopPushRequest)(nil),       // 14: syncline.push.v1.StopPushRequest
-	(*StopPushResponse)(nil),      // 15: syncline.push.v1.StopPushResponse
-	(*DeletePushRequest)(nil),     // 16: syncline.push.v1.DeletePushRequest
-	(*DeletePushResponse)(nil),    // 17: syncline.push.v1.DeletePushResponse
-	nil,                           // 18: syncline.push.v1.PushSpec.ParametersEntry
-	(*v1.ReplicationSpec)(nil),    // 19: syncline.applier.v1.ReplicationSpec
-	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
-	(v1.FaultSide)(0),             // 21: syncline.applier.v1.FaultSide
-	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
-	(v1.State)(0),                 // 23: syncline.applier.v1.State
-	(*v11.Position)(nil),          // 24: syncline.change.v1.Position
-	(*fieldmaskpb.FieldMask)(nil), // 25: google.protobuf.FieldMask
+	(PushState)(0),                 // 0: syncline.push.v1.PushState
+	(PushEventKind)(0),             // 1: syncline.push.v1.PushEventKind
+	(*PushSpec)(nil),               // 2: syncline.push.v1.PushSpec
+	(*Push)(nil),                   // 3: syncline.push.v1.Push
+	(*CreatePushRequest)(nil),      // 4: syncline.push.v1.CreatePushRequest
+	(*CreatePushResponse)(nil),     // 5: syncline.push.v1.CreatePushResponse
+	(*GetPushRequest)(nil),         // 6: syncline.push.v1.GetPushRequest
+	(*GetPushResponse)(nil),        // 7: syncline.push.v1.GetPushResponse
+	(*ListPushesRequest)(nil),      // 8: syncline.push.v1.ListPushesRequest
+	(*ListPushesResponse)(nil),     // 9: syncline.push.v1.ListPushesResponse
+	(*UpdatePushRequest)(nil),      // 10: syncline.push.v1.UpdatePushRequest
+	(*UpdatePushResponse)(nil),     // 11: syncline.push.v1.UpdatePushResponse
+	(*StartPushRequest)(nil),       // 12: syncline.push.v1.StartPushRequest
+	(*StartPushResponse)(nil),      // 13: syncline.push.v1.StartPushResponse
+	(*StopPushRequest)(nil),        // 14: syncline.push.v1.StopPushRequest
+	(*StopPushResponse)(nil),       // 15: syncline.push.v1.StopPushResponse
+	(*DeletePushRequest)(nil),      // 16: syncline.push.v1.DeletePushRequest
+	(*DeletePushResponse)(nil),     // 17: syncline.push.v1.DeletePushResponse
+	(*WatchPushesRequest)(nil),     // 18: syncline.push.v1.WatchPushesRequest
+	(*WatchPushesResponse)(nil),    // 19: syncline.push.v1.WatchPushesResponse
+	(*PushEvent)(nil),              // 20: syncline.push.v1.PushEvent
+	(*ListPushEventsRequest)(nil),  // 21: syncline.push.v1.ListPushEventsRequest
+	(*ListPushEventsResponse)(nil), // 22: syncline.push.v1.ListPushEventsResponse
+	nil,                            // 23: syncline.push.v1.PushSpec.ParametersEntry
+	(*v1.ClientTLS)(nil),           // 24: syncline.access.v1.ClientTLS
+	(*v11.ReplicationSpec)(nil),    // 25: syncline.applier.v1.ReplicationSpec
+	(*durationpb.Duration)(nil),    // 26: google.protobuf.Duration
+	(v11.FaultSide)(0),             // 27: syncline.applier.v1.FaultSide
+	(*timestamppb.Timestamp)(nil),  // 28: google.protobuf.Timestamp
+	(v11.State)(0),                 // 29: syncline.applier.v1.State
+	(*v12.Position)(nil),           // 30: syncline.change.v1.Position
+	(*fieldmaskpb.FieldMask)(nil),  // 31: google.protobuf.FieldMask
 }
 var file_syncline_push_v1_push_proto_depIdxs = []int32{
-	18, // 0: syncline.push.v1.PushSpec.parameters:type_name -> syncline.push.v1.PushSpec.ParametersEntry
-	2,  // 1: syncline.push.v1.PushSpec.tls:type_name -> syncline.push.v1.TargetTLS
-	19, // 2: syncline.push.v1.PushSpec.options:type_name -> syncline.applier.v1.ReplicationSpec
-	20, // 3: syncline.push.v1.PushSpec.retry_base:type_name -> google.protobuf.Duration
-	20, // 4: syncline.push.v1.PushSpec.retry_cap:type_name -> google.protobuf.Duration
-	1,  // 5: syncline.push.v1.Push.spec:type_name -> syncline.push.v1.PushSpec
+	23, // 0: syncline.push.v1.PushSpec.parameters:type_name -> syncline.push.v1.PushSpec.ParametersEntry
+	24, // 1: syncline.push.v1.PushSpec.tls:type_name -> syncline.access.v1.ClientTLS
+	25, // 2: syncline.push.v1.PushSpec.options:type_name -> syncline.applier.v1.ReplicationSpec
+	26, // 3: syncline.push.v1.PushSpec.retry_base:type_name -> google.protobuf.Duration
+	26, // 4: syncline.push.v1.PushSpec.retry_cap:type_name -> google.protobuf.Duration
+	2,  // 5: syncline.push.v1.Push.spec:type_name -> syncline.push.v1.PushSpec
 	0,  // 6: syncline.push.v1.Push.state:type_name -> syncline.push.v1.PushState
-	21, // 7: syncline.push.v1.Push.side:type_name -> syncline.applier.v1.FaultSide
-	22, // 8: syncline.push.v1.Push.next_retry_time:type_name -> google.protobuf.Timestamp
-	22, // 9: syncline.push.v1.Push.state_time:type_name -> google.protobuf.Timestamp
-	23, // 10: syncline.push.v1.Push.replication_state:type_name -> syncline.applier.v1.State
-	24, // 11: syncline.push.v1.Push.position:type_name -> syncline.change.v1.Position
-	22, // 12: syncline.push.v1.Push.last_contact_time:type_name -> google.protobuf.Timestamp
-	22, // 13: syncline.push.v1.Push.create_time:type_name -> google.protobuf.Timestamp
-	1,  // 14: syncline.push.v1.CreatePushRequest.spec:type_name -> syncline.push.v1.PushSpec
+	27, // 7: syncline.push.v1.Push.side:type_name -> syncline.applier.v1.FaultSide
+	28, // 8: syncline.push.v1.Push.next_retry_time:type_name -> google.protobuf.Timestamp
+	28, // 9: syncline.push.v1.Push.state_time:type_name -> google.protobuf.Timestamp
+	29, // 10: syncline.push.v1.Push.replication_state:type_name -> syncline.applier.v1.State
+	30, // 11: syncline.push.v1.Push.position:type_name -> syncline.change.v1.Position
+	28, // 12: syncline.push.v1.Push.last_contact_time:type_name -> google.protobuf.Timestamp
+	28, // 13: syncline.push.v1.Push.create_time:type_name -> google.protobuf.Timestamp
+	2,  // 14: syncline.push.v1.CreatePushRequest.spec:type_name -> syncline.push.v1.PushSpec
 	3,  // 15: syncline.push.v1.CreatePushResponse.push:type_name -> syncline.push.v1.Push
 	3,  // 16: syncline.push.v1.GetPushResponse.push:type_name -> syncline.push.v1.Push
 	3,  // 17: syncline.push.v1.ListPushesResponse.pushes:type_name -> syncline.push.v1.Push
-	1,  // 18: syncline.push.v1.UpdatePushRequest.spec:type_name -> syncline.push.v1.PushSpec
-	25, // 19: syncline.push.v1.UpdatePushRequest.update_mask:type_name -> google.protobuf.FieldMask
+	2,  // 18: syncline.push.v1.UpdatePushRequest.spec:type_name -> syncline.push.v1.PushSpec
+	31, // 19: syncline.push.v1.UpdatePushRequest.update_mask:type_name -> google.protobuf.FieldMask
 	3,  // 20: syncline.push.v1.UpdatePushResponse.push:type_name -> syncline.push.v1.Push
 	3,  // 21: syncline.push.v1.StartPushResponse.push:type_name -> syncline.push.v1.Push
 	3,  // 22: syncline.push.v1.StopPushResponse.push:type_name -> syncline.push.v1.Push
-	4,  // 23: syncline.push.v1.PushService.CreatePush:input_type -> syncline.push.v1.CreatePushRequest
-	6,  // 24: syncline.push.v1.PushService.GetPush:input_type -> syncline.push.v1.GetPushRequest
-	8,  // 25: syncline.push.v1.PushService.ListPushes:input_type -> syncline.push.v1.ListPushesRequest
-	10, // 26: syncline.push.v1.PushService.UpdatePush:input_type -> syncline.push.v1.UpdatePushRequest
-	12, // 27: syncline.push.v1.PushService.StartPush:input_type -> syncline.push.v1.StartPushRequest
-	14, // 28: syncline.push.v1.PushService.StopPush:input_type -> syncline.push.v1.StopPushRequest
-	16, // 29: syncline.push.v1.PushService.DeletePush:input_type -> syncline.push.v1.DeletePushRequest
-	5,  // 30: syncline.push.v1.PushService.CreatePush:output_type -> syncline.push.v1.CreatePushResponse
-	7,  // 31: syncline.push.v1.PushService.GetPush:output_type -> syncline.push.v1.GetPushResponse
-	9,  // 32: syncline.push.v1.PushService.ListPushes:output_type -> syncline.push.v1.ListPushesResponse
-	11, // 33: syncline.push.v1.PushService.UpdatePush:output_type -> syncline.push.v1.UpdatePushResponse
-	13, // 34: syncline.push.v1.PushService.StartPush:output_type -> syncline.push.v1.StartPushResponse
-	15, // 35: syncline.push.v1.PushService.StopPush:output_type -> syncline.push.v1.StopPushResponse
-	17, // 36: syncline.push.v1.PushService.DeletePush:output_type -> syncline.push.v1.DeletePushResponse
-	30, // [30:37] is the sub-list for method output_type
-	23, // [23:30] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	26, // 23: syncline.push.v1.WatchPushesRequest.interval:type_name -> google.protobuf.Duration
+	3,  // 24: syncline.push.v1.WatchPushesResponse.pushes:type_name -> syncline.push.v1.Push
+	28, // 25: syncline.push.v1.PushEvent.time:type_name -> google.protobuf.Timestamp
+	1,  // 26: syncline.push.v1.PushEvent.kind:type_name -> syncline.push.v1.PushEventKind
+	27, // 27: syncline.push.v1.PushEvent.side:type_name -> syncline.applier.v1.FaultSide
+	29, // 28: syncline.push.v1.PushEvent.replication_state:type_name -> syncline.applier.v1.State
+	30, // 29: syncline.push.v1.PushEvent.position:type_name -> syncline.change.v1.Position
+	28, // 30: syncline.push.v1.ListPushEventsRequest.since:type_name -> google.protobuf.Timestamp
+	20, // 31: syncline.push.v1.ListPushEventsResponse.events:type_name -> syncline.push.v1.PushEvent
+	4,  // 32: syncline.push.v1.PushService.CreatePush:input_type -> syncline.push.v1.CreatePushRequest
+	6,  // 33: syncline.push.v1.PushService.GetPush:input_type -> syncline.push.v1.GetPushRequest
+	8,  // 34: syncline.push.v1.PushService.ListPushes:input_type -> syncline.push.v1.ListPushesRequest
+	10, // 35: syncline.push.v1.PushService.UpdatePush:input_type -> syncline.push.v1.UpdatePushRequest
+	12, // 36: syncline.push.v1.PushService.StartPush:input_type -> syncline.push.v1.StartPushRequest
+	14, // 37: syncline.push.v1.PushService.StopPush:input_type -> syncline.push.v1.StopPushRequest
+	16, // 38: syncline.push.v1.PushService.DeletePush:input_type -> syncline.push.v1.DeletePushRequest
+	18, // 39: syncline.push.v1.PushService.WatchPushes:input_type -> syncline.push.v1.WatchPushesRequest
+	21, // 40: syncline.push.v1.PushService.ListPushEvents:input_type -> syncline.push.v1.ListPushEventsRequest
+	5,  // 41: syncline.push.v1.PushService.CreatePush:output_type -> syncline.push.v1.CreatePushResponse
+	7,  // 42: syncline.push.v1.PushService.GetPush:output_type -> syncline.push.v1.GetPushResponse
+	9,  // 43: syncline.push.v1.PushService.ListPushes:output_type -> syncline.push.v1.ListPushesResponse
+	11, // 44: syncline.push.v1.PushService.UpdatePush:output_type -> syncline.push.v1.UpdatePushResponse
+	13, // 45: syncline.push.v1.PushService.StartPush:output_type -> syncline.push.v1.StartPushResponse
+	15, // 46: syncline.push.v1.PushService.StopPush:output_type -> syncline.push.v1.StopPushResponse
+	17, // 47: syncline.push.v1.PushService.DeletePush:output_type -> syncline.push.v1.DeletePushResponse
+	19, // 48: syncline.push.v1.PushService.WatchPushes:output_type -> syncline.push.v1.WatchPushesResponse
+	22, // 49: syncline.push.v1.PushService.ListPushEvents:output_type -> syncline.push.v1.ListPushEventsResponse
+	41, // [41:50] is the sub-list for method output_type
+	32, // [32:41] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_syncline_push_v1_push_proto_init() }
@@ -1428,14 +1882,14 @@ func file_syncline_push_v1_push_proto_init() {
 	if File_syncline_push_v1_push_proto != nil {
 		return
 	}
-	file_syncline_push_v1_push_proto_msgTypes[2].OneofWrappers = []any{}
+	file_syncline_push_v1_push_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_syncline_push_v1_push_proto_rawDesc), len(file_syncline_push_v1_push_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   18,
+			NumEnums:      2,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,13 +21,15 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	PushService_CreatePush_FullMethodName = "/syncline.push.v1.PushService/CreatePush"
-	PushService_GetPush_FullMethodName    = "/syncline.push.v1.PushService/GetPush"
-	PushService_ListPushes_FullMethodName = "/syncline.push.v1.PushService/ListPushes"
-	PushService_UpdatePush_FullMethodName = "/syncline.push.v1.PushService/UpdatePush"
-	PushService_StartPush_FullMethodName  = "/syncline.push.v1.PushService/StartPush"
-	PushService_StopPush_FullMethodName   = "/syncline.push.v1.PushService/StopPush"
-	PushService_DeletePush_FullMethodName = "/syncline.push.v1.PushService/DeletePush"
+	PushService_CreatePush_FullMethodName     = "/syncline.push.v1.PushService/CreatePush"
+	PushService_GetPush_FullMethodName        = "/syncline.push.v1.PushService/GetPush"
+	PushService_ListPushes_FullMethodName     = "/syncline.push.v1.PushService/ListPushes"
+	PushService_UpdatePush_FullMethodName     = "/syncline.push.v1.PushService/UpdatePush"
+	PushService_StartPush_FullMethodName      = "/syncline.push.v1.PushService/StartPush"
+	PushService_StopPush_FullMethodName       = "/syncline.push.v1.PushService/StopPush"
+	PushService_DeletePush_FullMethodName     = "/syncline.push.v1.PushService/DeletePush"
+	PushService_WatchPushes_FullMethodName    = "/syncline.push.v1.PushService/WatchPushes"
+	PushService_ListPushEvents_FullMethodName = "/syncline.push.v1.PushService/ListPushEvents"
 )
 
 // PushServiceClient is the client API for PushService service.
@@ -52,6 +54,11 @@ type PushServiceClient interface {
 	StopPush(ctx context.Context, in *StopPushRequest, opts ...grpc.CallOption) (*StopPushResponse, error)
 	// DeletePush stops and forgets a push, and what the change log keeps for it. The target's rows stay.
 	DeletePush(ctx context.Context, in *DeletePushRequest, opts ...grpc.CallOption) (*DeletePushResponse, error)
+	// WatchPushes streams the states of all pushes, and then of those that change.
+	WatchPushes(ctx context.Context, in *WatchPushesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchPushesResponse], error)
+	// ListPushEvents returns what has happened to one push or to all, a page at a time: what users decided, when the target was reached, what went
+	// wrong and whose fault it was, and what the target's replication did. Events are kept for 30 days, and 1,000 of each push.
+	ListPushEvents(ctx context.Context, in *ListPushEventsRequest, opts ...grpc.CallOption) (*ListPushEventsResponse, error)
 }
 
 type pushServiceClient struct {
@@ -132,6 +139,35 @@ func (c *pushServiceClient) DeletePush(ctx context.Context, in *DeletePushReques
 	return out, nil
 }
 
+func (c *pushServiceClient) WatchPushes(ctx context.Context, in *WatchPushesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchPushesResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &PushService_ServiceDesc.Streams[0], PushService_WatchPushes_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchPushesRequest, WatchPushesResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PushService_WatchPushesClient = grpc.ServerStreamingClient[WatchPushesResponse]
+
+func (c *pushServiceClient) ListPushEvents(ctx context.Context, in *ListPushEventsRequest, opts ...grpc.CallOption) (*ListPushEventsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListPushEventsResponse)
+	err := c.cc.Invoke(ctx, PushService_ListPushEvents_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PushServiceServer is the server API for PushService service.
 // All implementations must embed UnimplementedPushServiceServer
 // for forward compatibility.
@@ -154,6 +190,11 @@ type PushServiceServer interface {
 	StopPush(context.Context, *StopPushRequest) (*StopPushResponse, error)
 	// DeletePush stops and forgets a push, and what the change log keeps for it. The target's rows stay.
 	DeletePush(context.Context, *DeletePushRequest) (*DeletePushResponse, error)
+	// WatchPushes streams the states of all pushes, and then of those that change.
+	WatchPushes(*WatchPushesRequest, grpc.ServerStreamingServer[WatchPushesResponse]) error
+	// ListPushEvents returns what has happened to one push or to all, a page at a time: what users decided, when the target was reached, what went
+	// wrong and whose fault it was, and what the target's replication did. Events are kept for 30 days, and 1,000 of each push.
+	ListPushEvents(context.Context, *ListPushEventsRequest) (*ListPushEventsResponse, error)
 	mustEmbedUnimplementedPushServiceServer()
 }
 
@@ -184,6 +225,12 @@ func (UnimplementedPushServiceServer) StopPush(context.Context, *StopPushRequest
 }
 func (UnimplementedPushServiceServer) DeletePush(context.Context, *DeletePushRequest) (*DeletePushResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeletePush not implemented")
+}
+func (UnimplementedPushServiceServer) WatchPushes(*WatchPushesRequest, grpc.ServerStreamingServer[WatchPushesResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchPushes not implemented")
+}
+func (UnimplementedPushServiceServer) ListPushEvents(context.Context, *ListPushEventsRequest) (*ListPushEventsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListPushEvents not implemented")
 }
 func (UnimplementedPushServiceServer) mustEmbedUnimplementedPushServiceServer() {}
 func (UnimplementedPushServiceServer) testEmbeddedByValue()                     {}
@@ -332,6 +379,35 @@ func _PushService_DeletePush_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PushService_WatchPushes_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchPushesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(PushServiceServer).WatchPushes(m, &grpc.GenericServerStream[WatchPushesRequest, WatchPushesResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PushService_WatchPushesServer = grpc.ServerStreamingServer[WatchPushesResponse]
+
+func _PushService_ListPushEvents_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListPushEventsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PushServiceServer).ListPushEvents(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PushService_ListPushEvents_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PushServiceServer).ListPushEvents(ctx, req.(*ListPushEventsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // PushService_ServiceDesc is the grpc.ServiceDesc for PushService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -367,7 +443,17 @@ var PushService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "DeletePush",
 			Handler:    _PushService_DeletePush_Handler,
 		},
+		{
+			MethodName: "ListPushEvents",
+			Handler:    _PushService_ListPushEvents_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchPushes",
+			Handler:       _PushService_WatchPushes_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "syncline/push/v1/push.proto",
 }
