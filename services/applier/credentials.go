@@ -160,5 +160,5 @@ func connectionOptions(spec *applierv1.ReplicationSpec) ([]rpc.DialOption, error
 		}
 		options = append(options, rpc.WithProxy(p.Dial))
 	}
-	return append(options, refusals()), nil
+	return append(options, refusals(), rpc.WithFlags("source-", "`syncline replica`")), nil
 }
