@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/seed0419d559/syncline/internal/rpc"
+	"github.com/seed0419d559/syncline/services/logger"
 )
 
 // version is set by the linker.
@@ -68,7 +69,7 @@ func oneLine(text string) string {
 func exitCode(err error) int {
 	var usage usageError
 	switch {
-	case errors.As(err, &usage):
+	case errors.As(err, &usage), errors.Is(err, logger.ErrConfig):
 		return exitWrongUse
 	case errors.Is(err, errNotReached):
 		return exitNotReached

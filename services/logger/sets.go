@@ -21,6 +21,7 @@ import (
 	"github.com/seed0419d559/syncline/internal/rpc"
 	"github.com/seed0419d559/syncline/internal/schema"
 	"github.com/seed0419d559/syncline/internal/sets"
+	"github.com/seed0419d559/syncline/services/logger/publish"
 )
 
 // Reasons of errors about sets.
@@ -294,6 +295,9 @@ func (s *Service) newSet(ctx context.Context, name string, spec *loggerv1.SetSpe
 		return nil, unreachable("connect to the primary", err)
 	}
 	defer conn.Release()
+	if err := leavesOut(ctx, conn.Conn(), tables); err != nil {
+		return nil, err
+	}
 	db, err := schema.Read(ctx, conn.Conn(), tables.Selection())
 	if err != nil {
 		return nil, unreachable("read the primary's tables", err)
@@ -312,6 +316,19 @@ func (s *Service) newSet(ctx context.Context, name string, spec *loggerv1.SetSpe
 		return nil, setRefusal("spec", err)
 	}
 	return &set{name: name, spec: spec, definition: definition}, nil
+}
+
+// leavesOut refuses names of tables that are not there: a misspelt one would leave nothing out.
+func leavesOut(ctx context.Context, conn *pgx.Conn, definition *sets.Definition) error {
+	err := publish.CheckTables(ctx, conn, definition.Selection().Exclude)
+	var unknown *publish.UnknownTablesError
+	switch {
+	case errors.As(err, &unknown):
+		return rpc.Invalid("spec.exclude_tables", "there is no table %s that could be left out; for one that is still to come write a pattern with a star", strings.Join(unknown.Names, ", "))
+	case err != nil:
+		return unreachable("read the primary's tables", err)
+	}
+	return nil
 }
 
 // mayCompare refuses selectors in a database in which texts have other bytes than in the change log.
