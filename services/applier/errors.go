@@ -3,8 +3,8 @@ package applier
 import (
 	"context"
 	"errors"
-	"strings"
 	"fmt"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 
