@@ -15,7 +15,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/seed0419d559/syncline/internal/rpc"
-	"github.com/seed0419d559/syncline/services/logger"
 )
 
 // version is set by the linker.
@@ -69,7 +68,7 @@ func oneLine(text string) string {
 func exitCode(err error) int {
 	var usage usageError
 	switch {
-	case errors.As(err, &usage), errors.Is(err, logger.ErrConfig):
+	case errors.As(err, &usage):
 		return exitWrongUse
 	case errors.Is(err, errNotReached):
 		return exitNotReached
