@@ -53,14 +53,14 @@ func (f *clientFlags) call(ctx context.Context, run func(ctx context.Context, co
 // explain adds to an error of the transport which server was asked, and to one of a server that has not what was asked for
 // where that is found.
 func (f *clientFlags) explain(err error) error {
-	switch problem := rpc.HandshakeProblem(err); {
+	switch problem := rpc.HandshakeProblem(err, ""); {
 	case problem != "":
 		return fmt.Errorf("no connection to %s: %s (%w)", f.address, problem, err)
 	case rpc.Code(err) == codes.Unimplemented:
 		return fmt.Errorf("the server at %s does not serve this (`syncline server show --addr %s` tells what it serves); choose another with --addr: a primary's default is %s, a replica's %s: %w",
 			f.address, f.address, primaryGRPC, replicaGRPC, err)
 	case rpc.Reason(err) == "" && rpc.IsTransient(err):
-		return fmt.Errorf("no answer from %s; is a Syncline server running there, and is that its gRPC address (--addr)?%s %w", f.address, rpc.EncryptionHint(err), err)
+		return fmt.Errorf("no answer from %s; is a Syncline server running there, and is that its gRPC address (--addr)?%s %w", f.address, rpc.EncryptionHint(err, ""), err)
 	case rpc.Reason(err) == "" && rpc.Code(err) == codes.DeadlineExceeded:
 		return fmt.Errorf("no answer from %s in time: %w", f.address, err)
 	}

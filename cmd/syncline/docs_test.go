@@ -15,13 +15,8 @@ var (
 
 // TestDocumentsNameRealCommands looks each command of the documentation up, with its flags: who reads it types it.
 func TestDocumentsNameRealCommands(t *testing.T) {
-	pages, err := filepath.Glob("../../docs/*.md")
-	if err != nil || len(pages) < 10 {
-		t.Fatalf("%v, %v", pages, err)
-	}
-	examples, _ := filepath.Glob("../../examples/*/README.md")
 	found := 0
-	for _, page := range append(pages, examples...) {
+	for _, page := range documents(t, "README.md", "docs/*.md", "examples/README.md", "examples/*/README.md") {
 		text, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
@@ -36,6 +31,70 @@ func TestDocumentsNameRealCommands(t *testing.T) {
 	if found < 100 {
 		t.Errorf("only %d commands", found)
 	}
+}
+
+// documents are the pages that patterns below the repository's root match.
+func documents(t *testing.T, patterns ...string) (pages []string) {
+	t.Helper()
+	for _, pattern := range patterns {
+		found, err := filepath.Glob(filepath.Join("../..", pattern))
+		if err != nil || len(found) == 0 {
+			t.Fatalf("%s: %v, %v", pattern, found, err)
+		}
+		pages = append(pages, found...)
+	}
+	return pages
+}
+
+var (
+	fenced   = regexp.MustCompile("(?s)```.*?```")
+	link     = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	heading  = regexp.MustCompile(`(?m)^#+ (.*)$`)
+	notInURL = regexp.MustCompile(`[^\pL\pN_ -]`)
+)
+
+// TestDocumentsLinkToWhatIsThere follows each link within the repository, to the heading that it names.
+func TestDocumentsLinkToWhatIsThere(t *testing.T) {
+	found := 0
+	for _, page := range documents(t, "*.md", "docs/*.md", "docs/adr/*.md", "docs/api/*.md", "examples/README.md", "examples/*/README.md") {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range link.FindAllStringSubmatch(fenced.ReplaceAllString(string(text), ""), -1) {
+			if strings.Contains(match[1], "://") {
+				continue
+			}
+			found++
+			path, anchor, _ := strings.Cut(match[1], "#")
+			if path == "" {
+				path = page
+			} else {
+				path = filepath.Join(filepath.Dir(page), path)
+			}
+			if _, err := os.Stat(path); err != nil || anchor != "" && !hasHeading(t, path, anchor) {
+				t.Errorf("%s links to %s, which is not there", page, match[1])
+			}
+		}
+	}
+	if found < 100 {
+		t.Errorf("only %d links", found)
+	}
+}
+
+// hasHeading tells whether a page has a heading that is linked to by an anchor, or a place of that name.
+func hasHeading(t *testing.T, page, anchor string) bool {
+	t.Helper()
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, match := range heading.FindAllStringSubmatch(string(text), -1) {
+		if strings.ReplaceAll(notInURL.ReplaceAllString(strings.ToLower(match[1]), ""), " ", "-") == anchor {
+			return true
+		}
+	}
+	return strings.Contains(string(text), `<a id="`+anchor+`"`) || strings.Contains(string(text), `<a name="`+anchor+`"`)
 }
 
 // notACommand says why a line is no command of ours. Arguments are not looked at.

@@ -9,16 +9,12 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
-
-	"github.com/seed0419d559/syncline/internal/rpc"
 )
 
 const healthTimeout = 3 * time.Second
 
 func newHealthCommand() *cobra.Command {
-	address := primaryGRPC
-	var connect connectFlags
-	var asJSON bool
+	var f clientFlags
 	cmd := &cobra.Command{
 		Use:   "health",
 		Short: "Tell whether a server serves: exit code 0 or 1",
@@ -28,28 +24,19 @@ func newHealthCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), healthTimeout)
 			defer cancel()
-			options, err := connect.options()
-			if err != nil {
-				return err
-			}
-			conn, err := rpc.Dial(address, options...)
-			if err != nil {
-				return usageError{err}
-			}
-			defer conn.Close()
-			if err := healthy(ctx, conn); err != nil {
-				return fmt.Errorf("ask %s for its health: %w", address, err)
-			}
-			if asJSON {
-				return printValue(cmd.OutOrStdout(), map[string]string{"status": healthv1.HealthCheckResponse_SERVING.String()})
-			}
-			fmt.Fprintln(cmd.OutOrStdout(), "serving")
-			return nil
+			return f.call(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
+				if err := healthy(ctx, conn); err != nil {
+					return err
+				}
+				if f.json {
+					return printValue(cmd.OutOrStdout(), map[string]string{"status": healthv1.HealthCheckResponse_SERVING.String()})
+				}
+				fmt.Fprintln(cmd.OutOrStdout(), "serving")
+				return nil
+			})
 		},
 	}
-	cmd.Flags().StringVar(&address, "addr", address, "gRPC address of the server")
-	connect.register(cmd.Flags())
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	f.register(cmd, primaryGRPC)
 	return cmd
 }
 
@@ -57,10 +44,10 @@ func newHealthCommand() *cobra.Command {
 func healthy(ctx context.Context, conn grpc.ClientConnInterface) error {
 	answer, err := healthv1.NewHealthClient(conn).Check(ctx, &healthv1.HealthCheckRequest{})
 	if err != nil {
-		return err //nolint:wrapcheck // the caller says whom it asked
+		return err //nolint:wrapcheck // the caller explains it
 	}
 	if answer.GetStatus() != healthv1.HealthCheckResponse_SERVING {
-		return errors.New("it is not serving")
+		return errors.New("the server is there, and does not serve yet, or is about to end")
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	"github.com/seed0419d559/syncline/internal/postgres"
 	"github.com/seed0419d559/syncline/internal/schema"
+	"github.com/seed0419d559/syncline/services/logger"
 )
 
 // prepareFlags say which side is prepared, and for what.
@@ -20,6 +21,7 @@ type prepareFlags struct {
 	postgres, role, login string
 	tables, exclude       []string
 	insertOnly            []string
+	slot, publication     string
 	set                   usedSetFlags
 	rename                []*applierv1.TableRename
 	dryRun, json          bool
@@ -31,7 +33,8 @@ const (
 )
 
 func newPrepareCommand() *cobra.Command {
-	f := &prepareFlags{role: sidePrimary}
+	usual := logger.DefaultConfig()
+	f := &prepareFlags{role: sidePrimary, slot: usual.Slot, publication: usual.Publication}
 	cmd := &cobra.Command{
 		Use:   "prepare --postgres URL",
 		Short: "Check what a database needs to be a primary or a replica, and mend it",
@@ -61,6 +64,8 @@ that all is well; 1 that something is to be done, by somebody else or by a resta
 	patternsFlag(flags, &f.tables, "table", "tables that are to be captured, or replicated: schema.table, schema.*; all when there is none; may be repeated")
 	patternsFlag(flags, &f.exclude, "exclude-table", "leave these tables out")
 	patternsFlag(flags, &f.insertOnly, "insert-only-table", "capture only the inserts of these tables of a primary, which need no replica identity")
+	flags.StringVar(&f.slot, "slot", f.slot, "name of a primary's replication slot")
+	flags.StringVar(&f.publication, "publication", f.publication, "name of a primary's publication")
 	flags.StringVar(&f.set.set, "set", "", "replication set whose selectors have to be decidable: a `FILE` in JSON as set create takes it, or the name of one that the primary has")
 	flags.StringToStringVar(&f.set.parameters, "param", nil, "value of a parameter of the set, as NAME=VALUE, to be checked too; may be repeated")
 	flags.Var(renameList{&f.rename}, "rename", "what tables are called on a replica, as replication create takes it; may be repeated")

@@ -153,7 +153,7 @@ func (f *prepareFlags) definition(ctx context.Context, conn *pgx.Conn) (*sets.De
 // lookAtPrimary is for a logger and an inventory.
 func (f *prepareFlags) lookAtPrimary(ctx context.Context, conn *pgx.Conn, login string, definition *sets.Definition, state []setup.Problem, topics *[]*topic) error {
 	cfg := logger.DefaultConfig()
-	cfg.Include, cfg.Exclude, cfg.InsertOnly = f.tables, f.exclude, f.insertOnly
+	cfg.Include, cfg.Exclude, cfg.InsertOnly, cfg.Slot, cfg.Publication = f.tables, f.exclude, f.insertOnly, f.slot, f.publication
 	s, err := logger.CheckSetup(ctx, conn, cfg, login)
 	if err != nil {
 		return err
@@ -197,7 +197,12 @@ func (f *prepareFlags) lookAtPrimary(ctx context.Context, conn *pgx.Conn, login 
 		}
 	}
 	role.problems = append(role.problems, state...)
-	*topics = append([]*topic{server}, append(*topics, role, tables, identities)...)
+	*topics = append([]*topic{server}, append(*topics, role)...)
+	if !slices.ContainsFunc(s.Problems, func(p setup.Problem) bool {
+		return p.Code == logger.CodeTableUnknown || p.Code == logger.CodePublicationForeign
+	}) { // else none was looked at
+		*topics = append(*topics, tables, identities)
+	}
 	return nil
 }
 

@@ -149,7 +149,7 @@ func TestProtectionFlags(t *testing.T) {
 		"open gateway":      {nil, []string{"gateway", "--http", "0.0.0.0:0"}, "--http 0.0.0.0:0 is reached by other machines"},
 		"odd auth":          {nil, []string{"replica", "--postgres", database, "--auth", "maybe"}, "use on, off or auto"},
 		"clients in plain":  {nil, []string{"replica", "--postgres", database, "--tls-client-ca", token}, "needs --tls-cert"},
-		"server's key gone": {nil, []string{"replica", "--postgres", database, "--tls-cert", token}, "127.0.0.1:1"}, // the database comes first
+		"server's key gone": {nil, []string{"replica", "--postgres", database, "--grpc", "127.0.0.1:0", "--http", "", "--tls-cert", token}, "127.0.0.1:1"}, // the database comes first
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, errOut, code := command(t, test.environment, test.args...)

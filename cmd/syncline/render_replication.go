@@ -14,19 +14,22 @@ func renderReplications(out io.Writer, answer *applierv1.ListReplicationsRespons
 		fmt.Fprintln(out, "no replications; create one with `syncline replication create NAME --source HOST:PORT`")
 		return
 	}
-	rows := [][]string{{"NAME", "STATE", "SOURCE", "POSITION", "LAG", "LAG TIME", "CHANGES/S", "COPIED", "REASON"}}
+	rows := [][]string{{"NAME", "STATE", "SOURCE", "POSITION", "LAG", "LAG TIME", "CHANGES/S", "COPIED"}}
 	scheduled := slices.ContainsFunc(answer.GetReplications(), func(r *applierv1.Replication) bool { return r.GetSpec().GetSchedule() != nil })
 	if scheduled {
 		rows[0] = append(rows[0], "NEXT RUN")
 	}
+	rows[0] = append(rows[0], "REASON") // the longest
 	for _, r := range answer.GetReplications() {
 		rows = append(rows, []string{
 			r.GetName(), stateName(r.GetState()), r.GetSpec().GetSource(), lsn(r.GetPosition().GetLsn()), size(r.GetLagBytes()), lagSeconds(r),
-			count(int64(r.GetChangesPerSecond())), fmt.Sprintf("%.0f %%", 100*r.GetSync().GetFraction()), why(r.GetReasonCode(), r.GetReason()),
+			count(int64(r.GetChangesPerSecond())), fmt.Sprintf("%.0f %%", 100*r.GetSync().GetFraction()),
 		})
+		last := &rows[len(rows)-1]
 		if scheduled {
-			rows[len(rows)-1] = append(rows[len(rows)-1], stamp(r.GetNextRunTime()))
+			*last = append(*last, stamp(r.GetNextRunTime()))
 		}
+		*last = append(*last, why(r.GetReasonCode(), r.GetReason()))
 	}
 	table(out, rows)
 }

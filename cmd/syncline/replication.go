@@ -56,10 +56,17 @@ func flagError(err error, flags map[string]string) error {
 	if rpc.Code(err) != codes.InvalidArgument {
 		return err
 	}
-	if field, text, found := strings.Cut(rpc.Message(err), ": "); found && flags[field] != "" {
-		return usageError{fmt.Errorf("%s: %s", flags[field], text)}
+	message := rpc.Message(err)
+	if field, _, found := strings.Cut(message, ": "); !found || flags[field] == "" {
+		return err
 	}
-	return err
+	faults := strings.Split(message, "; ") // a text may hold one, too
+	for i, fault := range faults {
+		if field, text, found := strings.Cut(fault, ": "); found && flags[field] != "" {
+			faults[i] = flags[field] + ": " + text
+		}
+	}
+	return usageError{errors.New(strings.Join(faults, "; "))}
 }
 
 func newCreateCommand() *cobra.Command {
@@ -113,8 +120,7 @@ restored from a dump, or left by an earlier replication.`,
 	only.register(flags)
 	flags.BoolVar(&spec.FromRestore, "from-restore", false, "begin with the tables that a backup of the source was restored into, and follow on from there; others are copied")
 	flags.StringVar(&initial, "initial", "copy", "what is done with tables that hold rows: copy refuses or replaces them, incremental mends what differs")
-	flags.Var(renameList{&spec.Rename}, "rename", "what tables of the source are called here: public.*=acme.*, public.orders=acme.orders_in; the first rule that matches counts; may be repeated")
-	flags.BoolVar(&spec.Shared, "shared", false, "tables of which the set selects rows may hold rows of other replications, which are left alone")
+	r.registerNames(flags)
 	flags.BoolVar(&ifMissing, "if-missing", false, "leave a replication alone that is there already under this name, with this source and these tables")
 	flags.BoolVar(&wait, "wait", false, "show the progress of the first copy and return when the replica is up to date")
 	flags.BoolVar(&dryRun, "dry-run", false, "check both sides, tell what would happen, and change nothing")

@@ -30,7 +30,7 @@ the way out. It stores and changes nothing. With NAME it checks a replication th
 since its tables were copied; else it takes the flags of ` + "`replication create`" + `. Exit code 1 when something is a problem. Only --addr, --json
 and those of the connection to the replica can be set by variables here.`,
 		Example: `  syncline replication check --source db1:7400
-  syncline replication check --source db1:7400 --set by-org --param org=acme
+  syncline replication check --source db1:7400 --set by-org --param org=acme --rename 'public.*=acme.*'
   syncline replication check shop --json`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			request := &applierv1.CheckReplicationRequest{}
@@ -56,6 +56,7 @@ and those of the connection to the replica can be set by variables here.`,
 	f.register(cmd, replicaGRPC)
 	flags := pflag.NewFlagSet("check", pflag.ContinueOnError)
 	r.register(flags)
+	r.registerNames(flags)
 	only.register(flags)
 	flags.Lookup("source").Usage = strings.TrimSuffix(flags.Lookup("source").Usage, " (needed)")
 	flags.BoolVar(&r.spec.FromRestore, "from-restore", false, "as of one that begins with the tables that a backup of the source was restored into")

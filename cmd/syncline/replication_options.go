@@ -65,6 +65,12 @@ func (f *replicationFlags) register(flags *pflag.FlagSet) {
 	flags.Int32Var(&s.AutoResyncLimit, "auto-resync-limit", 0, fmt.Sprintf("how many times in a row --auto-resync may act; 0 for the default of %d", applier.DefaultAutoResyncLimit))
 }
 
+// registerNames are the flags that are decided with the first run: what tables are called here, and whose rows they hold.
+func (f *replicationFlags) registerNames(flags *pflag.FlagSet) {
+	flags.Var(renameList{&f.spec.Rename}, "rename", "what tables of the source are called here: public.*=acme.*, public.orders=acme.orders_in; the first rule that matches counts; may be repeated")
+	flags.BoolVar(&f.spec.Shared, "shared", false, "tables of which the set selects rows may hold rows of other replications, which are left alone")
+}
+
 // finish sets what the API has in another form than the flags.
 func (f *replicationFlags) finish() error {
 	if err := f.connection.set(&f.spec); err != nil {

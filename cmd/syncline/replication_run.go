@@ -58,6 +58,7 @@ gone when the replica's process ends. To run it again on the same tables, --init
 			cmd.Flags().AddFlag(flag)
 		}
 	})
+	r.registerNames(cmd.Flags())
 	only.register(cmd.Flags())
 	cmd.Flags().StringVar(&name, "name", "", "name of the run; made up when empty")
 	withoutVariable(cmd.Flags().Lookup("name"))

@@ -76,7 +76,7 @@ func listUnsynced(ctx context.Context, f *clientFlags, out io.Writer, client app
 		}
 		request.PageToken = answer.GetNextPageToken()
 		if err := show(f, out, answer, func(out io.Writer, answer *applierv1.ListUnsyncedResponse) {
-			renderUnsynced(out, answer, request.GetName(), first)
+			renderUnsynced(out, answer, request.GetName(), f.address, first)
 		}); err != nil {
 			return err
 		}
@@ -89,7 +89,7 @@ var unsyncedVerbs = map[applierv1.UnsyncedOperation]string{
 	applierv1.UnsyncedOperation_UNSYNCED_OPERATION_DELETE: "delete",
 }
 
-func renderUnsynced(out io.Writer, answer *applierv1.ListUnsyncedResponse, name string, first bool) {
+func renderUnsynced(out io.Writer, answer *applierv1.ListUnsyncedResponse, name, address string, first bool) {
 	if first {
 		if answer.GetLagBytes() > 0 {
 			since := ""
@@ -116,7 +116,7 @@ func renderUnsynced(out io.Writer, answer *applierv1.ListUnsyncedResponse, name 
 	}
 	table(out, rows)
 	if answer.GetNextPageToken() == "" {
-		fmt.Fprintf(out, "next: mend what the reasons say, then syncline replication retry %s --all; or syncline replication discard %s ID\n", name, name)
+		fmt.Fprintf(out, "next: mend what the reasons say, then syncline replication retry %s --all --addr %s; or syncline replication discard %[1]s ID --addr %[2]s\n", name, address)
 	}
 }
 
@@ -289,6 +289,6 @@ func settled[M proto.Message](f *clientFlags, out io.Writer, answer M, said stri
 			rows = append(rows, []string{strconv.FormatInt(l.GetId(), 10), printable(l.GetTable()), printable(strings.TrimSpace(l.GetSqlstate() + " " + l.GetMessage()))})
 		}
 		table(out, rows)
-		fmt.Fprintf(out, "next: syncline replication unsynced %s\n", name)
+		fmt.Fprintf(out, "next: syncline replication unsynced %s --addr %s\n", name, f.address)
 	})
 }

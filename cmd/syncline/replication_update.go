@@ -50,7 +50,7 @@ change log is the same one. Only --addr, --json and --plaintext can be set by va
 					return inFlags(err)
 				}
 				return show(&f, cmd.OutOrStdout(), answer, func(out io.Writer, answer *applierv1.UpdateReplicationResponse) {
-					renderUpdate(out, answer, request.GetValidateOnly())
+					renderUpdate(out, answer, request.GetValidateOnly(), f.address)
 				})
 			})
 		},
@@ -82,7 +82,7 @@ func changedFields(flags *pflag.FlagSet) *fieldmaskpb.FieldMask {
 	return mask
 }
 
-func renderUpdate(out io.Writer, answer *applierv1.UpdateReplicationResponse, dryRun bool) {
+func renderUpdate(out io.Writer, answer *applierv1.UpdateReplicationResponse, dryRun bool, address string) {
 	name, plan := answer.GetReplication().GetName(), answer.GetPlan()
 	what := strings.Join(plan.GetChangedFields(), ", ")
 	switch {
@@ -101,7 +101,7 @@ func renderUpdate(out io.Writer, answer *applierv1.UpdateReplicationResponse, dr
 	}
 	renderPlan(out, plan)
 	if !dryRun {
-		fmt.Fprintf(out, "next: syncline replication show %s\n", name)
+		fmt.Fprintf(out, "next: syncline replication show %s --addr %s\n", name, address)
 	}
 }
 

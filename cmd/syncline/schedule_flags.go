@@ -50,6 +50,9 @@ func (f *scheduleFlags) set(spec *applierv1.ReplicationSpec) error {
 	case f.expression != "" && f.cron != "":
 		return usageError{errors.New("--schedule and --cron are both given: which one is meant?")}
 	}
+	if n := len(strings.Fields(f.expression)); n != 0 && n != 5 && !strings.HasPrefix(f.expression, "@") {
+		return usageError{fmt.Errorf("--schedule %q: expected an interval as in '@every 10m', '@daily', or five fields as in '0 2 * * mon-fri'", f.expression)}
+	}
 	s.Cron = f.cron + f.expression
 	if text, found := strings.CutPrefix(f.expression, "@every "); found {
 		every, err := time.ParseDuration(strings.TrimSpace(text))

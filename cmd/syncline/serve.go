@@ -63,11 +63,11 @@ func serve(ctx context.Context, r *role, f *serverFlags, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := registry.Load(ctx); err != nil {
-		return err
-	}
 	forGRPC, forHTTP, err := f.protect.serverTLS(required, log)
 	if err != nil {
+		return err
+	}
+	if err := registry.Load(ctx); err != nil {
 		return err
 	}
 	var server *rpc.Server // it is made with the errors of the services that are made with it
@@ -223,10 +223,22 @@ func banner(out io.Writer, r *role, f *serverFlags, required bool) {
 	}
 	own := ownAddress(f.grpc)
 	if r.has(node.RoleApplier) {
-		fmt.Fprintf(out, "next: syncline replication create NAME --addr %s --source HOST:PORT --wait\n", own)
+		fmt.Fprintf(out, "next: syncline replication create NAME --addr %s%s --source HOST:PORT --wait\n", own, f.shown("--", required))
 		return
 	}
-	fmt.Fprintf(out, "next: on a replica, syncline replication create NAME --source %s --wait;  here, syncline status --addr %s\n", f.reachedAt(own), own)
+	fmt.Fprintf(out, "next: on a replica, syncline replication create NAME --source %s%s --wait;  here, syncline status --addr %s%s\n",
+		f.reachedAt(own), f.shown("--source-", required), own, f.shown("--", required))
+}
+
+// shown are the flags without which a client does not get in, each after a space; they begin with prefix.
+func (f *serverFlags) shown(prefix string, required bool) (flags string) {
+	if f.protect.connect.files.Certificate != "" {
+		flags = " " + prefix + "tls-ca FILE"
+	}
+	if required {
+		flags += " " + prefix + "token-file FILE"
+	}
+	return flags
 }
 
 // reachedAt is the address for others: that which was set, or this machine's, whose name they have to know.

@@ -91,8 +91,10 @@ func TestBanner(t *testing.T) {
 	var text strings.Builder
 	for i := range roles {
 		f := &serverFlags{postgres: "postgres://u:hidden@db/shop", grpc: "0.0.0.0:7400", http: "127.0.0.1:7480"}
-		banner(&text, &roles[i], f, i == 0)
-		f.protect.connect.files.Certificate = "cert.pem"
+		if i < 3 {
+			f.protect.connect.files.Certificate = "cert.pem"
+		}
+		banner(&text, &roles[i], f, i < 2 || i == 3)
 	}
 	golden(t, "banner", text.String())
 }

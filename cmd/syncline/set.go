@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -15,6 +17,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
+	"github.com/seed0419d559/syncline/internal/rpc"
 )
 
 func newSetCommand() *cobra.Command {
@@ -75,7 +78,7 @@ func (f *setFlags) spec(cmd *cobra.Command) (*loggerv1.SetSpec, error) {
 			text, err = os.ReadFile(f.file)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("--file: %w", err)
+			return nil, usageError{fmt.Errorf("--file: %w", err)}
 		}
 		if err := protojson.Unmarshal(text, spec); err != nil {
 			return nil, usageError{fmt.Errorf("--file %s: %w", f.file, err)}
@@ -137,7 +140,7 @@ whoever uses the set, with --param org=acme.`,
 			return loggerCall(cmd.Context(), &f, func(ctx context.Context, client loggerv1.LoggerServiceClient) error {
 				answer, err := client.CreateSet(ctx, &loggerv1.CreateSetRequest{Name: args[0], Spec: spec})
 				if err != nil {
-					return err
+					return what.inFlags(err)
 				}
 				return show(&f, cmd.OutOrStdout(), answer.GetSet(), func(out io.Writer, s *loggerv1.Set) {
 					fmt.Fprintf(out, "set %s is made%s\nnext: syncline replication create NAME --source %s --set %s%s\n", s.GetName(), needs(s), f.address, s.GetName(), params(s))
@@ -169,7 +172,7 @@ now they fetch what differs, they remove the rows of those that have left the se
 			return loggerCall(cmd.Context(), &f, func(ctx context.Context, client loggerv1.LoggerServiceClient) error {
 				answer, err := client.UpdateSet(ctx, request)
 				if err != nil {
-					return err
+					return what.inFlags(err)
 				}
 				return show(&f, cmd.OutOrStdout(), answer.GetSet(), func(out io.Writer, s *loggerv1.Set) {
 					fmt.Fprintf(out, "set %s is changed%s\n", s.GetName(), needs(s))
@@ -243,11 +246,37 @@ func newSetDeleteCommand() *cobra.Command {
 	return cmd
 }
 
-func needs(s *loggerv1.Set) string {
-	if len(s.GetParameters()) == 0 {
-		return ""
+// needs tells what a user of the set has to give, and that it selects everything where that was not said in so many words.
+func needs(s *loggerv1.Set) (text string) {
+	switch {
+	case len(s.GetSpec().GetTables()) > 0:
+	case len(s.GetSpec().GetExcludeTables()) == 0:
+		text = "; it selects every table"
+	default:
+		text = "; it selects every table but those that it leaves out"
 	}
-	return "; it needs " + strings.Join(s.GetParameters(), ", ")
+	if len(s.GetParameters()) > 0 {
+		text += "; it needs " + strings.Join(s.GetParameters(), ", ")
+	}
+	return text
+}
+
+var setTableField = regexp.MustCompile(`^spec\.tables\[(\d+)\]\.\w+$`)
+
+// inFlags makes an error about a part of the set one about the flag that says it.
+func (f *setFlags) inFlags(err error) error {
+	fields := map[string]string{"name": "NAME", "spec.exclude_tables": "--exclude-table", "spec.description": "--description"}
+	if f.file != "" {
+		return flagError(err, map[string]string{"name": "NAME"})
+	}
+	field, _, _ := strings.Cut(rpc.Message(err), ": ")
+	if found := setTableField.FindStringSubmatch(field); found != nil {
+		if i, _ := strconv.Atoi(found[1]); i < len(f.tables) {
+			pattern, _ := cutPattern(f.tables[i])
+			fields[field] = "--table " + pattern
+		}
+	}
+	return flagError(err, fields)
 }
 
 func params(s *loggerv1.Set) string {

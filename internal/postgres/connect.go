@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -57,8 +58,8 @@ func Config(connString, application string) (*pgx.ConnConfig, error) {
 		return nil, fmt.Errorf("parse connection URL %s: %s; expected %s", Redact(connString), withoutSecrets(err, connString), expectedURL)
 	}
 	// What stands between two @ would be shown as a part of the host.
-	if strings.Contains(connString, "://") && strings.Contains(config.Host, "@") {
-		return nil, fmt.Errorf("parse connection URL %s: there is more than one @; expected %s", Redact(connString), expectedURL)
+	if strings.Contains(connString, "://") && (strings.Contains(config.Host, "@") || strayPassword(connString)) {
+		return nil, fmt.Errorf("parse connection URL %s: there is more than one @, or a # that is not written as %%23; expected %s", Redact(connString), expectedURL)
 	}
 	for name, value := range SessionSettings() {
 		config.RuntimeParams[name] = value
@@ -68,6 +69,13 @@ func Config(connString, application string) (*pgx.ConnConfig, error) {
 		config.ConnectTimeout = connectTimeout
 	}
 	return config, nil
+}
+
+// strayPassword tells whether a password ends a URL's host early by a / or #: what follows would be taken for a database or be dropped, and what
+// stands before it be looked up as a host.
+func strayPassword(connString string) bool {
+	parsed, err := url.Parse(connString)
+	return err == nil && (parsed.Fragment != "" || strings.Contains(parsed.EscapedPath(), "@"))
 }
 
 // Connect opens one session with SessionSettings.

@@ -34,7 +34,7 @@ func TestSecretsAreNotShown(t *testing.T) {
 }
 
 func TestWhatIsExpectedOfAURL(t *testing.T) {
-	for _, bad := range []string{"postgres://u:p@w@h:1/d", "postgres://u:p/w@h:1/d", "127.0.0.1:5432/d", "postgres://u:p%w@h/d"} {
+	for _, bad := range []string{"postgres://u:p@w@h:1/d", "postgres://u:p/w@h:1/d", "postgres://u:p@w/x#y@h:1/d", "postgres://u:p@w/x@h:1/d", "postgres://u:p@w#x@h:1/d", "127.0.0.1:5432/d", "postgres://u:p%w@h/d"} {
 		_, err := Config(bad, "test")
 		if err == nil || !strings.Contains(err.Error(), "postgres://USER:PASSWORD@HOST:PORT/DATABASE") || !strings.Contains(err.Error(), "%40") {
 			t.Errorf("%s: %v", bad, err)

@@ -72,7 +72,7 @@ func (r *Registry) Check(ctx context.Context, method string, request any) error 
 // identify finds the principal of a call. A token goes before a certificate, and a wrong one is not made good by it.
 func (r *Registry) identify(ctx context.Context, md metadata.MD) (*known, error) {
 	if values := md.Get(headerAuthorization); len(values) > 0 {
-		return r.identifyToken(values)
+		return r.identifyToken(ctx, values)
 	}
 	if names := md.Get(HeaderPrincipal); len(names) == 1 && rpc.IsLocal(ctx) {
 		if one := r.byName(names[0]); one != nil {
@@ -82,7 +82,7 @@ func (r *Registry) identify(ctx context.Context, md metadata.MD) (*known, error)
 	}
 	if p, ok := peer.FromContext(ctx); ok {
 		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok {
-			if one, err := r.identifyCertificate(info.State.VerifiedChains); one != nil || err != nil {
+			if one, err := r.identifyCertificate(ctx, info.State.VerifiedChains); one != nil || err != nil {
 				return one, err
 			}
 		}
@@ -90,7 +90,7 @@ func (r *Registry) identify(ctx context.Context, md metadata.MD) (*known, error)
 	return nil, r.missing()
 }
 
-func (r *Registry) identifyToken(values []string) (*known, error) {
+func (r *Registry) identifyToken(ctx context.Context, values []string) (*known, error) {
 	if len(values) > 1 {
 		return nil, invalid("there is more than one Authorization in the call")
 	}
@@ -101,6 +101,11 @@ func (r *Registry) identifyToken(values []string) (*known, error) {
 	if one := r.byToken(token); one != nil {
 		return one, nil
 	}
+	if r.again(ctx) {
+		if one := r.byToken(token); one != nil {
+			return one, nil
+		}
+	}
 	if r.empty() {
 		return nil, r.missing()
 	}
@@ -108,12 +113,15 @@ func (r *Registry) identifyToken(values []string) (*known, error) {
 }
 
 // identifyCertificate returns nil without a certificate.
-func (r *Registry) identifyCertificate(chains [][]*x509.Certificate) (*known, error) {
+func (r *Registry) identifyCertificate(ctx context.Context, chains [][]*x509.Certificate) (*known, error) {
 	if len(chains) == 0 || len(chains[0]) == 0 {
 		return nil, nil //nolint:nilnil // there is none, and that is no error yet
 	}
 	names := access.CertificateNames(chains[0][0])
 	one, several := r.byCertificate(names)
+	if one == nil && !several && r.again(ctx) {
+		one, several = r.byCertificate(names)
+	}
 	switch {
 	case several:
 		return nil, invalid("the client certificate belongs to more than one principal (%s)", strings.Join(names, ", "))
@@ -207,9 +215,9 @@ func (r *Registry) AdmitHTTP(request *http.Request, least access.Role) (Visitor,
 	var one *known
 	var err error
 	if len(values) > 0 {
-		one, err = r.identifyToken(values)
+		one, err = r.identifyToken(request.Context(), values)
 	} else if request.TLS != nil {
-		one, err = r.identifyCertificate(request.TLS.VerifiedChains)
+		one, err = r.identifyCertificate(request.Context(), request.TLS.VerifiedChains)
 	}
 	switch {
 	case err != nil:

@@ -66,6 +66,27 @@ func create(t *testing.T, s *Service, name string, role access.Role, certificate
 	return made.GetToken()
 }
 
+// TestFirstPrincipal is made in the database beside a server that runs, and is used at once.
+func TestFirstPrincipal(t *testing.T) {
+	url := prepared(t)
+	one, other := open(t, url), open(t, url) // nothing runs that would have the other one look by itself
+	token := create(t, one.Service(), "ada", access.Admin, "")
+	pgtest.Eventually(t, time.Minute, func() error {
+		_, err := admit(other, token)
+		return err
+	})
+	for range 2 * int(time.Second/againAfter) {
+		if _, err := admit(other, "wrong"); rpc.Reason(err) != ReasonCredential {
+			t.Fatalf("a wrong token: %v", err)
+		}
+	}
+	other.reloading.Lock() // as one that waits for the database holds it
+	defer other.reloading.Unlock()
+	if _, err := admit(other, "wrong"); rpc.Reason(err) != ReasonCredential {
+		t.Errorf("while somebody else looks: %v", err)
+	}
+}
+
 // TestTwoProcesses of a node know what the other one changed.
 func TestTwoProcesses(t *testing.T) {
 	url := prepared(t)

@@ -18,6 +18,9 @@ import (
 const (
 	// reloadAfter is how long a change that another process made is not known here.
 	reloadAfter = time.Second
+	// againAfter is how long nobody has the database asked again for a credential that is not known.
+	againAfter   = 50 * time.Millisecond
+	againTimeout = 2 * time.Second
 	// poolSize is enough for looking and for an admin.
 	poolSize      = 2
 	reloadTimeout = 10 * time.Second
@@ -48,6 +51,7 @@ type Registry struct {
 	token  string // whose hash is secret
 
 	reloading   sync.Mutex
+	read        time.Time    // when the principals were last asked for; of reloading
 	mu          sync.RWMutex // of what stands below
 	tokens      []*known
 	certificate map[string]*known
@@ -126,6 +130,27 @@ func (r *Registry) reload(ctx context.Context) error {
 	// One after the other, so that an older answer never takes the place of a newer one.
 	r.reloading.Lock()
 	defer r.reloading.Unlock()
+	return r.readAll(ctx)
+}
+
+// again looks once more for a credential that is not known, which another process may just have made. Whoever shows wrong ones
+// has the database asked rarely, and nobody waits for another one's look.
+func (r *Registry) again(ctx context.Context) bool {
+	if !r.reloading.TryLock() {
+		return false
+	}
+	defer r.reloading.Unlock()
+	if time.Since(r.read) < againAfter {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, againTimeout)
+	defer cancel()
+	return r.readAll(ctx) == nil
+}
+
+// readAll needs reloading.
+func (r *Registry) readAll(ctx context.Context) error {
+	r.read = time.Now()
 	list, err := r.store.List(ctx)
 	if err != nil {
 		return err

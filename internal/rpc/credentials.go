@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"net"
 	"strings"
 
@@ -60,21 +61,22 @@ func (f freshTLS) Clone() credentials.TransportCredentials {
 }
 
 // HandshakeProblem says in words what may be wrong when a connection fails because one side encrypts and the other does not, or a
-// certificate is refused; "" for any other error.
-func HandshakeProblem(err error) string {
+// certificate is refused; "" for any other error. The flags that it names begin with prefix: "source-" for those of a replication's
+// source, "" for those of the caller itself.
+func HandshakeProblem(err error, prefix string) string {
 	if Code(err) != codes.Unavailable || Reason(err) != "" {
 		return ""
 	}
 	text := err.Error()
 	switch {
 	case strings.Contains(text, "first record does not look like a TLS handshake"):
-		return "the server does not encrypt: leave out --tls and --tls-ca (and allow it with --plaintext), or start it with --tls-cert"
+		return fmt.Sprintf("the server does not encrypt: leave out --%stls and --%[1]stls-ca (and allow it with --plaintext), or start it with --tls-cert", prefix)
 	case strings.Contains(text, "certificate signed by unknown authority"):
-		return "the server's certificate is of no authority that is trusted here: name its authority with --tls-ca"
+		return fmt.Sprintf("the server's certificate is of no authority that is trusted here: name its authority with --%stls-ca", prefix)
 	case strings.Contains(text, "x509: certificate is valid for"), strings.Contains(text, "x509: certificate is not valid for any names"):
-		return "the server's certificate is for another name: reach it by that name, or say with --tls-server-name which it has to be for"
+		return fmt.Sprintf("the server's certificate is for another name: reach it by that name, or say with --%stls-server-name which it has to be for", prefix)
 	case strings.Contains(text, "certificate required"), strings.Contains(text, "bad certificate"):
-		return "the server wants a client certificate that it can verify: give one with --tls-cert and --tls-key"
+		return fmt.Sprintf("the server wants a client certificate that it can verify: give one with --%stls-cert and --%[1]stls-key", prefix)
 	case strings.Contains(text, "certificate has expired"), strings.Contains(text, "expired certificate"):
 		return "a certificate is not valid at this time: renew it, or set the clock"
 	}
@@ -82,10 +84,10 @@ func HandshakeProblem(err error) string {
 }
 
 // EncryptionHint is added to what is said of a server that does not answer as one: many things do not, and one that expects an encrypted
-// connection is among them.
-func EncryptionHint(err error) string {
+// connection is among them. The prefix is that of HandshakeProblem.
+func EncryptionHint(err error, prefix string) string {
 	if strings.Contains(err.Error(), "error reading server preface") {
-		return " If it expects an encrypted connection, use --tls or --tls-ca."
+		return fmt.Sprintf(" If it expects an encrypted connection, use --%stls or --%[1]stls-ca.", prefix)
 	}
 	return ""
 }

@@ -38,6 +38,8 @@ type dialSettings struct {
 	tls       func() (*tls.Config, error)
 	token     func() (string, error)
 	proxied   bool
+	flags     string // prefix of the flags that errors name
+	server    string // whose --plaintext they name
 	options   []grpc.DialOption
 }
 
@@ -66,6 +68,12 @@ func WithProxy(dial func(ctx context.Context, address string) (net.Conn, error))
 		s.proxied = true
 		s.options = append(s.options, grpc.WithContextDialer(dial))
 	}
+}
+
+// WithFlags has errors name the flags of a connection that a server of the kind makes, such as "source-" of "syncline replica", instead of
+// the caller's own.
+func WithFlags(prefix, server string) DialOption {
+	return func(s *dialSettings) { s.flags, s.server = prefix, " of "+server }
 }
 
 // WithDialer connects by a function, as tests do; encryption is then the function's affair.
@@ -115,7 +123,7 @@ func Dial(address string, opts ...DialOption) (*grpc.ClientConn, error) {
 	case s.tls != nil:
 		transport = freshTLS{credentials.NewTLS(nil), s.tls}
 	case !s.plaintext && (s.proxied || !IsLoopback(host)):
-		return nil, fmt.Errorf("connect to %s: %w: rows would cross the network readable for anyone; encrypt it with --tls or --tls-ca, or allow it with --plaintext (SYNCLINE_PLAINTEXT=true) if the network is trusted", address, ErrPlaintext)
+		return nil, fmt.Errorf("connect to %s: %w: rows would cross the network readable for anyone; encrypt it with --%stls or --%[3]stls-ca, or allow it with --plaintext (SYNCLINE_PLAINTEXT=true)%s if the network is trusted", address, ErrPlaintext, s.flags, s.server)
 	}
 	options := append([]grpc.DialOption{
 		grpc.WithTransportCredentials(transport),

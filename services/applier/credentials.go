@@ -75,5 +75,5 @@ func connectionOptions(spec *applierv1.ReplicationSpec) ([]rpc.DialOption, error
 	if err != nil {
 		return nil, err
 	}
-	return append(options, refusals()), nil
+	return append(options, refusals(), rpc.WithFlags("source-", "`syncline replica`")), nil
 }

@@ -104,6 +104,10 @@ func TestRefusedBySource(t *testing.T) {
 			t.Errorf("%s is %v", code, got)
 		}
 	}
+	missing := refused(rpc.Errorf(codes.Unauthenticated, reasonNoCredential, "give a token (--token-file)"))
+	if text := rpc.Message(missing); !strings.Contains(text, "--source-token-file") || strings.Contains(text, "(--token-file)") {
+		t.Errorf("without a credential: %s", text)
+	}
 	for _, other := range []error{rpc.Errorf(codes.NotFound, "TABLE_NOT_FOUND", "x"), rpc.Errorf(codes.PermissionDenied, "MISSING_PRIVILEGE", "GRANT …")} {
 		if got := refused(other); !errors.Is(got, other) || rpc.Code(got) != rpc.Code(other) {
 			t.Errorf("%v is no refusal and becomes %v", other, got)

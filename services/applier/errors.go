@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 
@@ -106,6 +107,9 @@ func (f failure) side() string {
 	switch f.code {
 	case reasonNotAttached, reasonNoSource, reasonNotSyncline, reasonSourceMixed, reasonSourceOld, reasonSourceChanged, reasonSnapshotGone, reasonTableRewritten, reasonTableLocked, reasonNoTable,
 		reasonNotReady, reasonFollows, reasonStream, reasonUnknownTable, reasonPositionTooOld, reasonPositionAhead, reasonLogIDMismatch, rpc.ReasonStopping:
+		return sideRemote
+	}
+	if strings.HasPrefix(f.code, "SET_") { // what a set is, is decided there
 		return sideRemote
 	}
 	return sideLocal

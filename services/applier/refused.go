@@ -15,6 +15,7 @@ import (
 const (
 	reasonSourceCredential = "SOURCE_REFUSES_CREDENTIAL"
 	reasonSourceForbids    = "SOURCE_FORBIDS"
+	reasonNoCredential     = "CREDENTIAL_MISSING" //nolint:gosec // it is a name: the source's reason when there is none
 )
 
 // refused makes a source's refusal an error of this replica.
@@ -28,7 +29,11 @@ func refused(err error) error {
 	default:
 		return err
 	}
-	return rpc.Errorf(codes.FailedPrecondition, reason, "the source refuses this replica: %s", rpc.Message(err)).With("reason", rpc.Reason(err))
+	text := rpc.Message(err)
+	if rpc.Reason(err) == reasonNoCredential { // it names the flags of whoever calls it
+		text = "it wants to know who calls: give the replication a token (--source-token-file), or a client certificate (--source-tls-cert)"
+	}
+	return rpc.Errorf(codes.FailedPrecondition, reason, "the source refuses this replica: %s", text).With("reason", rpc.Reason(err))
 }
 
 // refusals has every call to a source pass through refused.

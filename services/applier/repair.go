@@ -111,7 +111,7 @@ func (p *repair) run(ctx context.Context) error {
 	for pass := int32(1); ; pass++ {
 		p.begin(pass)
 		found := newDiffering(p.named)
-		verdicts, err := p.compare(ctx, selection, found)
+		verdicts, err := p.compare(ctx, selection, pass == 1, found)
 		if err != nil {
 			return err
 		}
@@ -152,7 +152,7 @@ func (p *repair) askInsertOnly(ctx context.Context) error {
 }
 
 // compare finds what differs. It holds no snapshot and no lock when it returns: applying may have to wait for them.
-func (p *repair) compare(ctx context.Context, selection schema.Selection, found *differing) ([]*applierv1.TableVerification, error) {
+func (p *repair) compare(ctx context.Context, selection schema.Selection, asked bool, found *differing) ([]*applierv1.TableVerification, error) {
 	var verdicts []*applierv1.TableVerification
 	v := p.verification(func(answer *applierv1.VerifyReplicationResponse) error {
 		switch event := answer.GetEvent().(type) {
@@ -167,7 +167,7 @@ func (p *repair) compare(ctx context.Context, selection schema.Selection, found 
 		}
 		return nil
 	})
-	v.selection, v.differing = selection, found
+	v.selection, v.asked, v.differing = selection, asked, found
 	return verdicts, v.run(ctx)
 }
 

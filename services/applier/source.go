@@ -58,10 +58,10 @@ func whoIs(ctx context.Context, conn grpc.ClientConnInterface, address string) (
 	case rpc.Reason(err) != "":
 		return nil, fmt.Errorf("ask the source at %s who it is: %w", address, err)
 	}
-	if problem := rpc.HandshakeProblem(err); problem != "" {
+	if problem := rpc.HandshakeProblem(err, "source-"); problem != "" {
 		return nil, rpc.Errorf(codes.Unavailable, reasonNoSource, "no connection to the source at %s: %s (%s)", address, problem, rpc.Message(err))
 	}
-	return nil, rpc.Errorf(codes.Unavailable, reasonNoSource, "no Syncline server answers at %s; is it running, and is that its gRPC port (7400 by default, 7480 is HTTP)?%s %s", address, rpc.EncryptionHint(err), rpc.Message(err))
+	return nil, rpc.Errorf(codes.Unavailable, reasonNoSource, "no Syncline server answers at %s; is it running, and is that its gRPC port (7400 by default, 7480 is HTTP)?%s %s", address, rpc.EncryptionHint(err, "source-"), rpc.Message(err))
 }
 
 func (s *source) close() {

@@ -292,11 +292,13 @@ func (s *status) proto(r *stored, withTables bool) *applierv1.Replication {
 		out.SourcePosition = positionProto(s.head)
 		if s.hasPosition && s.head.LSN > s.position.LSN {
 			out.LagBytes = int64(s.head.LSN - s.position.LSN)
+		} else if s.hasPosition && s.head.LogID == s.position.LogID { // the head is told now and then only
+			out.SourcePosition = positionProto(s.position)
 		}
 	}
 	if s.hasPosition {
 		if lag, known := s.heads.lag(now, s.position.LSN); known {
-			seconds := lag.Seconds()
+			seconds := max(lag, s.unheard(now)).Seconds()
 			out.LagSeconds = &seconds
 		}
 	}
@@ -307,6 +309,17 @@ func (s *status) proto(r *stored, withTables bool) *applierv1.Replication {
 		out.Tables = s.tablesProto()
 	}
 	return out
+}
+
+// unheard is for how long it is not known what the source commits; zero while it is followed.
+func (s *status) unheard(now time.Time) time.Duration {
+	switch s.state {
+	case applierv1.State_STATE_RETRYING, applierv1.State_STATE_FAILED, applierv1.State_STATE_STOPPED:
+		if !s.lastContact.IsZero() {
+			return now.Sub(s.lastContact)
+		}
+	}
+	return 0
 }
 
 func (s *status) syncProto() *applierv1.SyncProgress {

@@ -91,8 +91,10 @@ func (j *syncJob) selected(ctx context.Context) ([]*storedTable, error) {
 		return nil, err
 	}
 	var tables []*storedTable
+	var families [][]schema.Name
 	for _, t := range stored {
 		above := family(database, t.name)
+		families = append(families, above)
 		if !j.selection.Matches(above[0], above[1:]...) {
 			continue
 		}
@@ -100,6 +102,9 @@ func (j *syncJob) selected(ctx context.Context) ([]*storedTable, error) {
 			return nil, failed(reasonNoTable, "the source does not have table %s any more, or another one of that name; leave it out with --exclude-table", t.name)
 		}
 		tables = append(tables, t)
+	}
+	if err := everyNameCounts(j.request.GetName(), j.selection, families); err != nil {
+		return nil, err
 	}
 	if len(tables) == 0 {
 		return nil, noneSelected(j.request.GetName())

@@ -142,7 +142,8 @@ type verification struct {
 	runner    *runner
 	source    *source
 	selection schema.Selection
-	limit     int // differences of a table that are described
+	asked     bool // the selection is what somebody asked for: a misspelt name must not quietly mean nothing
+	limit     int  // differences of a table that are described
 	maxHold   time.Duration
 	differing *differing // where a repair has what differs collected; nil for a verification
 
@@ -153,7 +154,7 @@ type verification struct {
 }
 
 func newVerification(r *runner, in *applierv1.VerifyReplicationRequest, send func(*applierv1.VerifyReplicationResponse) error) (*verification, error) {
-	v := &verification{name: in.GetName(), purpose: "verification", runner: r, send: send, limit: int(in.GetMaxDifferences()), maxHold: defaultHold}
+	v := &verification{name: in.GetName(), purpose: "verification", runner: r, send: send, asked: true, limit: int(in.GetMaxDifferences()), maxHold: defaultHold}
 	var err error
 	if v.selection, err = schema.ParseSelection(in.GetIncludeTables(), in.GetExcludeTables()); err != nil {
 		return nil, rpc.Invalid("include_tables", "%v", err)

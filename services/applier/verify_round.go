@@ -117,6 +117,18 @@ func (v *verification) plan(ctx context.Context, pair *snapshotPair, former []*v
 	if v.differing != nil {
 		v.differing.know(units, target)
 	}
+	if former == nil && v.asked {
+		var families [][]schema.Name
+		for _, u := range units {
+			families = append(families, u.families...)
+		}
+		for _, t := range tables {
+			families = append(families, []schema.Name{t.name})
+		}
+		if err := everyNameCounts(v.name, v.selection, families); err != nil {
+			return nil, err
+		}
+	}
 	if former != nil {
 		units = sameTargets(units, former)
 	} else if units = selectUnits(units, v.selection); len(units) == 0 {

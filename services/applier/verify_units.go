@@ -4,9 +4,12 @@ import (
 	"fmt"
 	"slices"
 
+	"google.golang.org/grpc/codes"
+
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/checksum"
+	"github.com/seed0419d559/syncline/internal/rpc"
 	"github.com/seed0419d559/syncline/internal/schema"
 )
 
@@ -192,6 +195,18 @@ func family(d schema.Database, name schema.Name) []schema.Name {
 		names = append(names, name)
 	}
 	return names
+}
+
+// everyNameCounts refuses a selection with a pattern to be taken, or a name to be left out, that fits none of a replication's tables, each of
+// which is given with the partitioned tables above it.
+func everyNameCounts(replication string, selection schema.Selection, families [][]schema.Name) error {
+	for i, p := range slices.Concat(selection.Include, selection.Exclude) {
+		_, exact := p.Exact()
+		if fits := slices.ContainsFunc(families, func(f []schema.Name) bool { return slices.ContainsFunc(f, p.Matches) }); !fits && (exact || i < len(selection.Include)) {
+			return rpc.Errorf(codes.NotFound, reasonUnknownTable, "no table of replication %s is called %s on the source; `syncline replication show %s` lists its tables", replication, p, replication)
+		}
+	}
+	return nil
 }
 
 // selectUnits returns the units of which a source table is selected.

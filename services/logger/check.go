@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -51,6 +52,9 @@ const (
 	moreSlots  = 10 // than there are, where all are taken
 )
 
+// slotSuffix is what the name of a slot cannot hold.
+var slotSuffix = regexp.MustCompile(`[^a-z0-9_]+`)
+
 // server is what the checks have read of the server.
 type server struct {
 	version  int
@@ -86,7 +90,7 @@ func examine(ctx context.Context, conn *pgx.Conn, cfg Config, pub publish.Config
 		       current_setting('wal_level'), current_setting('server_encoding'), pg_is_in_recovery(),
 		       coalesce((SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = `+setup.Grantee+`), false),
 		       has_database_privilege(`+setup.Grantee+`, current_database(), 'CREATE'),
-		       to_regclass('syncline.followers') IS NOT NULL,
+		       EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'syncline' AND c.relname = 'followers'),
 		       (SELECT count(*) FROM pg_replication_slots), current_setting('max_replication_slots')::int,
 		       (SELECT count(*) FROM pg_stat_get_wal_senders()), current_setting('max_wal_senders')::int`, role).
 		Scan(&s.version, &s.role, &s.database, &walLevel, &encoding, &recovery, &replication, &create, &schemaThere,
@@ -137,7 +141,10 @@ func examine(ctx context.Context, conn *pgx.Conn, cfg Config, pub publish.Config
 		return s, publish.State{}, nil, err
 	}
 	switch {
-	case s.slot.exists && (s.slot.kind != "logical" || s.slot.plugin != "pgoutput" || s.slot.database != s.database || s.slot.temporary):
+	case s.slot.exists && s.slot.kind == "logical" && s.slot.database != s.database: // perhaps another primary's, for which it is all that keeps its place
+		add(CodeSlotForeign, "", "slot %s is used in database %s of this server, and a slot serves one database: choose another name with --slot, as in --slot syncline_%.40s",
+			cfg.Slot, s.slot.database, slotSuffix.ReplaceAllString(strings.ToLower(s.database), "_"))
+	case s.slot.exists && (s.slot.kind != "logical" || s.slot.plugin != "pgoutput" || s.slot.temporary):
 		add(CodeSlotForeign, "", "slot %s is a %s slot (plugin %q, database %q) and not ours: choose another name with --slot, or drop it with SELECT pg_drop_replication_slot('%s')",
 			cfg.Slot, s.slot.kind, s.slot.plugin, s.slot.database, cfg.Slot)
 	case !s.slot.exists && slots >= maxSlots:

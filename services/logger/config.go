@@ -85,12 +85,20 @@ const (
 	messageOverhead = 64 << 10
 )
 
-// check checks the configuration and returns its part for package publish.
-func (c Config) check() (publish.Config, error) {
+// checkNames checks what is called in PostgreSQL by a configured name.
+func (c Config) checkNames() error {
 	for name, value := range map[string]string{"slot": c.Slot, "publication": c.Publication} {
 		if !walsender.NamePattern.MatchString(value) {
-			return publish.Config{}, fmt.Errorf("%w: %s name %q: use 1 to 55 lower-case letters, digits and underscores, with no digit first", ErrConfig, name, value)
+			return fmt.Errorf("%w: %s name %q: use 1 to 55 lower-case letters, digits and underscores, with no digit first", ErrConfig, name, value)
 		}
+	}
+	return nil
+}
+
+// check checks the configuration and returns its part for package publish.
+func (c Config) check() (publish.Config, error) {
+	if err := c.checkNames(); err != nil {
+		return publish.Config{}, err
 	}
 	switch {
 	case c.Dir == "":

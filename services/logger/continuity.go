@@ -65,6 +65,8 @@ func (c *continuation) broken() *discontinuity {
 		return &discontinuity{code: code, text: fmt.Sprintf(format, args...)}
 	}
 	switch {
+	case c.empty && c.slot.exists:
+		return because(newLogFirst, "there was no change log in the directory (--data), although its slot was there: the log was lost, or is in another directory")
 	case c.empty:
 		return because(newLogFirst, "there was no change log")
 	case c.known == nil || c.known.LogID != c.logID:

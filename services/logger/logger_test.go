@@ -486,6 +486,13 @@ func TestCheck(t *testing.T) {
 		t.Errorf("foreign slot: %v", setup)
 	}
 	pgtest.Exec(t, conn, "SELECT pg_drop_replication_slot('taken_' || pg_backend_pid())")
+	beside := pgtest.Connect(t, pgtest.Shared(t).Database(t)) // a database of the same server, with a primary of its own
+	pgtest.Exec(t, beside, "SELECT pg_create_logical_replication_slot('beside_' || pg_backend_pid(), 'pgoutput')")
+	if setup := check(func(c *Config) { c.Slot = fmt.Sprintf("beside_%d", beside.PgConn().PID()) }); setup == nil || setup.Code() != CodeSlotForeign ||
+		!strings.Contains(setup.Error(), "choose another name with --slot") || strings.Contains(setup.Error(), "drop") {
+		t.Errorf("slot of another database: %v", setup)
+	}
+	pgtest.Exec(t, beside, "SELECT pg_drop_replication_slot('beside_' || pg_backend_pid())")
 	pgtest.Exec(t, conn, "CREATE PUBLICATION syncline FOR ALL TABLES")
 	if setup := check(func(*Config) {}); setup == nil || setup.Code() != CodePublicationForeign {
 		t.Errorf("foreign publication: %v", setup)

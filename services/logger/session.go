@@ -237,12 +237,13 @@ func (s *Service) newLog(ctx context.Context, conn *pgx.Conn, ws *walsender.Conn
 		return logError{err}
 	}
 	s.diverged = nil
+	first := why.code == newLogFirst && !old.exists
 	level := slog.LevelWarn
-	if why.code == newLogFirst {
+	if first {
 		level = slog.LevelInfo
 	}
 	s.log.Log(ctx, level, "began a new change log", "log_id", id, "start", start, "code", why.code, "reason", why.text)
-	if why.code != newLogFirst {
+	if !first {
 		s.status.warn(fmt.Sprintf("%s: change log %s was begun at %s because %s; every replica has to be copied anew",
 			why.code, id, time.Now().UTC().Format(time.RFC3339), why.text))
 	}

@@ -294,6 +294,9 @@ func (s *Service) newSet(ctx context.Context, name string, spec *loggerv1.SetSpe
 		return nil, unreachable("connect to the primary", err)
 	}
 	defer conn.Release()
+	if err := leavesOut(ctx, conn.Conn(), tables); err != nil {
+		return nil, err
+	}
 	db, err := schema.Read(ctx, conn.Conn(), tables.Selection())
 	if err != nil {
 		return nil, unreachable("read the primary's tables", err)
@@ -312,6 +315,26 @@ func (s *Service) newSet(ctx context.Context, name string, spec *loggerv1.SetSpe
 		return nil, setRefusal("spec", err)
 	}
 	return &set{name: name, spec: spec, definition: definition}, nil
+}
+
+// leavesOut refuses names of tables that are not there: a misspelt one would leave nothing out. What is no table is left out in any case.
+func leavesOut(ctx context.Context, conn *pgx.Conn, definition *sets.Definition) error {
+	for _, p := range definition.Selection().Exclude {
+		name, exact := p.Exact()
+		if !exact {
+			continue
+		}
+		var there bool
+		err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+			WHERE n.nspname = $1 AND c.relname = $2)`, name.Schema, name.Name).Scan(&there)
+		switch {
+		case err != nil:
+			return unreachable("read the primary's tables", err)
+		case !there:
+			return rpc.Invalid("spec.exclude_tables", "there is no table %s that could be left out; for one that is still to come write a pattern with a star", name)
+		}
+	}
+	return nil
 }
 
 // mayCompare refuses selectors in a database in which texts have other bytes than in the change log.

@@ -34,6 +34,9 @@ type Setup struct {
 // yet. What is set in the database counts above the configuration, as it will for the logger. It changes nothing.
 func CheckSetup(ctx context.Context, conn *pgx.Conn, cfg Config, role string) (Setup, error) {
 	var s Setup
+	if err := cfg.checkNames(); err != nil {
+		return s, err
+	}
 	settings := newSettings(cfg)
 	var closed *SetupError
 	if err := settings.load(ctx, conn); err != nil && !errors.As(err, &closed) {

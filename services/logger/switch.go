@@ -27,6 +27,9 @@ func (s *Service) StartCapture(ctx context.Context, _ *loggerv1.StartCaptureRequ
 		return nil, err
 	}
 	state, err := s.GetState(ctx, nil)
+	if state.GetState() == PhaseStopped { // for a moment yet
+		state.State, state.Reason, state.ReasonCode = PhaseStarting, "", ""
+	}
 	return &loggerv1.StartCaptureResponse{State: state}, err
 }
 

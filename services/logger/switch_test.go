@@ -62,8 +62,8 @@ func TestStopCapture(t *testing.T) {
 	if err := r.read(t.Context(), i.client, bounded); err != nil || len(withoutBarriers(r.history.done)) != 1 {
 		t.Errorf("a follower gets %v, %v", r.history.done, err)
 	}
-	if _, err := i.client.StartCapture(t.Context(), &loggerv1.StartCaptureRequest{}); err != nil {
-		t.Fatal(err)
+	if answer, err := i.client.StartCapture(t.Context(), &loggerv1.StartCaptureRequest{}); err != nil || answer.GetState().GetState() == PhaseStopped || answer.GetState().GetReasonCode() == ReasonStopped {
+		t.Fatalf("started: %v, %v", answer, err)
 	}
 	if _, err := i.client.StartCapture(t.Context(), &loggerv1.StartCaptureRequest{}); err != nil {
 		t.Fatal(err)

@@ -82,7 +82,7 @@ func (p *push) dial(r *stored) (*grpc.ClientConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := rpc.Dial(r.spec.GetTarget(), append(slices.Clone(p.service.config.Dial), own...)...)
+	conn, err := rpc.Dial(r.spec.GetTarget(), append(slices.Clone(p.service.config.Dial), append(own, rpc.WithFlags("target-", "`syncline primary`"))...)...)
 	if err != nil {
 		return nil, failed(reasonNoTarget, "target: %w", err)
 	}

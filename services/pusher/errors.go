@@ -33,6 +33,7 @@ const (
 	reasonThere         = "REPLICATION_EXISTS"
 	reasonFollows       = "FOLLOWER_CONNECTED"
 	reasonNoFollower    = "FOLLOWER_UNKNOWN"
+	reasonNoCredential  = "CREDENTIAL_MISSING" //nolint:gosec // it is a name
 )
 
 func notFound(name string) error {
@@ -85,6 +86,8 @@ func classifyWhole(err error, target string) failure {
 		return failure{reasonPrimary, text, true, true}
 	}
 	switch code, reason := rpc.Code(err), rpc.Reason(err); {
+	case reason == reasonNoCredential: // its text names the flags of whoever calls it
+		return failure{reasonCredential, "the target refuses this push: it wants to know who calls: give the push a token (--target-token-file), or a client certificate (--target-tls-cert)", true, true}
 	case code == codes.Unauthenticated: // it may be renewed on either side first
 		return failure{reasonCredential, "the target refuses this push: " + text, true, true}
 	case code == codes.PermissionDenied && access.IsRefusal(reason):
@@ -92,10 +95,10 @@ func classifyWhole(err error, target string) failure {
 	case code == codes.Unimplemented:
 		return failure{reasonNotTarget, "what listens at " + target + " is no Syncline server that takes pushes; give the gRPC address of a replica (default port 7500) of this version", false, false}
 	case reason == "":
-		if problem := rpc.HandshakeProblem(err); problem != "" {
+		if problem := rpc.HandshakeProblem(err, "target-"); problem != "" {
 			text = problem + " (" + text + ")"
 		}
-		return failure{reasonNoTarget, "no connection to the target at " + target + ": " + text + rpc.EncryptionHint(err), true, false}
+		return failure{reasonNoTarget, "no connection to the target at " + target + ": " + text + rpc.EncryptionHint(err, "target-"), true, false}
 	default:
 		return failure{reason, text, rpc.IsTransient(err), hereReasons[reason] && code == codes.FailedPrecondition || code == codes.InvalidArgument}
 	}

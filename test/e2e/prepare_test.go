@@ -158,7 +158,29 @@ func TestPrepare(t *testing.T) {
 			}
 			replicateShop(t, asRole(t, sourceURL, way.login), asRole(t, targetURL, way.login), set, way.schema)
 			well()
+			prepareBeside(t, source, database+"_beside")
 		})
+	}
+}
+
+// prepareBeside prepares another database of a server on which a primary has its slot already.
+func prepareBeside(t *testing.T, server *pgtest.Server, database string) {
+	t.Helper()
+	pgtest.Exec(t, pgtest.Connect(t, server.URL("postgres")), "CREATE DATABASE "+database)
+	args := []string{"prepare", "--postgres", server.URL(database)}
+	out, _, code := run(t, args...)
+	if requireWords(t, out, "choose another name with --slot"); code != 1 || strings.Contains(out, "drop") {
+		t.Errorf("with the slot of another database: exit code %d\n%s", code, out)
+	}
+	if out, text, code := run(t, append(args, "--slot", "beside", "--publication", "beside")...); code != 0 {
+		t.Errorf("with a slot of its own: exit code %d\n%s%s", code, out, text)
+	}
+	out, _, code = run(t, append(args, "--slot", "beside", "--exclude-table", "public.misspelt")...)
+	if requireWords(t, out, "public.misspelt"); code != 1 || strings.Contains(out, "can be published") {
+		t.Errorf("tables that are not there: exit code %d\n%s", code, out)
+	}
+	if _, text, code := run(t, append(args, "--slot", "Odd Name")...); code != 1 || !strings.Contains(text, "lower-case letters") {
+		t.Errorf("an odd name: exit code %d, %s", code, text)
 	}
 }
 

@@ -253,6 +253,7 @@ func TestSetsRefuse(t *testing.T) {
 		{"a", "spec.tables[0].pattern", &loggerv1.SetSpec{Tables: []*loggerv1.SetTable{{Pattern: "org.order"}}}},
 		{"a", "spec.tables[1].rows", &loggerv1.SetSpec{Tables: []*loggerv1.SetTable{{Pattern: "org.items"}, {Pattern: "org.orders", Rows: `{"organisation": "a"}`}}}},
 		{"a", "spec.tables[0].rows", &loggerv1.SetSpec{Tables: []*loggerv1.SetTable{{Pattern: "org.orders", Rows: `{"amount": "much"}`}}}},
+		{"a", "spec.exclude_tables: there is no table org.salary", &loggerv1.SetSpec{ExcludeTables: []string{"org.salaries", "org.salary"}}},
 		{"a", "ALTER TABLE \"org\".\"salaries\" REPLICA IDENTITY FULL", &loggerv1.SetSpec{Tables: []*loggerv1.SetTable{{Pattern: "org.salaries", Rows: orgSelector}}}},
 	} {
 		_, err := logger.CreateSet(t.Context(), &loggerv1.CreateSetRequest{Name: bad.name, Spec: bad.spec})
@@ -261,7 +262,7 @@ func TestSetsRefuse(t *testing.T) {
 		}
 	}
 	hiding := byOrg()
-	hiding.ExcludeTables = append(hiding.ExcludeTables, "org.hidden", "org.hidden_parts", "org.nowhere")
+	hiding.ExcludeTables = append(hiding.ExcludeTables, "org.hidden", "org.hidden_parts", "org.nowhere*")
 	if _, err := logger.CreateSet(t.Context(), &loggerv1.CreateSetRequest{Name: "by-org", Spec: hiding}); err != nil {
 		t.Fatal(rpc.Message(err))
 	}

@@ -28,6 +28,9 @@ type ChangeError struct {
 
 func (e *ChangeError) Error() string {
 	verb := map[Operation]string{Insert: "insert into", Update: "update", Delete: "delete from"}[e.Operation]
+	if e.Key == "" { // of an edited change its values are not read yet
+		return fmt.Sprintf("%s table %s: %s", verb, e.Table, e.text())
+	}
 	return fmt.Sprintf("%s table %s, row %s: %s", verb, e.Table, discreet.Mark(e.Key), e.text())
 }
 

@@ -117,8 +117,9 @@ func readPublication(ctx context.Context, q querier, name, role string) (publica
 	if err != nil {
 		return p, fmt.Errorf("read publication %s: %w", name, err)
 	}
-	rows, err := q.Query(ctx, `SELECT prrelid, prqual IS NOT NULL OR prattrs IS NOT NULL, coalesce(prrelid = to_regclass($2), false)
-		FROM pg_publication_rel WHERE prpubid = $1`, p.oid, Announcements.SQL())
+	rows, err := q.Query(ctx, `SELECT prrelid, prqual IS NOT NULL OR prattrs IS NOT NULL, 
+		       coalesce(prrelid = (SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $2 AND c.relname = $3), false)
+		FROM pg_publication_rel WHERE prpubid = $1`, p.oid, Announcements.Schema, Announcements.Name)
 	if err != nil {
 		return p, fmt.Errorf("read the tables of publication %s: %w", name, err)
 	}

@@ -1292,7 +1292,8 @@ type Replication struct {
 	SourcePosition *v11.Position `protobuf:"bytes,8,opt,name=source_position,json=sourcePosition,proto3" json:"source_position,omitempty"`
 	// Bytes of the source's WAL between position and source_position.
 	LagBytes int64 `protobuf:"varint,9,opt,name=lag_bytes,json=lagBytes,proto3" json:"lag_bytes,omitempty"`
-	// Seconds since position was the source's head; 0 when nothing is waiting. Not set while unknown.
+	// Seconds since position was the source's head; 0 when nothing is waiting. Of a replication that is retrying, failed or stopped at
+	// least those since the source was last heard of, for what it commits meanwhile is not known. Not set while unknown.
 	LagSeconds *float64 `protobuf:"fixed64,10,opt,name=lag_seconds,json=lagSeconds,proto3,oneof" json:"lag_seconds,omitempty"`
 	// Source transactions applied since the replication was created. Counted in the target transaction that applies them.
 	Transactions int64 `protobuf:"varint,11,opt,name=transactions,proto3" json:"transactions,omitempty"`
