@@ -16,6 +16,8 @@ const (
 	FaultForced         = "control/forced"       // a position was forced, nothing follows from it yet
 	FaultLeaving        = "jobs/leaving"         // nothing is applied at the end of a run or a turn, and that is not stored
 	FaultLeft           = "jobs/left"            // it is stored, and the engine has not ended
+	FaultRestMoved      = "jobs/rest-moved"      // it is stored how far those that rest have heard, and their sources are not told
+	FaultRestEnded      = "jobs/rest-ended"      // a turn has begun after a rest, from where the log was heard
 	FaultRunEnded       = "jobs/run-ended"       // a transient run has ended, and nothing says how
 	FaultRunForgotten   = "jobs/run-forgotten"   // its result is stored and the rest is forgotten, and nobody is told
 	FaultClaiming       = "schedule/claiming"    // a due run is begun in the open transaction

@@ -16,6 +16,7 @@ import (
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
 	"github.com/seed0419d559/syncline/internal/change"
+	"github.com/seed0419d559/syncline/internal/fault"
 	"github.com/seed0419d559/syncline/internal/rpc"
 	"github.com/seed0419d559/syncline/internal/schema"
 	"github.com/seed0419d559/syncline/services/applier/apply"
@@ -115,8 +116,12 @@ func (r *runner) listen(ctx context.Context) (err error) {
 	defer src.close()
 	src.set.version = spec.setVersion
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	events := follow(ctx, src.logger, src.set, r.followRequest(now.at, restHeartbeat, restPause), r.config.options(spec.spec).sourceTimeout+restHeartbeat, r.heardAtRest)
+	defer func() {
+		cancel()
+		for range events { // until nobody hears anything any more
+		}
+	}()
 	return r.await(ctx, src, events, now.stored)
 }
 
@@ -190,7 +195,11 @@ func endRest(ctx context.Context, conn *pgx.Conn, name string, was *rest) error 
 	_, err := conn.Exec(ctx, `WITH awake AS (UPDATE syncline.replications SET resting = false WHERE name = $1 AND resting)
 		UPDATE syncline.positions SET lsn = $4::text::pg_lsn, updated_at = now() WHERE replication = $1 AND log_id = $2 AND lsn >= $3::text::pg_lsn AND lsn < $4::text::pg_lsn`,
 		name, was.at.LogID.String(), was.from.LSN.String(), was.at.LSN.String())
-	return wrapUnlessNil(err, "store how far replication "+name+" has heard the log")
+	if err != nil {
+		return fmt.Errorf("store how far replication %s has heard the log: %w", name, err)
+	}
+	fault.Point(FaultRestEnded)
+	return nil
 }
 
 // moveRest is how far one replication that rests has heard the log.
@@ -242,6 +251,9 @@ func (s *store) moveRests(ctx context.Context, applier string, moves []moveRest)
 	})
 	if err != nil {
 		return fmt.Errorf("store how far replications that rest have heard the log: %w", err)
+	}
+	if len(moved) > 0 {
+		fault.Point(FaultRestMoved)
 	}
 	for _, m := range moves {
 		if slices.Contains(moved, m.runner.name) {

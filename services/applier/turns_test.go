@@ -151,3 +151,55 @@ func TestProgressDoesNotEndTheStreak(t *testing.T) {
 		}
 	})
 }
+
+// TestOnePlaceIsGivenUpForEach: of all that could give up their places so many do as are waited for.
+func TestOnePlaceIsGivenUpForEach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		turns := newTurns(3)
+		var places []*turn
+		for range 3 {
+			place, err := turns.take(t.Context(), false, func(*turn) { t.Error("it waits") })
+			if err != nil {
+				t.Fatal(err)
+			}
+			places = append(places, place)
+		}
+		claims := func(want ...bool) {
+			t.Helper()
+			for i, place := range places {
+				if got := turns.claim(place); got != want[i] {
+					t.Errorf("place %d is to be given up: %v", i, got)
+				}
+			}
+		}
+		claims(false, false, false)
+		late := make(chan *turn, 2)
+		wait := func() {
+			go func() {
+				place, _ := turns.take(t.Context(), false, func(*turn) {})
+				late <- place
+			}()
+			synctest.Wait()
+		}
+		wait()
+		claims(true, false, false)
+		claims(true, false, false) // it may ask again
+		if crowded, _ := turns.crowded(); crowded {
+			t.Error("a place is to be given up, and others shall give up theirs")
+		}
+		turns.unclaim(places[0])
+		turns.unclaim(places[0])
+		if crowded, _ := turns.crowded(); !crowded || turns.leaving != 0 {
+			t.Errorf("nobody gives up a place; %d leave", turns.leaving)
+		}
+		wait()
+		claims(true, true, false)
+		for _, place := range places[:2] {
+			turns.release(place)
+		}
+		synctest.Wait()
+		if len(late) != 2 || turns.running != 3 || turns.leaving != 0 {
+			t.Errorf("%d have come, %d run, %d leave", len(late), turns.running, turns.leaving)
+		}
+	})
+}

@@ -86,6 +86,46 @@ func TestFollowWaits(t *testing.T) {
 	}
 }
 
+// TestIdlePause leaves the log unread for those who want that: heartbeats go on, and everything comes in the end.
+func TestIdlePause(t *testing.T) {
+	url := pgtest.Shared(t).Database(t)
+	conn := pgtest.Connect(t, url)
+	pgtest.Exec(t, conn, "CREATE TABLE a (id int PRIMARY KEY)")
+	i := start(t, testConfig(t, url))
+	i.waitCapturing(t)
+	from := i.barrier(t)
+	pgtest.Exec(t, conn, "INSERT INTO a VALUES (1)")
+	to := i.barrier(t)
+	inserted := make(chan struct{})
+	time.AfterFunc(time.Second, func() {
+		defer close(inserted)
+		pgtest.Exec(t, conn, "INSERT INTO a VALUES (2)")
+	})
+	// What is there is served at once, what comes after that waits for the pause, and so long the stream has nothing but heartbeats.
+	r := &reader{t: t}
+	request := &loggerv1.FollowRequest{Position: from, Wait: durationpb.New(4 * time.Second), Heartbeat: durationpb.New(minHeartbeat), IdlePause: durationpb.New(maxIdlePause)}
+	if err := r.read(t.Context(), i.client, request); err != nil {
+		t.Fatal(err)
+	}
+	<-inserted
+	if got := withoutBarriers(r.history.done); len(got) != 1 || r.position.GetLsn() < to.GetLsn() || !r.ended.GetMore() || r.beats < 10 {
+		t.Errorf("%v up to %v, ended %v, %d heartbeats", got, r.position, r.ended, r.beats)
+	}
+	r = &reader{t: t}
+	request.IdlePause = durationpb.New(100 * time.Millisecond)
+	if err := r.read(t.Context(), i.client, request); err != nil {
+		t.Fatal(err)
+	}
+	if got := withoutBarriers(r.history.done); len(got) != 2 || r.ended.GetMore() {
+		t.Errorf("%v, ended %v", got, r.ended)
+	}
+	for _, wrong := range []time.Duration{-1, maxIdlePause + 1} {
+		if err := (&reader{t: t}).read(t.Context(), i.client, &loggerv1.FollowRequest{Position: from, IdlePause: durationpb.New(wrong)}); rpc.Code(err) != codes.InvalidArgument {
+			t.Errorf("a pause of %s: %v", wrong, err)
+		}
+	}
+}
+
 func TestFollowBoundsAreChecked(t *testing.T) {
 	for field, request := range map[string]*loggerv1.FollowRequest{
 		"limit": {Start: loggerv1.Start_START_NOW, Limit: -1},

@@ -72,7 +72,7 @@ func (s *Service) Follow(request *loggerv1.FollowRequest, stream grpc.ServerStre
 	}
 	defer s.followers.disconnect(entry)
 	p := &pursuit{
-		service: s, stream: stream, entry: entry, sent: from, next: first, heartbeat: heartbeat, pause: idlePause, bounds: bounds,
+		service: s, stream: stream, entry: entry, sent: from, next: first, heartbeat: heartbeat, pause: idlePause, goal: s.changes.Head().Position.LSN, bounds: bounds,
 		known: make(map[change.RelationHash]struct{}),
 	}
 	if one != nil {
@@ -179,7 +179,8 @@ type pursuit struct {
 	inside    bool // the last block sent ends inside a transaction
 	bounds    bounds
 	selecting *setStream // nil when everything is served
-	goal      change.LSN // where the log ended after the last pause
+	goal      change.LSN // where the log ended when it was looked at last
+	unread    time.Time  // until when it is left unread; zero while it is read
 }
 
 // run sends blocks and heartbeats until a bound is reached or something fails.
@@ -224,9 +225,14 @@ func (p *pursuit) run(ctx context.Context) error {
 	return p.end()
 }
 
-// idle tells whether everything that is durable has been sent. Inside a large transaction the rest of it is still to come.
+// idle tells whether everything has been sent that is durable, or was when the log was looked at last. Inside a large transaction the rest of it is
+// still to come.
 func (p *pursuit) idle() bool {
-	return !p.inside && p.service.changes.Head().Position.LSN <= p.sent.LSN
+	end := p.goal
+	if p.pause == 0 {
+		end = p.service.changes.Head().Position.LSN
+	}
+	return !p.inside && end <= p.sent.LSN
 }
 
 // sendMark tells how far the log has been read when nothing of the set has come for a while, or when that is the end of the stream.
@@ -250,7 +256,7 @@ func (p *pursuit) sendMark(ctx context.Context) error {
 
 func (p *pursuit) markInterval() time.Duration { return max(markWantedInterval, p.pause) }
 
-// pauseIdle leaves the log unread for a while, once everything that was there after the last pause is served. paused is false while there is
+// pauseIdle leaves the log unread for a while, once everything that was there when it was looked at last is served. paused is false while there is
 // more to serve.
 func (p *pursuit) pauseIdle(ctx context.Context) (paused bool, err error) {
 	read := p.sent.LSN
@@ -260,7 +266,10 @@ func (p *pursuit) pauseIdle(ctx context.Context) (paused bool, err error) {
 	if p.pause == 0 || p.inside || p.selecting != nil && p.selecting.inside || read < p.goal {
 		return false, nil
 	}
-	until := time.Now().Add(p.pause)
+	if p.unread.IsZero() {
+		p.unread = time.Now().Add(p.pause)
+	}
+	until := p.unread
 	if next := p.nextDue(); next.Before(until) {
 		until = next
 	}
@@ -271,7 +280,10 @@ func (p *pursuit) pauseIdle(ctx context.Context) (paused bool, err error) {
 	case <-ctx.Done():
 		return false, context.Cause(ctx)
 	}
-	p.goal = p.service.changes.Head().Position.LSN
+	if !until.Equal(p.unread) {
+		return true, nil
+	}
+	p.goal, p.unread = p.service.changes.Head().Position.LSN, time.Time{}
 	return p.goal <= read, nil
 }
 

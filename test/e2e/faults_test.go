@@ -113,7 +113,7 @@ func stepsOf(process string, at stage) []step {
 // TestFaultTable holds the table against the source: a point that is added to a service is added here too.
 func TestFaultTable(t *testing.T) {
 	inTable := map[string]bool{}
-	for _, p := range slices.Concat(faultPoints, backupFaultPoints, controlFaultPoints, jobFaultPoints, scheduleFaultPoints, quarantineFaultPoints, pushFaultPoints, setFaultPoints) {
+	for _, p := range slices.Concat(faultPoints, backupFaultPoints, controlFaultPoints, jobFaultPoints, restFaultPoints, scheduleFaultPoints, quarantineFaultPoints, pushFaultPoints, setFaultPoints) {
 		if inTable[p.name] {
 			t.Errorf("%q stands in the table twice", p.name)
 		}

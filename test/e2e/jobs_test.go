@@ -27,11 +27,18 @@ var jobFaultPoints = []faultPoint{
 	{name: applier.FaultRunForgotten, process: "applier", counts: []int{1}},
 }
 
+// restFaultPoints are those of replications that rest.
+var restFaultPoints = []faultPoint{
+	{name: applier.FaultRestEnded, process: "applier", counts: []int{3}},
+	{name: applier.FaultRestMoved, process: "applier", counts: []int{1}},
+}
+
 // TestJobs has replications that end, and more than run at a time.
 func TestJobs(t *testing.T) {
 	s := &servers{newSource(t, pgtest.WithFsync(false)), newTarget(t, pgtest.WithFsync(false))}
 	for name, run := range map[string]func(*controlled){
 		"once": (*controlled).runsOnce, "transient": (*controlled).runsTransient, "turns": (*controlled).takesTurns, "killed": (*controlled).killedAtTheEnd, "unstored": (*controlled).cannotEnd,
+		"rest": (*controlled).rests,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
