@@ -62,6 +62,20 @@ func (r Renaming) name(n Name) (Name, bool) {
 	return n, false
 }
 
+// Unused are the rules for a single name that a source has no table, sequence or type of, as their source sides are written.
+func (r Renaming) Unused(source Database) (names []string) {
+	for _, rule := range r {
+		name, exact := rule.from.Exact()
+		used := !exact || slices.ContainsFunc(source.Tables, func(t Table) bool { return t.FullName() == name }) ||
+			slices.ContainsFunc(source.Sequences, func(s Sequence) bool { return s.FullName() == name }) ||
+			slices.ContainsFunc(source.Types, func(t Type) bool { return t.FullName() == name })
+		if !used {
+			names = append(names, rule.from.String())
+		}
+	}
+	return names
+}
+
 // Reaches tells whether a table of the target, with the partitioned tables above it, may be one that a selected table of the source goes
 // to. What the source has is not known, so whatever a rule may lead to counts.
 func (r Renaming) Reaches(s Selection, target Name, above ...Name) bool {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -168,5 +169,14 @@ func TestEveryKindIsRenamed(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestRenameUnused finds rules for names that there are not. One with a star may be for what is still to come.
+func TestRenameUnused(t *testing.T) {
+	d := Database{Tables: []Table{{Schema: "a", Name: "orders"}}, Sequences: []Sequence{{Schema: "a", Name: "s"}}, Types: []Type{{Schema: "a", Name: "mood"}}}
+	unused := renaming(t, "a.orders", "x.orders", "a.s", "x.s", "a.mood", "x.mood", "b.*", "x.*", "a.ordres", "x.orders2", "b.orders", "x.orders3").Unused(d)
+	if !slices.Equal(unused, []string{"a.ordres", "b.orders"}) {
+		t.Errorf("unused: %v", unused)
 	}
 }

@@ -218,6 +218,9 @@ func (s *Service) check(ctx context.Context, in *applierv1.CreateReplicationRequ
 	if err != nil {
 		return nil, err
 	}
+	if unused := o.renaming.Unused(p.described); len(unused) > 0 {
+		return nil, failed(reasonUnknownTable, "nothing that is replicated from the source is called %s, so it cannot be renamed: correct the name in --rename; `syncline inventory`, asked of the source, lists the tables", strings.Join(unused, ", "))
+	}
 	return p, p.restored.unchanged(ctx, session.Conn())
 }
 

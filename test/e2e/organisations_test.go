@@ -276,6 +276,7 @@ func TestOrganisationsRefuse(t *testing.T) {
 		{"keys that do not tell organisations apart", "SHARED_ROWS_NOT_APART", "orders_pkey (id)", orgSpec("meeting", "globex", true)},
 		{"no set", "INVALID_FIELD", "spec.shared", func(s *applierv1.ReplicationSpec) { s.Shared = true }},
 		{"two tables under one name", "RENAME_CONFLICT", "org.countries and org.events", orgSpec("by-org", "acme", false, "org.*", "acme.same")},
+		{"a name that there is not", "UNKNOWN_TABLE", "org.evnts", orgSpec("by-org", "acme", false, "org.evnts", "acme.events")},
 		{"a schema of ours", "INVALID_FIELD", "spec.rename[1]", orgSpec("by-org", "acme", false, "a.*", "b.*", "org.*", "syncline.*")},
 		{"a backup under other names", "INVALID_FIELD", "spec.rename", func(s *applierv1.ReplicationSpec) { s.FromRestore, s.Rename = true, renames("org.*", "acme.*") }},
 	} {
