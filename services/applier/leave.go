@@ -31,10 +31,11 @@ var (
 )
 
 // minTurn is how long a place is kept at least: to begin a turn costs a session and questions to both sides, so turns that were as short as
-// there is little to do would be all that an applier does. One that has applied something within that time lets idle ones go first, for busyPause.
+// there is little to do would be all that an applier does. One that has applied something within idleAfter lets idle ones go first, for busyPause.
 const (
-	minTurn   = time.Second
-	busyPause = 200 * time.Millisecond
+	minTurn   = 200 * time.Millisecond
+	idleAfter = time.Second
+	busyPause = 100 * time.Millisecond
 )
 
 // leaveRetry is the pause after an engine could not be left; neededPause is that in which one is asked again that is needed.
@@ -246,7 +247,7 @@ func (l *leaving) claim(ctx context.Context, least time.Duration) error {
 // idle tells whether nothing was applied for a while.
 func (l *leaving) idle() bool {
 	at := l.runner.status.lastApplied()
-	return time.Since(l.began) >= minTurn && time.Since(at) >= minTurn
+	return time.Since(l.began) >= idleAfter && time.Since(at) >= idleAfter
 }
 
 // mayTurn has a replication that nobody needs give up its place; whoever needs it from then on waits until it has one again.
