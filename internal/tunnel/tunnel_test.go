@@ -92,6 +92,12 @@ func TestCarry(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	for range 500 { // the last bytes are counted after they have come
+		if sent.Load() == 2*size {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 	if sent.Load() != 2*size {
 		t.Errorf("%d bytes were counted", sent.Load())
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -189,12 +190,14 @@ func (l *leaving) once(ctx context.Context) (err error) {
 	}()
 	if goal := l.runner.runEnd; !goal.LogID.IsZero() {
 		turn, overTime := context.WithCancel(ctx)
+		var claiming sync.WaitGroup
+		defer claiming.Wait() // so that nothing is claimed after this
 		defer overTime()
-		go func() { // it ends with turn
+		claiming.Go(func() {
 			if l.claim(turn, longest) == nil {
 				overTime()
 			}
-		}()
+		})
 		if err := l.at(turn, goal.LSN, errCompleted, false); err == nil || ctx.Err() != nil || turn.Err() == nil {
 			return err
 		}

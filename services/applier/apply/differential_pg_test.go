@@ -9,7 +9,7 @@ import (
 )
 
 // sameStart takes the moment of creation out of the few rows that pgtest.AllKinds makes itself.
-const sameStart = ";UPDATE kinds.altered SET moment = '2026-01-01'; CREATE TABLE public.last_of_all (n integer PRIMARY KEY)"
+const sameStart = ";UPDATE kinds.altered SET moment = '2026-01-01'; CREATE TABLE public.last_of_all (id uuid PRIMARY KEY)"
 
 // withoutNoise compares all but the tests' own table.
 var withoutNoise = pgtest.CompareOptions{Except: []string{"public.noise"}}
@@ -24,7 +24,7 @@ func TestDifferential(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pgtest.Exec(t, s.conn, "INSERT INTO public.last_of_all VALUES (1)") // the position is stored with a row, and what came before may have written none
+	pgtest.Exec(t, s.conn, "INSERT INTO public.last_of_all VALUES (gen_random_uuid())") // the position is stored with a row, and what came before may have written none
 	messages := s.read()
 	t.Logf("%d messages, %+v", len(messages), did)
 
