@@ -123,6 +123,7 @@ func TestOrganisations(t *testing.T) {
 		t.Errorf("%d of 3 faults acted", n)
 	}
 	// One is copied anew among the others' rows, and killed while it is.
+	replica.waitHealthy(time.Minute)
 	if _, err := replica.applier().ResyncReplication(t.Context(), &applierv1.ResyncReplicationRequest{Name: "shared-acme"}); err != nil {
 		t.Fatal(rpc.Message(err))
 	}
