@@ -57,7 +57,7 @@ func (fl *floor) start(ctx context.Context) error {
 		return err
 	}
 	version := fl.lab.primary.Binaries().Major * 10000
-	if err := fl.conn.Start(ctx, floorSlot, []string{publication}, version); err != nil {
+	if err := fl.conn.Start(ctx, floorSlot, []string{publication}, version, false); err != nil {
 		return fmt.Errorf("read the decode floor: %w", err)
 	}
 	fl.received = make(chan struct{})

@@ -145,7 +145,7 @@ func watchSessions(ctx context.Context, s *syncline) (most *atomic.Int64, end fu
 		failed <- withConn(ctx, s.url, func(conn *pgx.Conn) error {
 			return poll(ctx, lookAtCopyEvery, func() (bool, error) {
 				var n int64
-				err := conn.QueryRow(ctx, "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'syncline%' AND application_name <> $1", application).Scan(&n)
+				err := conn.QueryRow(ctx, "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'syncline%'").Scan(&n)
 				most.Store(max(most.Load(), n))
 				return false, err //nolint:wrapcheck // the caller says what failed
 			})

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	application = "syncline bench"
+	application = "bench" // does not begin with the product's name: what its sessions cost is not Syncline's
 	database    = "bench"
 )
 

@@ -11,11 +11,11 @@ var (
 	// ErrUnknownMessage says that a message's type is not one of protocol 1. What it means is not known, so nothing after
 	// it can be taken either: the replication has to be started with other options.
 	ErrUnknownMessage = errors.New("unknown pgoutput message type " +
-		"(start replication with proto_version '1', without streaming and two_phase)")
+		"(start replication with proto_version '1' or '2', without two_phase)")
 
 	// ErrMalformed says that a message's bytes do not fit its type. The stream cannot be trusted any further; receiving
 	// the message again is safe and helps where the bytes were damaged on their way.
-	ErrMalformed = errors.New("malformed pgoutput message (protocol version 1 of PostgreSQL 15 to 18 is understood)")
+	ErrMalformed = errors.New("malformed pgoutput message (protocol versions 1 and 2 of PostgreSQL 15 to 18 are understood)")
 )
 
 // Decoder decodes messages into its fields; Decode says which one it filled. The zero Decoder is ready. It keeps no state

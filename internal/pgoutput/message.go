@@ -1,5 +1,5 @@
 // Package pgoutput decodes the logical replication messages of PostgreSQL 15 to 18: output plugin pgoutput, protocol
-// version 1. A message is either decoded whole and exactly, or refused with an error; no length read from it is
+// version 1, and what version 2 adds for transactions that are sent while they run, see [Frame]. A message is either decoded whole and exactly, or refused with an error; no length read from it is
 // trusted, and decoding a row allocates nothing.
 //
 // All integers are big endian, an LSN or a time takes 8 bytes, a string ends with a zero byte:

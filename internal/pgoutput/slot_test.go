@@ -165,6 +165,12 @@ var slots atomic.Int32
 // stream makes a slot, lets load write, and returns the messages of all that it wrote.
 func stream(t *testing.T, url string, load func()) [][]byte {
 	t.Helper()
+	return streamWith(t, url, []string{"proto_version '1'"}, load)
+}
+
+// streamWith does so with options of its own.
+func streamWith(t *testing.T, url string, options []string, load func()) [][]byte {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), deadline)
 	defer cancel()
 	cfg, err := pgconn.ParseConfig(url)
@@ -192,7 +198,7 @@ func stream(t *testing.T, url string, load func()) [][]byte {
 	pgtest.Exec(t, pgtest.Connect(t, url), "select pg_logical_emit_message(false, $1, '')", lastMark)
 	err = pglogrepl.StartReplication(ctx, conn, slotName, 0, pglogrepl.StartReplicationOptions{
 		Mode:       pglogrepl.LogicalReplication,
-		PluginArgs: []string{"proto_version '1'", "publication_names 'pgoutput_test'", "messages 'true'"},
+		PluginArgs: append(options, "publication_names 'pgoutput_test'", "messages 'true'"),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -67,7 +67,9 @@ func New(t testing.TB, opts ...Option) *Server {
 }
 
 func newServer(opts []Option) (*Server, error) {
-	cfg := pgserver.Config{Version: os.Getenv(VersionVariable), Settings: map[string]string{}}
+	cfg := pgserver.Config{Version: os.Getenv(VersionVariable), Settings: map[string]string{
+		"logical_decoding_work_mem": "1MB", // what tests think large is sent in pieces, or goes over the disk
+	}}
 	for _, opt := range opts {
 		opt(&cfg)
 	}

@@ -308,8 +308,8 @@ func TestKilledAtEveryStep(t *testing.T) {
 	w := newWitness(t, url, cfg)
 	load := startLoad(t, url, random, 20000)
 	for range 3 {
-		for _, point := range []string{FaultReceived, FaultAppended} {
-			die(point, 1+random.IntN(30000))
+		for point, most := range map[string]int{FaultReceived: 30000, FaultAppended: 30000, FaultSpooled: 3000, FaultReplayed: 3000} {
+			die(point, 1+random.IntN(most))
 			steps++
 		}
 		for _, point := range []string{FaultDurable, FaultConfirmed} {

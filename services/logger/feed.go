@@ -14,6 +14,7 @@ import (
 	"github.com/seed0419d559/syncline/internal/changelog/block"
 	"github.com/seed0419d559/syncline/internal/pgoutput"
 	"github.com/seed0419d559/syncline/services/logger/publish"
+	"github.com/seed0419d559/syncline/services/logger/spool"
 )
 
 const (
@@ -38,6 +39,7 @@ type feed struct {
 	forgeries   *forgeries
 	remote      *atomic.Bool // transactions with an origin are captured
 
+	spool     *spool.Spool // of transactions that have not ended
 	decoder   pgoutput.Decoder
 	relations map[uint32]relation
 	// announcements are not among the relations.
@@ -54,7 +56,7 @@ type feed struct {
 	through       change.LSN // end of what was fed: a commit or a mark, or what the log had before
 	marked        time.Time
 
-	// inside says that the stream is between a Begin and its Commit. It is read by other goroutines.
+	// inside says that the stream is between a Begin and its Commit, or in a piece of an open transaction. It is read by other goroutines.
 	inside atomic.Bool
 	// received is the furthest LSN that the server has shown, for its statistics only. It is read by other goroutines.
 	received atomic.Uint64
@@ -78,8 +80,16 @@ type logError struct{ error }
 
 func (e logError) Unwrap() error { return e.error }
 
-// data feeds one message of the output plugin, which stands at an LSN.
+// data takes one message of the output plugin, which stands at an LSN.
 func (f *feed) data(ctx context.Context, message []byte, at change.LSN) error {
+	if taken, err := f.streamed(ctx, message, at); taken || err != nil {
+		return err
+	}
+	return f.record(ctx, message, at)
+}
+
+// record feeds one message of a transaction, or of none, that comes in its place in the order of commits.
+func (f *feed) record(ctx context.Context, message []byte, at change.LSN) error {
 	f.at = at
 	kind, err := f.decoder.Decode(message)
 	if err != nil {
@@ -93,8 +103,6 @@ func (f *feed) data(ctx context.Context, message []byte, at change.LSN) error {
 	case pgoutput.KindDelete:
 		return f.change(ctx, block.Delete, d.Delete.RelationOID, d.Delete.OldKind, d.Delete.Old, pgoutput.Tuple{})
 	case pgoutput.KindBegin:
-		f.inside.Store(true)
-		f.xid, f.origin = d.Begin.XID, false
 		return f.begin(ctx)
 	case pgoutput.KindCommit:
 		return f.commit(ctx)

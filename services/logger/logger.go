@@ -22,11 +22,13 @@ import (
 	"google.golang.org/grpc/codes"
 
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
+	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/changelog"
 	"github.com/seed0419d559/syncline/internal/pgoutput"
 	"github.com/seed0419d559/syncline/internal/postgres"
 	"github.com/seed0419d559/syncline/internal/rpc"
 	"github.com/seed0419d559/syncline/services/logger/publish"
+	"github.com/seed0419d559/syncline/services/logger/spool"
 	"github.com/seed0419d559/syncline/services/logger/walsender"
 )
 
@@ -58,11 +60,16 @@ type Service struct {
 	publishing  sync.Mutex    // held while the publications are changed
 	lookNow     chan struct{} // holds one when the publications may have to change
 	running     atomic.Pointer[running]
+	spool       atomic.Pointer[spool.Spool] // of the last session; nil before the first
 
 	// Used by the capture loop only.
 	walsender uint32 // process id of the last session's walsender
 	forgeries forgeries
 	diverged  *discontinuity // the histories diverged: the next session begins a new log
+	// wholeThrough is how far the log has to get until transactions are sent in pieces again, since when there was one that could not be;
+	// 0 when there was none.
+	wholeThrough change.LSN
+	wholeSince   time.Time
 }
 
 // running is what others need of the session that captures now.
@@ -204,6 +211,10 @@ func (s *Service) capture(ctx context.Context) error {
 		if errors.Is(err, errStopped) {
 			s.rest(ctx)
 			wait = firstRetry
+			continue
+		}
+		if errors.Is(err, errWhole) || errors.Is(err, errPieces) {
+			s.log.Info("capture begins anew", "reason", err)
 			continue
 		}
 		v := s.judge(ctx, err)

@@ -45,6 +45,12 @@ func newMeters(s *Service) (*meters, error) {
 	st := &s.status
 	observed("syncline.logger.transactions", "{transaction}", "Transactions captured", st.transactions.Load, true)
 	observed("syncline.logger.changes", "{change}", "Row changes captured", st.changes.Load, true)
+	observed("syncline.logger.open_transactions", "By", "Transactions that have not ended yet, on the logger's disk", func() int64 {
+		if open := s.spool.Load(); open != nil {
+			return open.Bytes()
+		}
+		return 0
+	}, false)
 	observed("syncline.logger.followers", "{follower}", "Connected followers", func() int64 { return int64(s.followers.connected()) }, false)
 	observed("syncline.logger.lag", "By", "WAL of the primary that is not in the change log", func() int64 {
 		if s.ready() != nil {

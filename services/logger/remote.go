@@ -20,6 +20,8 @@ type opening struct {
 // begin begins a transaction. While transactions with an origin are captured it does not wait.
 func (f *feed) begin(ctx context.Context) error {
 	b := &f.decoder.Begin
+	f.inside.Store(true)
+	f.xid, f.origin = b.XID, false
 	f.open = opening{waits: true, begin: block.Begin{CommitLSN: b.FinalLSN, CommitTime: change.Timestamp(b.CommitTime), XID: b.XID}}
 	if f.mayLeaveOut() {
 		return nil

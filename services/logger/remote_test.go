@@ -99,7 +99,7 @@ func TestRemoteChangesTurned(t *testing.T) {
 	from := i.barrier(t)
 	i.stop()
 	r := seed(t)
-	steps := []string{FaultReceived, FaultAppended, FaultDurable, FaultConfirmed}
+	steps := []string{FaultReceived, FaultAppended, FaultSpooled, FaultReplayed, FaultDurable, FaultConfirmed}
 	for round := range 8 {
 		cfg.LogRemoteChanges = r.IntN(2) == 0
 		c := startChild(t, cfg, fmt.Sprintf("%s=%s:%d", fault.Variable, steps[r.IntN(len(steps))], 1+r.IntN(400)))
@@ -198,7 +198,7 @@ func TestLeftOutBeforeAnOpenTransaction(t *testing.T) {
 	i.waitCapturing(t)
 	from := i.barrier(t)
 	i.stop()
-	c := startChild(t, cfg, fmt.Sprintf("%s=%s:%d", fault.Variable, FaultAppended, 8000))
+	c := startChild(t, cfg, fmt.Sprintf("%s=%s:%d", fault.Variable, FaultReplayed, 8000))
 	pgtest.Eventually(t, patience, func() error {
 		state, err := c.client.GetState(t.Context(), &loggerv1.GetStateRequest{})
 		if err == nil && state.GetState() != PhaseCapturing {
@@ -210,7 +210,7 @@ func TestLeftOutBeforeAnOpenTransaction(t *testing.T) {
 		remotely(t, conn, fmt.Sprintf("INSERT INTO a VALUES (%d)", -n-1))
 	}
 	pgtest.Exec(t, conn, "INSERT INTO a SELECT n, repeat('v', 400) FROM generate_series(1, 20000) n")
-	c.killed(FaultAppended)
+	c.killed(FaultReplayed)
 
 	cfg.LogRemoteChanges = true
 	i = start(t, cfg)

@@ -71,7 +71,7 @@ func TestTimeline(t *testing.T) {
 		case want.IsZero():
 		case !ok || at.Before(want):
 			t.Fatalf("%v was passed at %v, and it says %v, %v", all[n].lsn, want, at, ok)
-		case age < exactFor && !at.Equal(want), at.Sub(want) > 3*age/finePoints+3*time.Second:
+		case age < exactFor && !at.Equal(want), at.Sub(want) > 6*age/finePoints+3*time.Second:
 			t.Fatalf("%v was passed at %v, %v ago, and it says %v", all[n].lsn, want, age, at)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"github.com/seed0419d559/syncline/internal/fault"
 	"github.com/seed0419d559/syncline/internal/postgres"
 	"github.com/seed0419d559/syncline/services/logger/publish"
+	"github.com/seed0419d559/syncline/services/logger/spool"
 	"github.com/seed0419d559/syncline/services/logger/walsender"
 )
 
@@ -31,13 +33,15 @@ const (
 	applicationService = "syncline logger service"
 )
 
-// Fault points, each between two durable steps. FaultReceived and FaultAppended are passed with every message.
+// Fault points, each between two durable steps. FaultReceived to FaultReplayed are passed with every message.
 const (
 	FaultPublished = "logger/published" // the publications are made, the slot is not
 	FaultSlotMade  = "logger/slot-made" // the slot is made, the change log is not reset
 	FaultLogReset  = "logger/log-reset" // the change log is reset, where its content will come from is not recorded
 	FaultReceived  = "logger/received"  // a message was received, nothing is appended
 	FaultAppended  = "logger/appended"  // a message was appended, nothing needs to be durable yet
+	FaultSpooled   = "logger/spooled"   // a message of an open transaction was kept
+	FaultReplayed  = "logger/replayed"  // a message of a transaction that was kept is about to be appended; some may be, and may be durable
 	FaultDurable   = "logger/durable"   // something new is durable, it is not confirmed to the slot
 	FaultConfirmed = "logger/confirmed" // it is confirmed
 )
@@ -93,7 +97,7 @@ func (s *Service) session(ctx context.Context) error {
 	defer appender.Close()
 	span.SetAttributes(attribute.String("syncline.log_id", s.changes.Head().Position.LogID.String()))
 	err = s.within(ctx, func(ctx context.Context) error {
-		return ws.Start(ctx, s.cfg.Slot, s.pub.Load().Names(), server.version)
+		return ws.Start(ctx, s.cfg.Slot, s.pub.Load().Names(), server.version, s.inPieces(appender.Tail().Through))
 	})
 	if err != nil {
 		return err
@@ -319,8 +323,14 @@ var errReplaced = errors.New("the publications were dropped and made again")
 func (s *Service) stream(ctx context.Context, ws *walsender.Conn, appender *changelog.Appender) error {
 	s.walsender = ws.PID()
 	tail := appender.Tail()
+	open, err := spool.New(filepath.Join(s.cfg.Dir, spoolDirectory))
+	if err != nil {
+		return logError{err}
+	}
+	s.spool.Store(open)
+	defer open.Close()
 	f := &feed{
-		log: s.changes, appender: appender, status: &s.status, relations: make(map[uint32]relation),
+		log: s.changes, spool: open, appender: appender, status: &s.status, relations: make(map[uint32]relation),
 		publication: s.pub.Load().Name, forgeries: &s.forgeries, remote: &s.remote,
 		through: tail.Through, logged: tail.Through, unfinished: tail.Open, unfinishedXID: tail.XID,
 	}
@@ -336,7 +346,10 @@ func (s *Service) stream(ctx context.Context, ws *walsender.Conn, appender *chan
 	g.Go(func() error { return s.receive(work, ws, f, c) })
 	g.Go(func() error { return c.run(work) })
 	g.Go(func() error { return s.listen(work, ws, f) })
-	err := g.Wait()
+	err = g.Wait()
+	if whole := (*wholeError)(nil); errors.As(err, &whole) {
+		s.wholeThrough, s.wholeSince = max(whole.at, change.LSN(f.received.Load()), appender.Durable())+1, time.Now()
+	}
 	if ctx.Err() != nil {
 		c.finish(context.WithoutCancel(ctx))
 	}
@@ -345,6 +358,7 @@ func (s *Service) stream(ctx context.Context, ws *walsender.Conn, appender *chan
 
 // receive feeds the change log with what the server sends.
 func (s *Service) receive(ctx context.Context, ws *walsender.Conn, f *feed, c *confirmer) error {
+	pieces := s.inPieces(f.through)
 	for {
 		message, err := ws.Receive()
 		if ctx.Err() != nil {
@@ -358,8 +372,12 @@ func (s *Service) receive(ctx context.Context, ws *walsender.Conn, f *feed, c *c
 				return err
 			}
 			continue
+		case err != nil && pieces && refused(err):
+			return &wholeError{change.LSN(f.received.Load()), err.Error()}
 		case err != nil:
 			return err //nolint:wrapcheck // it says what failed
+		case message.Data == nil && !pieces && !f.inside.Load() && s.inPieces(f.through):
+			return errPieces
 		}
 		f.received.Store(max(f.received.Load(), uint64(message.WALEnd)))
 		f.appending.Store(true)
@@ -380,9 +398,18 @@ func (s *Service) receive(ctx context.Context, ws *walsender.Conn, f *feed, c *c
 	}
 }
 
+// inPieces tells whether large transactions are to be sent in pieces, when the log has got so far: not while there may be one ahead that
+// could not be taken so.
+func (s *Service) inPieces(through change.LSN) bool {
+	return through >= s.wholeThrough && (s.wholeThrough == 0 || time.Since(s.wholeSince) >= wholeAtLeast)
+}
+
 // tooLarge fails, naming the row, unless its table is left out by the configuration: the WAL from before the table was taken
 // out of the publication still holds it. Only the message that would not fit is passed over then, in plain sight.
 func (s *Service) tooLarge(ctx context.Context, f *feed, large *walsender.TooLargeError) error {
+	if f.spool.Inside() {
+		return &wholeError{large.WALStart, "a row in it is too large"} // it may be rolled back yet, or its table left out
+	}
 	if f.open.left {
 		if _, err := io.Copy(io.Discard, large.Body); err != nil {
 			return fmt.Errorf("pass over a row: %w", err)

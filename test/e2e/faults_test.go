@@ -53,6 +53,8 @@ var faultPoints = []faultPoint{
 	{changelog.FaultAcknowledged, "logger", whileLoaded, []int{1, 5}},
 	{logger.FaultReceived, "logger", whileLoaded, []int{1, 900}},
 	{logger.FaultAppended, "logger", whileLoaded, []int{1, 700}},
+	{logger.FaultSpooled, "logger", whileLoaded, []int{1, 700}},
+	{logger.FaultReplayed, "logger", whileLoaded, []int{1, 700}},
 	{logger.FaultDurable, "logger", whileLoaded, []int{1, 5}},
 	{logger.FaultConfirmed, "logger", whileLoaded, []int{1, 5}},
 	{changelog.FaultPurge, "logger", whilePurged, []int{1}},

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -25,6 +27,7 @@ type Engine struct {
 	assembler *block.Assembler
 	relations map[change.RelationHash]*change.Relation
 	routes    map[change.RelationHash]*route
+	unrouted  map[change.RelationHash]bool // those of relations that came and have no route yet
 	targets   Catalog
 	known     knownTables
 	looked    chan look
@@ -85,7 +88,8 @@ type origin struct {
 func NewEngine(config Config) *Engine {
 	e := &Engine{
 		config: config, tasks: make(chan task, tasksAhead), assembler: block.NewAssembler(config.Position),
-		relations: map[change.RelationHash]*change.Relation{}, routes: map[change.RelationHash]*route{}, taken: config.Position.LSN,
+		relations: map[change.RelationHash]*change.Relation{}, routes: map[change.RelationHash]*route{}, unrouted: map[change.RelationHash]bool{},
+		taken:   config.Position.LSN,
 		targets: Catalog{}, looked: make(chan look),
 		gather: gather.Gather{Most: 100 * time.Millisecond, Each: 4 * time.Microsecond}, later: time.NewTimer(time.Hour),
 	}
@@ -137,7 +141,7 @@ func (e *Engine) read(ctx context.Context, events <-chan Event) error {
 			case event.Err != nil:
 				return event.Err
 			case event.Relation != nil:
-				e.relations[event.Relation.Hash()] = event.Relation
+				e.relation(event.Relation)
 				if err := e.commitWhole(ctx, len(events) == 0); err != nil {
 					return err
 				}
@@ -292,33 +296,61 @@ func (e *Engine) endTransaction(ctx context.Context, c *block.Commit) error {
 	return nil
 }
 
+// relation takes a relation version that changes are about to come for.
+func (e *Engine) relation(relation *change.Relation) {
+	hash := relation.Hash()
+	if e.relations[hash] = relation; e.routes[hash] == nil {
+		e.unrouted[hash] = true
+	}
+}
+
 // route returns the way of a relation version's changes.
 func (e *Engine) route(ctx context.Context, hash change.RelationHash) (*route, error) {
 	if r, ok := e.routes[hash]; ok {
 		return r, nil
 	}
-	relation := e.relations[hash]
-	if relation == nil {
+	if e.relations[hash] == nil {
 		return nil, fmt.Errorf("%w: a change came before its relation", ErrStreamOrder)
 	}
-	name := schema.Name{Schema: relation.Schema, Name: relation.Name}
-	table, known := e.config.Table(name)
-	r := &route{table: table, copyLSN: table.CopyLSN}
-	if !known || table.Apply && table.OID != 0 && table.OID != relation.OID {
-		r.missing = &name
-	} else if table.Apply {
-		target, err := e.lookAt(ctx, table.Target)
-		if err != nil {
-			return nil, err
-		}
-		if target == nil {
-			r.err = &MismatchError{table.Target, "the replica does not have it; create it there, then start the replication again"}
-		} else {
-			r.plan, r.err = NewPlan(relation, target)
-		}
+	e.unrouted[hash] = true
+	if err := e.makeRoutes(ctx); err != nil {
+		return nil, err
 	}
-	e.routes[hash] = r
-	return r, nil
+	return e.routes[hash], nil
+}
+
+// makeRoutes makes all routes that are missing: their tables are looked at together, which takes as long as one does.
+func (e *Engine) makeRoutes(ctx context.Context) error {
+	made := make(map[change.RelationHash]*route, len(e.unrouted))
+	wanted := map[schema.Name]bool{}
+	for hash := range e.unrouted {
+		relation := e.relations[hash]
+		name := schema.Name{Schema: relation.Schema, Name: relation.Name}
+		table, known := e.config.Table(name)
+		r := &route{table: table, copyLSN: table.CopyLSN}
+		switch {
+		case !known || table.Apply && table.OID != 0 && table.OID != relation.OID:
+			r.missing = &name
+		case table.Apply:
+			wanted[table.Target] = true
+		}
+		made[hash] = r
+	}
+	if err := e.lookAt(ctx, slices.Collect(maps.Keys(wanted))); err != nil {
+		return err
+	}
+	for hash, r := range made {
+		if r.missing == nil && r.table.Apply {
+			if target := e.targets[r.table.Target]; target == nil {
+				r.err = &MismatchError{r.table.Target, "the replica does not have it; create it there, then start the replication again"}
+			} else {
+				r.plan, r.err = NewPlan(e.relations[hash], target)
+			}
+		}
+		e.routes[hash] = r
+	}
+	clear(e.unrouted)
+	return nil
 }
 
 // skips tells whether the open transaction is in a table's copy: its commit record ends at or before a position, which is

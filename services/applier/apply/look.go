@@ -44,14 +44,16 @@ type knownTables struct {
 	has   map[schema.Name]bool
 }
 
-func (k *knownTables) add(name schema.Name) {
+func (k *knownTables) add(names []schema.Name) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.has == nil {
 		k.has = map[schema.Name]bool{}
 	}
-	if !k.has[name] {
-		k.has[name], k.names = true, append(k.names, name)
+	for _, name := range names {
+		if !k.has[name] {
+			k.has[name], k.names = true, append(k.names, name)
+		}
 	}
 }
 
@@ -97,27 +99,37 @@ func (e *Engine) lookAround(ctx context.Context) error {
 	}
 }
 
-// lookAt returns a table as it is now; nil when it is not there.
-func (e *Engine) lookAt(ctx context.Context, name schema.Name) (*Target, error) {
-	if e.config.Reader == nil {
-		return e.config.Session.Catalog[name], nil
+// lookAt makes targets say what tables are now; of one that is not there it says nothing.
+func (e *Engine) lookAt(ctx context.Context, names []schema.Name) error {
+	if len(names) == 0 {
+		return nil
 	}
-	known := e.targets[name]
-	e.known.add(name) // before the look is counted: whoever has seen the count has seen the name
-	e.looks.Add(1)
-	var now *Target
-	err := pgx.BeginTxFunc(ctx, e.config.Reader, oneSnapshot, func(tx pgx.Tx) (err error) {
-		now, err = ReadTarget(ctx, tx, name)
-		return err
-	})
-	if err != nil || reflect.DeepEqual(now, known) {
-		return known, err
+	now := e.config.Session.Catalog
+	if e.config.Reader != nil {
+		e.known.add(names) // before the look is counted: whoever has seen the count has seen the names
+		e.looks.Add(1)
+		err := pgx.BeginTxFunc(ctx, e.config.Reader, oneSnapshot, func(tx pgx.Tx) (err error) {
+			now, err = ReadCatalog(ctx, tx, names)
+			return err
+		})
+		if err != nil {
+			return err
+		}
 	}
-	e.targets[name] = now
-	if known == nil {
-		return now, nil // nothing goes there yet
+	altered := map[*Target]bool{}
+	for _, name := range names {
+		known := e.targets[name]
+		if reflect.DeepEqual(now[name], known) {
+			continue
+		}
+		if e.targets[name] = now[name]; known != nil {
+			altered[known] = true
+		}
 	}
-	return now, e.altered(ctx, map[*Target]bool{known: true})
+	if len(altered) == 0 {
+		return nil
+	}
+	return e.altered(ctx, altered)
 }
 
 // adopt takes over what all tables are now.

@@ -178,9 +178,14 @@ func (c *Conn) query(ctx context.Context, command string) ([]*pgconn.Result, err
 	return results, nil
 }
 
-// Start begins streaming from the slot's own confirmed position, with protocol version 1 and logical messages.
-func (c *Conn) Start(ctx context.Context, slot string, publications []string, serverVersion int) error {
-	options := "proto_version '1', publication_names '" + strings.Join(publications, ",") + "', messages 'true'"
+// Start begins streaming from the slot's own confirmed position, with logical messages. pieces says that large transactions are
+// sent in pieces while they run (protocol version 2); else everything comes whole, after its commit (protocol version 1).
+func (c *Conn) Start(ctx context.Context, slot string, publications []string, serverVersion int, pieces bool) error {
+	options := "proto_version '1'"
+	if pieces {
+		options = "proto_version '2', streaming 'on'"
+	}
+	options += ", publication_names '" + strings.Join(publications, ",") + "', messages 'true'"
 	const versionWithOrigin = 160000
 	if serverVersion >= versionWithOrigin {
 		options += ", origin 'any'"

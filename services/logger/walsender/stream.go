@@ -55,6 +55,8 @@ type Message struct {
 type TooLargeError struct {
 	// Bytes is the size of the message.
 	Bytes int64
+	// WALStart is that of the Message.
+	WALStart change.LSN
 	// Body reads the output plugin's message, as long as the session is open.
 	Body io.Reader
 }
@@ -178,10 +180,11 @@ func (s *stream) nextLarge(size int) ([]byte, error) {
 
 func (s *stream) tooLarge(length int64) error {
 	body := io.LimitReader(io.MultiReader(&rest{s}, &s.source), length)
-	if _, err := io.CopyN(io.Discard, body, dataHead); err != nil {
+	var head [dataHead]byte
+	if _, err := io.ReadFull(body, head[:]); err != nil {
 		return fmt.Errorf("receive: %w", err)
 	}
-	return &TooLargeError{Bytes: length, Body: body}
+	return &TooLargeError{Bytes: length, WALStart: change.LSN(binary.BigEndian.Uint64(head[1:])), Body: body}
 }
 
 // rest reads what the buffer still holds.

@@ -130,7 +130,7 @@ func TestSession(t *testing.T) {
 	if err != nil || start == 0 {
 		t.Fatal(start, err)
 	}
-	if err := c.Start(t.Context(), name, []string{"walsender_test"}, 150000); err != nil {
+	if err := c.Start(t.Context(), name, []string{"walsender_test"}, 150000, false); err != nil {
 		t.Fatal(err)
 	}
 	pgtest.Exec(t, sql, "INSERT INTO a SELECT i, repeat('x', 1 + i * i * 40) FROM generate_series(0, 300) i")
