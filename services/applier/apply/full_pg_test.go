@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/seed0419d559/syncline/internal/change"
@@ -119,4 +120,97 @@ func TestLikeNull(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestKeyless changes rows without a key at random, many of which are the same, and some rows several times, with values that are null, that
+// have no equality, that did not change and are not sent, and columns that are the target's own.
+func TestKeyless(t *testing.T) {
+	keyless := testRelation("keyless", change.IdentityFull, "n", "amount", "x", "v")
+	for name, create := range map[string]string{
+		"looked up by a column": "CREATE TABLE keyless (own text DEFAULT 'own', n int NOT NULL, amount numeric, x xml, v text)",
+		"all printed":           "CREATE TABLE keyless (n int, amount numeric, x json, v text, own text DEFAULT 'own')",
+	} {
+		t.Run(name, func(t *testing.T) {
+			testEachWay(t, func(t *testing.T, l *testLog, how ...testTweak) {
+				r := testSeed(t)
+				large := strings.Repeat("large", 500)
+				value := func(list ...any) any { return list[r.IntN(len(list))] }
+				var rows [][]any
+				add := func() {
+					row := []any{r.IntN(20), value(nil, "1.50", "1.5"), value(nil, "1"), value(nil, "", "a", large)}
+					rows = append(rows, row)
+					l.insert(keyless, row...)
+				}
+				l.tx(func() {
+					for range 300 {
+						add()
+					}
+				})
+				for range 20 {
+					l.tx(func() {
+						for range 40 {
+							at := r.IntN(len(rows))
+							switch r.IntN(9) {
+							case 0:
+								add()
+							case 1, 2, 3:
+								l.delete(keyless, rows[at]...)
+								rows = slices.Delete(rows, at, at+1)
+							default:
+								changed := slices.Clone(rows[at])
+								changed[r.IntN(2)] = value(r.IntN(20)+100, r.IntN(20))
+								sent := slices.Clone(changed)
+								if sent[3] == large {
+									sent[3] = asIs
+								}
+								l.updateFrom(keyless, rows[at], sent)
+								rows[at] = changed
+							}
+						}
+					})
+				}
+				g := newTestTarget(t, l, create)
+				g.apply(l, how...)
+				var want []string
+				for _, row := range rows {
+					want = append(want, fmt.Sprintf("%v %v %v %v own", row...))
+				}
+				got := g.rows("SELECT format('%s %s %s %s %s', coalesce(n::text, '<nil>'), coalesce(amount::text, '<nil>'), coalesce(x::text, '<nil>'), coalesce(v, '<nil>'), own) FROM keyless")
+				slices.Sort(want)
+				slices.Sort(got)
+				if !slices.Equal(got, want) {
+					t.Errorf("%d rows, want %d: %.500v\nwant %.500v", len(got), len(want), got, want)
+				}
+				if l.fallbacks > 0 {
+					t.Errorf("%d slices were replayed row by row", l.fallbacks)
+				}
+			})
+		})
+	}
+}
+
+// TestKeylessGone has changes of rows that the target does not have, or not often enough: it stops.
+func TestKeylessGone(t *testing.T) {
+	keyless := testRelation("keyless", change.IdentityFull, "n", "v")
+	testFewWays(t, func(t *testing.T, l *testLog, how ...testTweak) {
+		l.tx(func() {
+			for n := range 2 * setRows {
+				l.insert(keyless, n, "x")
+			}
+		})
+		l.tx(func() {
+			for n := range 2 * setRows {
+				l.updateFrom(keyless, []any{n, "x"}, []any{n, "y"})
+			}
+			l.delete(keyless, 3, "x")
+		})
+		g := newTestTarget(t, l, "CREATE TABLE keyless (n int NOT NULL, v text)")
+		var rows *RowCountError
+		if err := g.try(l, how...); !errors.As(err, &rows) {
+			t.Fatalf("got %v; the table has %v", err, g.table("keyless"))
+		}
+		if got := g.rows("SELECT count(*) FROM keyless WHERE v = 'y'"); !slices.Equal(got, []string{"0"}) {
+			t.Errorf("%v rows were changed", got)
+		}
+	})
 }

@@ -12,10 +12,12 @@ import (
 // for each key. Applying all deletes, then all updates, then all inserts of a slice leaves the tables as its operations would
 // one after the other.
 type net struct {
-	plan  *Plan
-	rows  []netRow
-	index map[string]int32 // key → rows; nil as long as no two operations can concern the same row
-	last  Operation        // of the operations so far, while index is nil
+	plan *Plan
+	rows []netRow
+	// index is key → rows; nil as long as no two operations can concern the same row. Of a plan without a key it has the rows that updates
+	// leave.
+	index map[string]int32
+	last  Operation // of the operations so far, while index is nil
 }
 
 // netRow is what is left to do for one key.
@@ -71,6 +73,9 @@ func (n *netting) add(i int32) bool {
 		t.last = Insert
 		t.rows = append(t.rows, netRow{write: Insert, op: i})
 		return true
+	}
+	if o.plan.keyless() {
+		return n.addKeyless(t, i)
 	}
 	if !o.plan.keyed || !n.decodable(o) {
 		return false

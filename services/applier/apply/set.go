@@ -35,7 +35,9 @@ type sets struct {
 func (n *netting) build() sets {
 	var s sets
 	for _, t := range n.nets {
-		t.sort()
+		if !t.plan.keyless() {
+			t.sort()
+		}
 		for {
 			deletes, updates, ok := n.changes(t)
 			if ok {
@@ -55,6 +57,9 @@ func (n *netting) build() sets {
 
 // changes reports false when a value is not in the form that its column was known by.
 func (n *netting) changes(t *net) (deletes, updates []set, ok bool) {
+	if t.plan.keyless() {
+		return n.keylessChanges(t)
+	}
 	if deletes, ok = n.deletes(t); !ok {
 		return nil, nil, false
 	}
@@ -265,24 +270,28 @@ func (p *Plan) setStatement(op Operation, mask string, columns []int) *statement
 	return s
 }
 
+// unnested are the parameters as columns c0, c1 … of rows s, and how each is read from there.
+func (p *Plan) unnested(columns []int) (arrays, elements []string) {
+	for n, i := range columns {
+		c := p.columns[i]
+		typ, element := c.Type, fmt.Sprintf("s.c%d", n)
+		if !c.HasArray {
+			// An array of arrays is one array of more dimensions, so such values travel as text.
+			typ, element = "text", fmt.Sprintf("s.c%d::%s", n, c.Type)
+		}
+		arrays = append(arrays, fmt.Sprintf("pg_catalog.unnest($%d::%s[]) AS c%d", n+1, typ, n))
+		elements = append(elements, element)
+	}
+	return arrays, elements
+}
+
 func setSQL(p *Plan, op Operation, columns []int) string {
 	b := builder{plan: p}
 	keys := len(p.locator)
-	var arrays, assign []string
-	element := make([]string, len(columns))
-	for n, i := range columns {
-		c := p.columns[i]
-		typ := c.Type
-		element[n] = fmt.Sprintf("s.c%d", n)
-		if !c.HasArray {
-			// An array of arrays is one array of more dimensions, so such values travel as text.
-			element[n] = fmt.Sprintf("s.c%d::%s", n, typ)
-			typ = "text"
-		}
-		arrays = append(arrays, fmt.Sprintf("pg_catalog.unnest($%d::%s[]) AS c%d", n+1, typ, n))
-		if n >= keys {
-			assign = append(assign, postgres.Ident(c.Name)+" = "+element[n])
-		}
+	arrays, element := p.unnested(columns)
+	var assign []string
+	for n, i := range columns[keys:] {
+		assign = append(assign, postgres.Ident(p.columns[i].Name)+" = "+element[keys+n])
 	}
 	// In a list of columns the arrays are unnested in step, row by row; in FROM their rows would first be collected.
 	rows := " (SELECT " + strings.Join(arrays, ", ") + ") AS s"

@@ -76,7 +76,7 @@ func (n *netting) tableSteps(list []step, ops []op) []step {
 	single := 0 // length of the run of operations at the front that are written one by one
 	for single < len(ops) {
 		taken := n.take(ops[single:])
-		if taken < setRows {
+		if taken < ops[single].plan.fewest() {
 			single += max(taken, 1)
 			continue
 		}

@@ -234,7 +234,6 @@ func (t *Transaction) Replay(take func(message []byte, at change.LSN) error) err
 		} else {
 			_, _ = r.Discard(headerBytes) // it is there
 			if cap(large) < length {
-				large = nil // so that it can go before the new one comes
 				large = make([]byte, length)
 			}
 			message = large[:length]
