@@ -308,7 +308,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 	w := newWitness(t, url, cfg)
 	load := startLoad(t, url, random, 20000)
 	for range 3 {
-		for point, most := range map[string]int{FaultReceived: 30000, FaultAppended: 30000, FaultSpooled: 3000, FaultReplayed: 3000} {
+		for point, most := range map[string]int{FaultReceived: 30000, FaultAppended: 30000, FaultSpooled: 1000, FaultReplayed: 1000} {
 			die(point, 1+random.IntN(most))
 			steps++
 		}

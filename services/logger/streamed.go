@@ -90,7 +90,7 @@ func refused(err error) bool {
 func (f *feed) replay(ctx context.Context, frame pgoutput.Frame) error {
 	t, err := f.spool.Commit(frame.XID)
 	if err != nil {
-		return err //nolint:wrapcheck // it says what failed
+		return f.spoolError(err, frame.Commit.CommitLSN)
 	}
 	defer t.Close()
 	if t.Empty() {

@@ -112,7 +112,7 @@ func (s *Spool) Stop() error {
 }
 
 // Abort drops a transaction that was rolled back. Of one that is not known nothing was sent. When it was a subtransaction only, the
-// error is ErrWhole.
+// transaction is spoiled, unless it is rolled back itself.
 func (s *Spool) Abort(xid, subxid uint32) error {
 	t := s.open[xid]
 	switch {
@@ -121,18 +121,21 @@ func (s *Spool) Abort(xid, subxid uint32) error {
 	case t == nil:
 		return nil
 	case subxid != xid:
-		return fmt.Errorf("%w: a part of transaction %d was rolled back", ErrWhole, xid)
+		return t.spoil("a part of it was rolled back")
 	}
 	delete(s.open, xid)
 	t.Close()
 	return nil
 }
 
-// Commit gives up a transaction that has committed. The caller closes it.
+// Commit gives up a transaction that has committed. The caller closes it. The error of one that is spoiled is ErrWhole.
 func (s *Spool) Commit(xid uint32) (*Transaction, error) {
 	t := s.open[xid]
 	if t == nil || s.current != nil {
 		return nil, fmt.Errorf("%w: transaction %d has committed, of which nothing was sent or a piece is open", ErrOrder, xid)
+	}
+	if t.spoiled != nil {
+		return nil, t.spoiled
 	}
 	delete(s.open, xid)
 	return t, nil
@@ -146,6 +149,7 @@ type Transaction struct {
 	buf       []byte // what comes after them
 	events    int64  // messages that are more than a description or an origin
 	described map[uint32]bool
+	spoiled   error         // it must not be taken in pieces, and nothing of it is kept
 	total     *atomic.Int64 // bytes of all
 	counted   int64         // bytes of this one in it
 }
@@ -156,7 +160,27 @@ func (t *Transaction) Empty() bool { return t.events == 0 }
 
 func (t *Transaction) end() int64 { return t.flushed + int64(len(t.buf)) }
 
+// spoil drops all of it.
+func (t *Transaction) spoil(why string) error {
+	t.spoiled = fmt.Errorf("%w: %d, for %s", ErrWhole, t.xid, why)
+	t.buf, t.flushed = nil, 0
+	t.count()
+	if err := t.file.Truncate(0); err != nil {
+		return fmt.Errorf("drop an open transaction: %w", err)
+	}
+	return nil
+}
+
+// count brings total up to date.
+func (t *Transaction) count() {
+	t.total.Add(t.end() - t.counted)
+	t.counted = t.end()
+}
+
 func (t *Transaction) add(data []byte, at change.LSN) error {
+	if t.spoiled != nil {
+		return nil
+	}
 	from := len(t.buf)
 	t.buf = append(t.buf, make([]byte, headerBytes)...)
 	buf, err := pgoutput.Unstream(t.buf, data)
@@ -168,12 +192,11 @@ func (t *Transaction) add(data []byte, at change.LSN) error {
 	message := buf[from+headerBytes:]
 	binary.BigEndian.PutUint32(buf[from:], uint32(len(message)))
 	binary.BigEndian.PutUint64(buf[from+4:], uint64(at))
-	t.total.Add(t.end() - t.counted)
-	t.counted = t.end()
+	t.count()
 	switch message[0] {
 	case 'R':
-		if err := t.describe(message); err != nil {
-			return err
+		if t.describedAgain(message) {
+			return t.spoil("a table was described a second time")
 		}
 	case 'Y', 'O':
 	default:
@@ -182,18 +205,17 @@ func (t *Transaction) add(data []byte, at change.LSN) error {
 	return t.flush(bufferBytes)
 }
 
-// describe notes that a table was described. That happens again when the server's view of the catalogs has changed.
-func (t *Transaction) describe(message []byte) error {
+// describedAgain notes that a table was described, and tells whether it had been. That happens when the server's view of the catalogs has
+// changed.
+func (t *Transaction) describedAgain(message []byte) bool {
 	const head = 1 + 4
 	if len(message) < head {
-		return nil // it is refused when it is decoded
+		return false // it is refused when it is decoded
 	}
 	oid := binary.BigEndian.Uint32(message[1:])
-	if t.described[oid] {
-		return fmt.Errorf("%w: the table with OID %d was described twice in transaction %d", ErrWhole, oid, t.xid)
-	}
+	again := t.described[oid]
 	t.described[oid] = true
-	return nil
+	return again
 }
 
 // flush writes the buffer to the file when it holds more than so many bytes.

@@ -131,13 +131,26 @@ func TestWhole(t *testing.T) {
 	must(t, s.Start(2, true))
 	must(t, s.Add(table(1), 1)) // in another transaction
 	must(t, s.Stop())
-	if err := s.Abort(1, 5); !errors.Is(err, ErrWhole) {
+	must(t, s.Abort(7, 8)) // of which nothing was sent
+	must(t, s.Abort(2, 5)) // spoils it, and does not matter then
+	must(t, s.Abort(2, 2))
+	must(t, s.Abort(1, 5))
+	if s.Bytes() != 0 {
+		t.Errorf("%d bytes are kept of a transaction that is spoiled", s.Bytes())
+	}
+	must(t, s.Start(1, false))
+	must(t, s.Add(table(3), 1))
+	must(t, s.Stop())
+	if _, err := s.Commit(1); !errors.Is(err, ErrWhole) {
 		t.Errorf("a part was rolled back: %v", err)
 	}
-	must(t, s.Abort(7, 8)) // of which nothing was sent
-	must(t, s.Start(1, false))
-	if err := s.Add(table(2), 1); !errors.Is(err, ErrWhole) {
-		t.Errorf("a table was described twice: %v", err)
+	must(t, s.Start(3, true))
+	must(t, s.Add(table(2), 1))
+	must(t, s.Add(streamed('I', 3, "…"), 1))
+	must(t, s.Add(table(2), 1))
+	must(t, s.Stop())
+	if _, err := s.Commit(3); !errors.Is(err, ErrWhole) || s.Bytes() != 0 {
+		t.Errorf("a table was described twice: %v, %d bytes are kept", err, s.Bytes())
 	}
 }
 
