@@ -121,7 +121,7 @@ func (n *netting) keylessChanges(t *net) (deletes, updates []set, ok bool) {
 				mask = append(mask, boolByte(t.plan.settable(c) && n.new[c].kind != block.ValueUnchanged))
 			}
 			if a = masks[string(mask)]; a == nil {
-				a = newArrays(t.plan, t.plan.keylessColumns(mask))
+				a = newArrays(t.plan, t.plan.maskColumns(mask))
 				masks[string(mask)] = a
 				order = append(order, string(mask))
 			}
@@ -138,32 +138,12 @@ func (n *netting) keylessChanges(t *net) (deletes, updates []set, ok bool) {
 		a.rows++
 	}
 	if gone != nil {
-		deletes = []set{gone.set(t.plan.keylessStatement(Delete, "", gone.columns))}
+		deletes = []set{gone.set(t.plan.setStatement(Delete, "", gone.columns))}
 	}
 	for _, m := range order {
-		updates = append(updates, masks[m].set(t.plan.keylessStatement(Update, m, masks[m].columns)))
+		updates = append(updates, masks[m].set(t.plan.setStatement(Update, m, masks[m].columns)))
 	}
 	return deletes, updates, true
-}
-
-func (p *Plan) keylessColumns(mask []byte) []int {
-	columns := append([]int(nil), p.copyFields...)
-	for c, set := range mask {
-		if set == '1' {
-			columns = append(columns, c)
-		}
-	}
-	return columns
-}
-
-func (p *Plan) keylessStatement(op Operation, mask string, columns []int) *statement {
-	key := string(op) + mask
-	if s, ok := p.sets[key]; ok {
-		return s
-	}
-	s := &statement{sql: keylessSQL(p, op, columns)}
-	p.sets[key] = s
-	return s
 }
 
 // keylessSQL finds for each of the rows that are staged a row of its own. The text of a row tells all that the text of its values does, and

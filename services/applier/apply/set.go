@@ -2,6 +2,7 @@ package apply
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/seed0419d559/syncline/internal/changelog/block"
@@ -140,9 +141,12 @@ func (n *netting) updates(t *net) ([]set, bool) {
 	return list, true
 }
 
-// maskColumns are the parameters of an update: the locator's columns, then those that are set.
+// maskColumns are the parameters of an update: the columns that find the row, then those that are set.
 func (p *Plan) maskColumns(mask []byte) []int {
-	columns := append([]int(nil), p.locator...)
+	columns := slices.Clone(p.locator)
+	if p.keyless() {
+		columns = slices.Clone(p.copyFields)
+	}
 	for c, set := range mask {
 		if set == '1' {
 			columns = append(columns, c)
@@ -258,14 +262,18 @@ func appendElement(dst []byte, v value) []byte {
 	return append(dst, '"')
 }
 
-// setStatement returns the statement of a set from the plan's cache. columns are its parameters' source columns; those of
-// the locator come first.
+// setStatement returns the statement of a set from the plan's cache. columns are its parameters' source columns; those that find the
+// row come first.
 func (p *Plan) setStatement(op Operation, mask string, columns []int) *statement {
 	key := string(op) + mask
 	if s, ok := p.sets[key]; ok {
 		return s
 	}
-	s := &statement{sql: setSQL(p, op, columns)}
+	write := setSQL
+	if p.keyless() {
+		write = keylessSQL
+	}
+	s := &statement{sql: write(p, op, columns)}
 	p.sets[key] = s
 	return s
 }
