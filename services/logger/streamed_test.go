@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/pgtest"
 )
 
@@ -132,5 +134,25 @@ func TestLargeRowRolledBack(t *testing.T) {
 	w.requireSame(t, url, follow(t, i, from, to).history.done, to.GetLsn())
 	if to.GetLogId() != from.GetLogId() {
 		t.Error("a new log was begun")
+	}
+}
+
+// TestInPieces has the log go on to where large transactions are sent in pieces again.
+func TestInPieces(t *testing.T) {
+	long := time.Now().Add(-wholeAtLeast)
+	for _, test := range []struct {
+		through, wholeThrough change.LSN
+		since                 time.Time
+		want                  bool
+	}{
+		{through: 100, want: true},
+		{through: 99, wholeThrough: 100, since: long},
+		{through: 100, wholeThrough: 100, since: long, want: true},
+		{through: 100, wholeThrough: 100, since: time.Now()},
+	} {
+		s := &Service{wholeThrough: test.wholeThrough, wholeSince: test.since}
+		if got := s.inPieces(test.through); got != test.want {
+			t.Errorf("%+v: got %v", test, got)
+		}
 	}
 }
