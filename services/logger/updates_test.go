@@ -172,7 +172,7 @@ func TestUpdatedPages(t *testing.T) {
 		}
 		request.PageToken = answer.GetNextPageToken()
 	}
-	if from.GetLsn() < end.GetLsn() || cut == 0 || pages < 4 {
+	if from.GetLsn() < end.GetLsn() || cut == 0 || pages < 3 {
 		t.Errorf("%d pages, %d of them end inside a transaction, up to %v", pages, cut, from)
 	}
 	rows, err := conn.Query(t.Context(), "SELECT 'a ' || id FROM a UNION ALL SELECT 'b ' || id FROM b")
