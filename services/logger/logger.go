@@ -284,7 +284,7 @@ func (s *Service) judge(ctx context.Context, err error) verdict {
 		return verdict{PhaseReconnecting, newLogPublications, err.Error(), false}
 	case errors.Is(err, pgoutput.ErrUnknownMessage), errors.Is(err, errUnknownRelation):
 		return verdict{PhaseFailed, CodeProtocol, err.Error(), true}
-	case errors.Is(err, pgoutput.ErrMalformed), errors.Is(err, walsender.ErrStreamEnded), errors.Is(err, errSilent):
+	case errors.Is(err, pgoutput.ErrMalformed), errors.Is(err, spool.ErrOrder), errors.Is(err, walsender.ErrStreamEnded), errors.Is(err, errSilent):
 		return verdict{PhaseReconnecting, CodeConnectionLost, err.Error(), false}
 	case postgres.Code(err) == "55006": // object in use
 		return verdict{PhaseReconnecting, CodeSlotInUse, s.whoHolds(ctx, err), false}

@@ -96,8 +96,9 @@ func (s *Service) session(ctx context.Context) error {
 	}
 	defer appender.Close()
 	span.SetAttributes(attribute.String("syncline.log_id", s.changes.Head().Position.LogID.String()))
+	pieces := s.inPieces(appender.Tail().Through)
 	err = s.within(ctx, func(ctx context.Context) error {
-		return ws.Start(ctx, s.cfg.Slot, s.pub.Load().Names(), server.version, s.inPieces(appender.Tail().Through))
+		return ws.Start(ctx, s.cfg.Slot, s.pub.Load().Names(), server.version, pieces)
 	})
 	if err != nil {
 		return err
@@ -106,7 +107,7 @@ func (s *Service) session(ctx context.Context) error {
 	defer end(nil)
 	s.running.Store(&running{publications: tables.OIDs, end: end})
 	defer s.running.Store(nil)
-	err = s.stream(ctx, ws, appender)
+	err = s.stream(ctx, ws, appender, pieces)
 	if cause := context.Cause(ctx); errors.Is(cause, errReplaced) {
 		return cause //nolint:wrapcheck // our own
 	}
@@ -320,7 +321,7 @@ var errReplaced = errors.New("the publications were dropped and made again")
 
 // stream receives until something fails or ctx ends. At the end of ctx it waits a little for what was appended to become
 // durable, and confirms it.
-func (s *Service) stream(ctx context.Context, ws *walsender.Conn, appender *changelog.Appender) error {
+func (s *Service) stream(ctx context.Context, ws *walsender.Conn, appender *changelog.Appender, pieces bool) error {
 	s.walsender = ws.PID()
 	tail := appender.Tail()
 	open, err := spool.New(filepath.Join(s.cfg.Dir, spoolDirectory))
@@ -343,7 +344,7 @@ func (s *Service) stream(ctx context.Context, ws *walsender.Conn, appender *chan
 	g, work := errgroup.WithContext(ctx)
 	interrupt := context.AfterFunc(work, ws.Interrupt)
 	defer interrupt()
-	g.Go(func() error { return s.receive(work, ws, f, c) })
+	g.Go(func() error { return s.receive(work, ws, f, c, pieces) })
 	g.Go(func() error { return c.run(work) })
 	g.Go(func() error { return s.listen(work, ws, f) })
 	err = g.Wait()
@@ -356,9 +357,8 @@ func (s *Service) stream(ctx context.Context, ws *walsender.Conn, appender *chan
 	return err
 }
 
-// receive feeds the change log with what the server sends.
-func (s *Service) receive(ctx context.Context, ws *walsender.Conn, f *feed, c *confirmer) error {
-	pieces := s.inPieces(f.through)
+// receive feeds the change log with what the server sends; pieces says how it sends large transactions.
+func (s *Service) receive(ctx context.Context, ws *walsender.Conn, f *feed, c *confirmer, pieces bool) error {
 	for {
 		message, err := ws.Receive()
 		if ctx.Err() != nil {
