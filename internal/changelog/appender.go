@@ -157,11 +157,11 @@ func (a *Appender) Begin(ctx context.Context, commitLSN change.LSN, commitTime c
 // Change appends a row operation on a relation that was put. oldKind is pgoutput.OldNone, OldKey or OldFull. The rows are
 // copied.
 func (a *Appender) Change(ctx context.Context, operation block.Operation, relation change.RelationHash, oldKind byte, old, row pgoutput.Tuple) error {
-	if drop, err := a.feed.event(); drop || err != nil {
-		return a.refuse(err)
-	}
 	source := block.Source{
 		Operation: operation, Relation: relation, HasOld: oldKind != pgoutput.OldNone, OldIsKey: oldKind == pgoutput.OldKey, Old: old, New: row,
+	}
+	if drop, err := a.feed.event(func(r *block.Replay) error { return r.Change(&source) }); drop || err != nil {
+		return a.refuse(err)
 	}
 	a.mu.Lock()
 	err := a.ready()
@@ -173,7 +173,8 @@ func (a *Appender) Change(ctx context.Context, operation block.Operation, relati
 
 // Truncate appends a truncate of relations that were put.
 func (a *Appender) Truncate(ctx context.Context, tables []change.RelationHash, cascade, restartIdentity bool) error {
-	if drop, err := a.feed.event(); drop || err != nil {
+	same := func(r *block.Replay) error { return r.Truncate(tables, cascade, restartIdentity) }
+	if drop, err := a.feed.event(same); drop || err != nil {
 		return a.refuse(err)
 	}
 	a.mu.Lock()
@@ -186,13 +187,14 @@ func (a *Appender) Truncate(ctx context.Context, tables []change.RelationHash, c
 
 // Message appends a transactional logical message. The content is copied.
 func (a *Appender) Message(ctx context.Context, prefix string, content []byte, lsn change.LSN) error {
-	if drop, err := a.feed.event(); drop || err != nil {
+	message := block.Message{Prefix: prefix, Content: content, LSN: lsn}
+	if drop, err := a.feed.event(func(r *block.Replay) error { return r.Message(message) }); drop || err != nil {
 		return a.refuse(err)
 	}
 	a.mu.Lock()
 	err := a.ready()
 	if err == nil {
-		err = a.builder.Message(block.Message{Prefix: prefix, Content: content, LSN: lsn})
+		err = a.builder.Message(message)
 	}
 	return a.appended(ctx, err)
 }

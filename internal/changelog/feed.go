@@ -51,8 +51,10 @@ func (f *feed) begin(m block.Begin) (drop bool, err error) {
 	return true, nil
 }
 
-// event counts a row event.
-func (f *feed) event() (drop bool, err error) {
+// event counts a row event. One of those with which the log ends is compared with the one in the log: only their number says
+// where feeding goes on, and the server may decode a transaction another way the next time, when it began before its table was
+// published.
+func (f *feed) event(compare func(*block.Replay) error) (drop bool, err error) {
 	f.events++
 	f.origins = 0
 	switch f.mode {
@@ -63,7 +65,15 @@ func (f *feed) event() (drop bool, err error) {
 	case verified:
 		return true, nil
 	}
-	return f.events <= f.open.Events, nil
+	if f.events > f.open.Events {
+		return false, nil
+	}
+	if f.events > f.open.compared {
+		if err := compare(f.open.replay); err != nil {
+			return false, fmt.Errorf("%w: change %d of transaction %d: %w", ErrDiverged, f.events, f.begun.XID, err)
+		}
+	}
+	return true, nil
 }
 
 func (f *feed) origin() (drop bool, err error) {

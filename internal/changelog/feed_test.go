@@ -3,6 +3,7 @@ package changelog
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -156,6 +157,10 @@ func TestDivergedInsideTransaction(t *testing.T) {
 		"ends before its row":   {2, nil},
 		"other transaction":     {2, func(x *transaction) { x.commit, x.end, x.xid = 2000, 2040, 99 }},
 		"small for a large one": {2, nil},
+		// As many changes, but shifted by one, as when some were not published when it was decoded first.
+		"one change missing":    {2, func(x *transaction) { x.rows = append(slices.Clone(x.rows[1:]), "z") }},
+		"one change more":       {3, func(x *transaction) { x.rows = append([]string{"new"}, x.rows...) }},
+		"messages for the rows": {3, func(x *transaction) { x.rows = slices.Repeat([]string{"Mx"}, len(x.rows)) }},
 	} {
 		must(t, l.Reset(t.Context(), testMeta))
 		a := openAppender(t, l)

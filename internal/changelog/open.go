@@ -12,6 +12,9 @@ import (
 type openTail struct {
 	block.Open
 	origins int // origin records after the last event
+	// The last events in the log, from the one numbered compared on (the first is 0), are compared with what is fed in their places.
+	compared uint64
+	replay   *block.Replay
 }
 
 // readOpen returns what is in the log of the transaction inside which it ends, nil if it ends between two.
@@ -29,9 +32,16 @@ func (l *Log) readOpen(ctx context.Context, last *block.Header) (*openTail, erro
 		return nil, fmt.Errorf("%w: block %d does not begin a transaction: %w", ErrCorrupt, first.Number, err)
 	}
 	o := &openTail{Open: block.Open{Begin: rec.Begin, FirstBlock: first.Number}}
-	number, err := l.lastLandmark(ctx, last)
-	for ; err == nil && number <= last.Number; number++ {
-		err = l.addOpen(ctx, o, number)
+	landmark, err := l.lastLandmark(ctx, last)
+	for number := landmark; err == nil && number <= last.Number; number++ {
+		var b *block.Block
+		if b, err = l.Read(ctx, number); err != nil {
+			break
+		}
+		if number == landmark {
+			o.compared, o.replay = b.Part.EventsBefore, block.NewReplay(b)
+		}
+		err = o.add(b)
 	}
 	return o, err
 }
@@ -62,12 +72,8 @@ func (l *Log) lastLandmark(ctx context.Context, last *block.Header) (uint64, err
 	return last.Part.FirstBlock, nil
 }
 
-// addOpen counts what a block holds of the open transaction.
-func (l *Log) addOpen(ctx context.Context, o *openTail, number uint64) error {
-	b, err := l.Read(ctx, number)
-	if err != nil {
-		return err
-	}
+// add counts what a block holds of the open transaction.
+func (o *openTail) add(b *block.Block) error {
 	o.Events = b.Part.EventsBefore
 	var rec block.Record
 	r := b.Reader()
