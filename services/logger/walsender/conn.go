@@ -39,6 +39,7 @@ func Open(ctx context.Context, url, application string, maxMessageBytes int) (*C
 		return nil, err
 	}
 	config.RuntimeParams["replication"] = "database"
+	config.DialFunc = dialer(config.DialFunc)
 	c := &Conn{}
 	// pgconn reads ahead; the messages after the answer to START_REPLICATION are ours to read.
 	config.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
@@ -178,9 +179,21 @@ func (c *Conn) query(ctx context.Context, command string) ([]*pgconn.Result, err
 	return results, nil
 }
 
+// gatherer is a connection whose window can be made so small that the server's kernel gathers what it sends.
+type gatherer interface{ narrow() error }
+
+// fullSegments makes the server send some, from which the kernel learns their size; see socket.
+const fullSegments = "SELECT pg_catalog.repeat('x', 65536)"
+
 // Start begins streaming from the slot's own confirmed position, with logical messages. pieces says that large transactions are
 // sent in pieces while they run (protocol version 2); else everything comes whole, after its commit (protocol version 1).
 func (c *Conn) Start(ctx context.Context, slot string, publications []string, serverVersion int, pieces bool) error {
+	local, _ := c.pg.Conn().(gatherer) // not an encrypted one
+	if local != nil {
+		if _, err := c.query(ctx, fullSegments); err != nil {
+			return err
+		}
+	}
 	options := "proto_version '1'"
 	if pieces {
 		options = "proto_version '2', streaming 'on'"
@@ -203,8 +216,12 @@ func (c *Conn) Start(ctx context.Context, slot string, publications []string, se
 		}
 		switch message := message.(type) {
 		case *pgproto3.CopyBothResponse:
-			c.stream.source.use(c.pg.Conn())
-			return nil
+			if local == nil {
+				c.stream.source.use(c.pg.Conn())
+				return nil
+			}
+			c.stream.pace.narrow = true
+			return local.narrow()
 		case *pgproto3.ErrorResponse:
 			return fmt.Errorf("start replication from slot %s: %w", slot, pgconn.ErrorResponseToPgError(message))
 		case *pgproto3.NoticeResponse, *pgproto3.ParameterStatus:

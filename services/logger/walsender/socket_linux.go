@@ -1,0 +1,248 @@
+package walsender
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// window is how many bytes the server may send while we do not read, and the size of a full segment. What it sends beyond that is gathered
+// by its kernel, and comes in full segments.
+const window = 8 << 10
+
+// roomBytes is the receive buffer: it holds a window of the smallest messages, of which the kernel counts some 1 kB each. That it is set
+// keeps the kernel from making the window larger by itself.
+const roomBytes = 128 << 10
+
+// socket is a TCP connection to a server on this machine. A walsender sends every message by itself, and over loopback each of them
+// is a segment that is received, acknowledged and announced at once, in the walsender's own time: most of what a stream of small
+// messages costs it. Gathering is left to the sender's kernel by a receiver that acknowledges nothing until it reads:
+// the window closes after a few messages, and what comes after them waits in one piece. That takes a window no larger than what the receiving
+// kernel takes for a full segment, since it acknowledges once more than that lies unread; and full segments no larger than the window, since
+// the sender waits for as much room as a segment needs.
+//
+// Reads block a thread instead of waiting in the runtime's poller, which would be woken by each segment, also while nobody reads.
+//
+// Source: tcp_input.c (__tcp_ack_snd_check, tcp_measure_rcv_mss), tcp_output.c (__tcp_select_window, tcp_snd_wnd_test) in Linux.
+type socket struct {
+	local, remote net.Addr
+
+	fd     int
+	closed atomic.Bool
+	use    sync.RWMutex // held for reading while fd is used, for writing to close it
+
+	read, write deadline
+}
+
+// deadline ends a read or write that waits. There is no way back from that: the connection's half is closed.
+type deadline struct {
+	mu     sync.Mutex
+	at     time.Time
+	timer  *time.Timer
+	active int  // reads or writes in the kernel
+	cut    bool // one of them was ended
+}
+
+// dialer dials a server on this machine by itself, and all others as before.
+func dialer(others pgconn.DialFunc) pgconn.DialFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		at, err := netip.ParseAddrPort(address)
+		if err != nil || !at.Addr().Unmap().IsLoopback() {
+			return others(ctx, network, address)
+		}
+		return dialSocket(ctx, network, address)
+	}
+}
+
+func dialSocket(ctx context.Context, network, address string) (net.Conn, error) {
+	d := net.Dialer{ControlContext: func(_ context.Context, _, _ string, raw syscall.RawConn) error {
+		return control(raw, func(fd int) error {
+			return errors.Join(unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_MAXSEG, window),
+				unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, roomBytes))
+		})
+	}}
+	conn, err := d.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // pgconn says what it dialed
+	}
+	defer conn.Close() // the descriptor that the runtime's poller knows
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("dial %s: %w", address, err)
+	}
+	s := &socket{local: conn.LocalAddr(), remote: conn.RemoteAddr()}
+	err = control(raw, func(fd int) (err error) {
+		s.fd, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		return err //nolint:wrapcheck // wrapped below
+	})
+	if err == nil {
+		err = unix.SetNonblock(s.fd, false)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("dial %s: %w", address, err)
+	}
+	return s, nil
+}
+
+func control(raw syscall.RawConn, do func(fd int) error) error {
+	var failed error
+	if err := raw.Control(func(fd uintptr) { failed = do(int(fd)) }); err != nil {
+		return err //nolint:wrapcheck // wrapped by the callers
+	}
+	return failed
+}
+
+// narrow makes the window as small as a segment. Full segments have to have come before.
+func (s *socket) narrow() error {
+	s.use.RLock()
+	defer s.use.RUnlock()
+	if s.closed.Load() {
+		return net.ErrClosed
+	}
+	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, window))
+}
+
+func (s *socket) Read(p []byte) (int, error) { return s.transfer(&s.read, "read", p, unix.Read) }
+
+func (s *socket) Write(p []byte) (int, error) {
+	written := 0
+	for written < len(p) {
+		n, err := s.transfer(&s.write, "write", p[written:], unix.Write)
+		if written += n; err != nil {
+			return written, err
+		}
+	}
+	return written, nil
+}
+
+func (s *socket) transfer(d *deadline, call string, p []byte, do func(int, []byte) (int, error)) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	s.use.RLock()
+	defer s.use.RUnlock()
+	if s.closed.Load() {
+		return 0, net.ErrClosed
+	}
+	if err := d.begin(); err != nil {
+		return 0, err
+	}
+	n, err := do(s.fd, p)
+	for errors.Is(err, unix.EINTR) {
+		n, err = do(s.fd, p)
+	}
+	cut := d.end()
+	switch {
+	case n > 0:
+		return n, nil
+	case s.closed.Load():
+		return 0, net.ErrClosed
+	case cut:
+		return 0, os.ErrDeadlineExceeded
+	case err == nil:
+		return 0, io.EOF
+	}
+	return 0, os.NewSyscallError(call, err)
+}
+
+// Close wakes whoever reads or writes.
+func (s *socket) Close() error {
+	if s.closed.Swap(true) {
+		return net.ErrClosed
+	}
+	s.read.stop()
+	s.write.stop()
+	_ = unix.Shutdown(s.fd, unix.SHUT_RDWR) // the server may have closed it
+	s.use.Lock()
+	defer s.use.Unlock()
+	return os.NewSyscallError("close", unix.Close(s.fd))
+}
+
+func (s *socket) LocalAddr() net.Addr { return s.local }
+
+func (s *socket) RemoteAddr() net.Addr { return s.remote }
+
+func (s *socket) SetDeadline(t time.Time) error {
+	return errors.Join(s.SetReadDeadline(t), s.SetWriteDeadline(t))
+}
+
+func (s *socket) SetReadDeadline(t time.Time) error { return s.set(&s.read, t, unix.SHUT_RD) }
+
+func (s *socket) SetWriteDeadline(t time.Time) error { return s.set(&s.write, t, unix.SHUT_WR) }
+
+// set shuts a half of the connection down when its deadline passes while somebody waits for it.
+func (s *socket) set(d *deadline, t time.Time, half int) error {
+	if s.closed.Load() {
+		return net.ErrClosed
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.at = t; d.timer != nil {
+		d.timer.Stop()
+	}
+	if !t.IsZero() {
+		d.timer = time.AfterFunc(time.Until(t), func() {
+			if d.pass() {
+				s.shutdown(half)
+			}
+		})
+	}
+	return nil
+}
+
+func (s *socket) shutdown(half int) {
+	s.use.RLock()
+	defer s.use.RUnlock()
+	if !s.closed.Load() {
+		_ = unix.Shutdown(s.fd, half) // the server may have closed it
+	}
+}
+
+func (d *deadline) begin() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.cut || d.over() {
+		return os.ErrDeadlineExceeded
+	}
+	d.active++
+	return nil
+}
+
+func (d *deadline) end() (cut bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.active--
+	return d.cut
+}
+
+func (d *deadline) over() bool { return !d.at.IsZero() && time.Until(d.at) <= 0 }
+
+// pass tells whether somebody is to be woken.
+func (d *deadline) pass() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.active > 0 && d.over() {
+		d.cut = true
+	}
+	return d.cut
+}
+
+func (d *deadline) stop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.timer != nil {
+		d.timer.Stop()
+	}
+}
