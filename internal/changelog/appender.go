@@ -75,7 +75,7 @@ func (l *Log) Appender(ctx context.Context) (*Appender, error) {
 		log: l, store: s, tail: tail, feed: &feed{log: l, through: last.Through, open: open},
 		slots: make(chan struct{}, maxInFlight), sent: make(chan *block.Block, maxInFlight),
 		done: make(chan struct{}), exited: make(chan struct{}), builder: block.NewBuilder(state),
-		gather: gather.Gather{Least: 4 * time.Millisecond, Most: 20 * time.Millisecond, Each: time.Microsecond},
+		gather: gather.Gather{Least: 10 * time.Millisecond, Most: 20 * time.Millisecond, Each: time.Microsecond},
 	}
 	a.durable.Store(uint64(last.Through))
 	l.appender = a

@@ -33,6 +33,13 @@ const (
 	clientPing     = 10 * time.Second
 )
 
+// How many bytes a server may have on their way to us, in a stream and in all: 4 MiB in 100 ms make 40 MB/s. By default gRPC finds its
+// windows by a ping for every message of a stream that is not busy, which costs both sides more than the message does.
+const (
+	streamWindow     = 4 << 20
+	connectionWindow = 8 << 20
+)
+
 type dialSettings struct {
 	plaintext bool
 	tls       func() (*tls.Config, error)
@@ -131,6 +138,8 @@ func Dial(address string, opts ...DialOption) (*grpc.ClientConn, error) {
 		grpc.WithStreamInterceptor(limitFrames),
 		grpc.WithReadBufferSize(bufferBytes),
 		grpc.WithWriteBufferSize(bufferBytes),
+		grpc.WithStaticStreamWindowSize(streamWindow),
+		grpc.WithStaticConnWindowSize(connectionWindow),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: clientPing, Timeout: pingTimeout, PermitWithoutStream: true}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: firstRetry, Multiplier: retryFactor, Jitter: retryJitter, MaxDelay: lastRetry},
