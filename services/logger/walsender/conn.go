@@ -180,7 +180,10 @@ func (c *Conn) query(ctx context.Context, command string) ([]*pgconn.Result, err
 }
 
 // gatherer is a connection whose window can be made so small that the server's kernel gathers what it sends.
-type gatherer interface{ narrow() error }
+type gatherer interface {
+	// narrow does that, if it is possible now, and tells whether it was.
+	narrow() (bool, error)
+}
 
 // fullSegments makes the server send some, from which the kernel learns their size; see socket.
 const fullSegments = "SELECT pg_catalog.repeat('x', 65536)"
@@ -220,8 +223,8 @@ func (c *Conn) Start(ctx context.Context, slot string, publications []string, se
 				c.stream.source.use(c.pg.Conn())
 				return nil
 			}
-			c.stream.pace.narrow = true
-			return local.narrow()
+			c.stream.local = local
+			return c.stream.narrow()
 		case *pgproto3.ErrorResponse:
 			return fmt.Errorf("start replication from slot %s: %w", slot, pgconn.ErrorResponseToPgError(message))
 		case *pgproto3.NoticeResponse, *pgproto3.ParameterStatus:

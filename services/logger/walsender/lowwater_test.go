@@ -2,36 +2,45 @@ package walsender
 
 import (
 	"bytes"
+	"context"
 	"net"
 	"testing"
 	"time"
 )
 
-// TestBusySocketThatFallsSilent stops a busy stream at any place, with less lying in the socket than a busy one is woken for. What
-// comes then arrives at once.
-func TestBusySocketThatFallsSilent(t *testing.T) {
+// connect makes a connection to a server on this machine.
+func connect(t testing.TB, dial func(ctx context.Context, network, address string) (net.Conn, error)) (client, server net.Conn) {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	client, err := net.Dial("tcp", listener.Addr().String())
-	if err != nil {
+	if client, err = dial(t.Context(), "tcp", listener.Addr().String()); err != nil {
 		t.Fatal(err)
 	}
-	defer client.Close()
-	server, err := listener.Accept()
-	if err != nil {
+	t.Cleanup(func() { _ = client.Close() })
+	if server, err = listener.Accept(); err != nil {
 		t.Fatal(err)
 	}
-	defer server.Close()
+	t.Cleanup(func() { _ = server.Close() })
+	return client, server
+}
 
+func TestBusySocketThatFallsSilent(t *testing.T) {
+	client, server := connect(t, new(net.Dialer).DialContext)
+	c := &Conn{stream: stream{source: lowWater{source: client}, max: 1 << 20}}
+	c.stream.source.use(client)
+	fallSilent(t, c, server, func() bool { return c.stream.source.mark == busyMark })
+}
+
+// fallSilent stops a busy stream at any place, with less lying in the socket than a busy one is woken for. What comes then arrives at
+// once.
+func fallSilent(t *testing.T, c *Conn, server net.Conn, isBusy func() bool) {
 	const rounds, burst = 30, 500
 	received := make(chan int)
 	go func() {
 		defer close(received)
-		c := &Conn{stream: stream{source: lowWater{source: client}, max: 1 << 20}}
-		c.stream.source.use(client)
 		busy := 0
 		for range rounds {
 			for range burst {
@@ -40,7 +49,7 @@ func TestBusySocketThatFallsSilent(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				if c.stream.source.mark == busyMark {
+				if isBusy() {
 					busy++
 				}
 				received <- len(m.Data)

@@ -13,7 +13,7 @@ func paced(p *pacer, reads, bytes int, gap time.Duration) (paused time.Duration)
 		p.before()
 		paused += time.Since(began)
 		time.Sleep(gap)
-		p.after(bytes)
+		p.after(bytes, 100)
 	}
 	return paused
 }
@@ -42,6 +42,31 @@ func TestPacerGathersABusyStream(t *testing.T) {
 		}
 		paced(&p, 2, idleBytes-1, 0)
 		if paused := paced(&p, 10, 100, 10*time.Microsecond); paused != 0 {
+			t.Errorf("a stream that is not busy any more was delayed by %v", paused)
+		}
+	})
+}
+
+func TestPacerOfASmallWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pacer{narrow: true}
+		paced(&p, busyReads, 100, 10*time.Microsecond)
+		// A pause, then windows, which may end with small segments, until messages come by themselves.
+		for range 10 {
+			if paused := paced(&p, 1, 8180, 0); paused != narrowPause {
+				t.Errorf("the first read was delayed by %v", paused)
+			}
+			for range 5 {
+				if paused := paced(&p, 1, 12, 0) + paced(&p, 1, 3, 0) + paced(&p, 1, 8180, 0) + paced(&p, 1, 5000, 0); paused != 0 {
+					t.Errorf("a read of gathered messages was delayed by %v", paused)
+				}
+			}
+			if paused := paced(&p, narrowReads, 100, 0); paused != 0 {
+				t.Errorf("the first messages by themselves were delayed by %v", paused)
+			}
+		}
+		paced(&p, narrowReads, 100, 0)
+		if paused := paced(&p, 10, 100, 300*time.Microsecond); paused != 0 {
 			t.Errorf("a stream that is not busy any more was delayed by %v", paused)
 		}
 	})

@@ -18,9 +18,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// window is how many bytes the server may send while we do not read, and the size of a full segment. What it sends beyond that is gathered
-// by its kernel, and comes in full segments.
-const window = 8 << 10
+// windowUnit is what windows are multiples of, and full segments of a connection over loopback too, with timestamps and without.
+const windowUnit = 4
 
 // roomBytes is the receive buffer: it holds a window of the smallest messages, of which the kernel counts some 1 kB each. That it is set
 // keeps the kernel from making the window larger by itself.
@@ -38,6 +37,8 @@ const roomBytes = 128 << 10
 // Source: tcp_input.c (__tcp_ack_snd_check, tcp_measure_rcv_mss), tcp_output.c (__tcp_select_window, tcp_snd_wnd_test) in Linux.
 type socket struct {
 	local, remote net.Addr
+
+	clamp int // the largest window, as set; 0 before that. Only the reader uses it.
 
 	fd     int
 	closed atomic.Bool
@@ -104,14 +105,30 @@ func control(raw syscall.RawConn, do func(fd int) error) error {
 	return failed
 }
 
-// narrow makes the window as small as a segment. Full segments have to have come before.
-func (s *socket) narrow() error {
+// narrow makes the window exactly as large as what the kernel takes for a full segment, when that is one. A window that is larger moves on
+// before we read, and so does any while the kernel takes less for a full segment, as it may when two smaller ones of the same size have come: then
+// the window is as wide as there is room, as in any connection.
+func (s *socket) narrow() (bool, error) {
 	s.use.RLock()
 	defer s.use.RUnlock()
 	if s.closed.Load() {
-		return net.ErrClosed
+		return false, net.ErrClosed
 	}
-	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, window))
+	info, err := unix.GetsockoptTCPInfo(s.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return false, os.NewSyscallError("getsockopt", err)
+	}
+	full := int(info.Rcv_mss)
+	if full < window/2 || full > window || full%windowUnit != 0 {
+		full = roomBytes
+	}
+	if full != s.clamp {
+		if err := unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, full); err != nil {
+			return false, os.NewSyscallError("setsockopt", err)
+		}
+		s.clamp = full
+	}
+	return full != roomBytes, nil
 }
 
 func (s *socket) Read(p []byte) (int, error) { return s.transfer(&s.read, "read", p, unix.Read) }
@@ -124,7 +141,18 @@ func (s *socket) Write(p []byte) (int, error) {
 			return written, err
 		}
 	}
+	s.acknowledge()
 	return written, nil
+}
+
+// acknowledge has the kernel acknowledge what has been read, and go on to do so when all has been. After a write it waits up to 40 ms for
+// another one, while the server may wait for the room that its next segment needs.
+func (s *socket) acknowledge() {
+	s.use.RLock()
+	defer s.use.RUnlock()
+	if !s.closed.Load() {
+		_ = unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1) // it is later without
+	}
 }
 
 func (s *socket) transfer(d *deadline, call string, p []byte, do func(int, []byte) (int, error)) (int, error) {

@@ -79,11 +79,13 @@ const (
 // stream reads messages into one buffer, and those that do not fit into one of their own.
 type stream struct {
 	source   lowWater
+	local    gatherer // nil: a connection of another kind
 	max      int
 	buf      []byte
 	from, to int
 	large    []byte
 	since    int // messages since large was last needed
+	last     int // size of the last message
 	pace     pacer
 }
 
@@ -146,6 +148,7 @@ func (s *stream) next() (kind byte, body []byte, err error) {
 		return 0, nil, s.tooLarge(length)
 	}
 	size := int(length)
+	s.last = size
 	if size > len(s.buf) {
 		body, err = s.nextLarge(size)
 		return kind, body, err
@@ -205,6 +208,11 @@ func (s *stream) fill(n int) error {
 	}
 	if s.from == s.to {
 		s.from, s.to = 0, 0
+		if s.pace.due {
+			if err := s.narrow(); err != nil {
+				return fmt.Errorf("receive: %w", err)
+			}
+		}
 		s.pace.before()
 	} else if s.from+n > len(s.buf) {
 		s.to = copy(s.buf, s.buf[s.from:s.to])
@@ -213,7 +221,7 @@ func (s *stream) fill(n int) error {
 	for s.to-s.from < n {
 		read, err := s.source.Read(s.buf[s.to:])
 		s.to += read
-		s.pace.after(read)
+		s.pace.after(read, s.last)
 		s.source.busy = s.pace.busy
 		if err != nil && s.to-s.from < n {
 			if errors.Is(err, io.EOF) {
@@ -223,6 +231,14 @@ func (s *stream) fill(n int) error {
 		}
 	}
 	return nil
+}
+
+// narrow keeps the window small.
+func (s *stream) narrow() (err error) {
+	if s.local != nil {
+		s.pace.narrow, err = s.local.narrow()
+	}
+	return err
 }
 
 func appendUint64(b []byte, v uint64) []byte { return binary.BigEndian.AppendUint64(b, v) }

@@ -1,0 +1,243 @@
+package walsender
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+// open makes a socket as Start leaves it.
+func open(t testing.TB) (client *socket, server net.Conn) {
+	t.Helper()
+	conn, server := connect(t, dialSocket)
+	client = conn.(*socket)
+	full := make([]byte, 64<<10)
+	go func() { _, _ = server.Write(make([]byte, len(full))) }()
+	if _, err := io.ReadFull(client, full); err != nil {
+		t.Fatal(err)
+	}
+	if narrow, err := client.narrow(); !narrow || err != nil {
+		t.Fatalf("the window is not narrow: %v", err)
+	}
+	return client, server
+}
+
+func TestNarrowSocketThatFallsSilent(t *testing.T) {
+	client, server := open(t)
+	c := &Conn{stream: stream{source: lowWater{source: client}, max: 1 << 20, local: client, pace: pacer{narrow: true}}}
+	fallSilent(t, c, server, func() bool { return c.stream.pace.busy })
+}
+
+// Most of the messages of a busy stream share a segment with others.
+func TestNarrowSocketGathers(t *testing.T) {
+	const messages = 100_000
+	client, server := open(t)
+	before := segments(t, client)
+	go func() {
+		written := data(60)
+		for range messages {
+			if _, err := server.Write(written); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}()
+	c := &Conn{stream: stream{source: lowWater{source: client}, max: 1 << 20, local: client, pace: pacer{narrow: true}}}
+	for range messages {
+		if _, err := c.Receive(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := segments(t, client) - before; got > messages/3 {
+		t.Errorf("%d messages came in %d segments", messages, got)
+	}
+}
+
+// segments returns how many segments with data have come.
+func segments(t *testing.T, s *socket) int {
+	t.Helper()
+	info, err := unix.GetsockoptTCPInfo(s.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int(info.Data_segs_in)
+}
+
+// Rows larger than the window come whole, also when they come slowly.
+func TestNarrowSocketLargeMessages(t *testing.T) {
+	client, server := open(t)
+	sizes := []int{1, 4090, 8180, 8192, 20_000, 3, 1 << 20, 60}
+	go func() {
+		for i, size := range sizes {
+			wire := data(size)
+			for len(wire) > 0 {
+				n := min(len(wire), 1+len(wire)/(i+1))
+				if _, err := server.Write(wire[:n]); err != nil {
+					t.Error(err)
+					return
+				}
+				wire = wire[n:]
+			}
+		}
+	}()
+	c := &Conn{stream: stream{source: lowWater{source: client}, max: 2 << 20, local: client, pace: pacer{narrow: true}}}
+	for _, size := range sizes {
+		m, err := c.Receive()
+		if err != nil || len(m.Data) != size {
+			t.Fatalf("%d bytes of %d: %v", len(m.Data), size, err)
+		}
+	}
+}
+
+// A server that waits for room is never left waiting for a timer of the kernel's, which takes 40 to 200 ms: neither with a backlog nor
+// with one transaction at a time, whatever the sizes are, also while we write.
+func TestNarrowSocketNeverStalls(t *testing.T) {
+	const transactions, limit = 400, 8 * time.Second // ten times what it takes, and half of what 40 ms for each would
+	for _, size := range []int{60, 300, 600, 1000, 2000, 3000, 4090, 5000, 8170, 9000, 20_000, 100_000} {
+		for name, window := range map[string]int{"backlog": transactions, "one by one": 1} {
+			t.Run(fmt.Sprint(size, " ", name), func(t *testing.T) {
+				client, server := open(t)
+				go func() { _, _ = io.Copy(io.Discard, server) }()
+				read := make(chan struct{}, transactions)
+				var parts errgroup.Group
+				parts.Go(func() error {
+					for i := range transactions {
+						if i >= window {
+							<-read
+						}
+						for _, bytes := range []int{50, size, size, 40} {
+							if _, err := server.Write(data(bytes)); err != nil {
+								return err
+							}
+						}
+					}
+					return nil
+				})
+				stop := time.AfterFunc(limit, func() { _ = client.Close() })
+				c := &Conn{stream: stream{source: lowWater{source: client}, max: 1 << 20, local: client, pace: pacer{narrow: true}}}
+				for i := range 4 * transactions {
+					if _, err := c.Receive(); err != nil {
+						t.Fatalf("after %d messages: %v", i, err)
+					}
+					switch i % 4 {
+					case 1:
+						if _, err := client.Write([]byte("status")); err != nil {
+							t.Fatal(err)
+						}
+					case 3:
+						read <- struct{}{}
+					}
+				}
+				stop.Stop()
+				if err := parts.Wait(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}
+
+// later runs what is to end a call that waits.
+func later(do func()) { time.AfterFunc(20*time.Millisecond, do) }
+
+func TestSocketEnds(t *testing.T) {
+	var b [10]byte
+	for name, c := range map[string]struct {
+		end  func(client *socket, server net.Conn)
+		want error
+	}{
+		"closed here":    {func(client *socket, _ net.Conn) { _ = client.Close() }, net.ErrClosed},
+		"closed there":   {func(_ *socket, server net.Conn) { _ = server.Close() }, io.EOF},
+		"reset there":    {func(_ *socket, server net.Conn) { _ = server.(*net.TCPConn).SetLinger(0); _ = server.Close() }, unix.ECONNRESET},
+		"deadline":       {func(client *socket, _ net.Conn) { _ = client.SetReadDeadline(time.Now()) }, os.ErrDeadlineExceeded},
+		"later deadline": {func(client *socket, _ net.Conn) { _ = client.SetDeadline(time.Now().Add(time.Millisecond)) }, os.ErrDeadlineExceeded},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client, server := open(t)
+			later(func() { c.end(client, server) })
+			for range 2 { // it stays so
+				if n, err := client.Read(b[:]); n != 0 || !errors.Is(err, c.want) && !errors.Is(err, io.EOF) {
+					t.Errorf("%d, %v, want %v", n, err, c.want)
+				} else if !errors.Is(err, c.want) && c.want != unix.ECONNRESET {
+					t.Errorf("%v, want %v", err, c.want)
+				}
+			}
+		})
+	}
+}
+
+// A status update can be sent after Interrupt.
+func TestSocketInterrupted(t *testing.T) {
+	var b [10]byte
+	client, server := open(t)
+	later(func() { _ = client.SetReadDeadline(time.Now()) })
+	if _, err := client.Read(b[:]); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("read: %v", err)
+	}
+	if _, err := client.Write([]byte("status")); err != nil {
+		t.Errorf("write: %v", err)
+	}
+	if n, err := server.Read(b[:]); err != nil || !bytes.Equal(b[:n], []byte("status")) {
+		t.Errorf("the server read %q, %v", b[:n], err)
+	}
+}
+
+// A write that nobody reads ends with its deadline, and a deadline that passes while nothing waits ends nothing.
+func TestSocketWriteDeadline(t *testing.T) {
+	client, server := open(t)
+	if err := client.SetDeadline(time.Now().Add(time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(10 * time.Millisecond)
+	if _, err := client.Write([]byte("x")); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("write after the deadline: %v", err)
+	}
+	if err := client.SetDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _, _ = server.Write([]byte("x")) }()
+	if n, err := client.Read(make([]byte, 1)); n != 1 || err != nil {
+		t.Errorf("read: %d, %v", n, err)
+	}
+	if err := client.SetWriteDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	block, written := make([]byte, 1<<20), 0
+	for {
+		n, err := client.Write(block)
+		written += n
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
+		if err != nil || written > 1<<30 {
+			t.Fatalf("write: %v after %d bytes", err, written)
+		}
+	}
+}
+
+func TestSocketClosedTwice(t *testing.T) {
+	client, _ := open(t)
+	if err := client.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := client.Close(); !errors.Is(err, net.ErrClosed) {
+		t.Error(err)
+	}
+	if err := client.SetDeadline(time.Now()); !errors.Is(err, net.ErrClosed) {
+		t.Error(err)
+	}
+	if _, err := client.narrow(); !errors.Is(err, net.ErrClosed) {
+		t.Error(err)
+	}
+	if _, err := client.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
+		t.Error(err)
+	}
+}
