@@ -78,8 +78,12 @@ func dialSocket(ctx context.Context, network, address string) (net.Conn, error) 
 	if err != nil {
 		return nil, err //nolint:wrapcheck // pgconn says what it dialed
 	}
-	defer conn.Close() // the descriptor that the runtime's poller knows
-	raw, err := conn.(*net.TCPConn).SyscallConn()
+	defer func() { _ = conn.Close() }() // the descriptor that the runtime's poller knows
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return nil, fmt.Errorf("dial %s: %w", address, errors.ErrUnsupported)
+	}
+	raw, err := tcp.SyscallConn()
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", address, err)
 	}
