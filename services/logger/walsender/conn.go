@@ -182,7 +182,7 @@ func (c *Conn) query(ctx context.Context, command string) ([]*pgconn.Result, err
 // gatherer is a connection whose window can be made so small that the server's kernel gathers what it sends.
 type gatherer interface {
 	// narrow does that, if it is possible now, and tells whether it was.
-	narrow() (bool, error)
+	narrow() bool
 }
 
 // fullSegments makes the server send some, from which the kernel learns their size; see socket.
@@ -224,7 +224,8 @@ func (c *Conn) Start(ctx context.Context, slot string, publications []string, se
 				return nil
 			}
 			c.stream.local = local
-			return c.stream.narrow()
+			c.stream.narrow()
+			return nil
 		case *pgproto3.ErrorResponse:
 			return fmt.Errorf("start replication from slot %s: %w", slot, pgconn.ErrorResponseToPgError(message))
 		case *pgproto3.NoticeResponse, *pgproto3.ParameterStatus:

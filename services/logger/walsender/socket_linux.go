@@ -70,8 +70,10 @@ func dialer(others pgconn.DialFunc) pgconn.DialFunc {
 func dialSocket(ctx context.Context, network, address string) (net.Conn, error) {
 	d := net.Dialer{ControlContext: func(_ context.Context, _, _ string, raw syscall.RawConn) error {
 		return control(raw, func(fd int) error {
-			return errors.Join(unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_MAXSEG, window),
-				unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, roomBytes))
+			// Where one of them is refused, the window is not made narrow.
+			_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_MAXSEG, window)
+			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, roomBytes)
+			return nil
 		})
 	}}
 	conn, err := d.DialContext(ctx, network, address)
@@ -92,11 +94,11 @@ func dialSocket(ctx context.Context, network, address string) (net.Conn, error) 
 		s.fd, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 		return err //nolint:wrapcheck // wrapped below
 	})
-	if err == nil {
-		err = unix.SetNonblock(s.fd, false)
-	}
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", address, err)
+	}
+	if err := unix.SetNonblock(s.fd, false); err != nil {
+		return nil, errors.Join(fmt.Errorf("dial %s: %w", address, err), s.Close())
 	}
 	return s, nil
 }
@@ -111,28 +113,26 @@ func control(raw syscall.RawConn, do func(fd int) error) error {
 
 // narrow makes the window exactly as large as what the kernel takes for a full segment, when that is one. A window that is larger moves on
 // before we read, and so does any while the kernel takes less for a full segment, as it may when two smaller ones of the same size have come: then
-// the window is as wide as there is room, as in any connection.
-func (s *socket) narrow() (bool, error) {
+// the window is as wide as there is room, as in any connection. It tells whether the window is narrow.
+func (s *socket) narrow() bool {
 	s.use.RLock()
 	defer s.use.RUnlock()
 	if s.closed.Load() {
-		return false, net.ErrClosed
+		return false
 	}
-	info, err := unix.GetsockoptTCPInfo(s.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-	if err != nil {
-		return false, os.NewSyscallError("getsockopt", err)
-	}
-	full := int(info.Rcv_mss)
-	if full < window/2 || full > window || full%windowUnit != 0 {
-		full = roomBytes
+	full := roomBytes
+	if info, err := unix.GetsockoptTCPInfo(s.fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+		if n := int(info.Rcv_mss); n >= window/2 && n <= window && n%windowUnit == 0 {
+			full = n
+		}
 	}
 	if full != s.clamp {
-		if err := unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, full); err != nil {
-			return false, os.NewSyscallError("setsockopt", err)
+		if unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, full) != nil {
+			return false
 		}
 		s.clamp = full
 	}
-	return full != roomBytes, nil
+	return full != roomBytes
 }
 
 func (s *socket) Read(p []byte) (int, error) { return s.transfer(&s.read, "read", p, unix.Read) }
@@ -186,7 +186,8 @@ func (s *socket) transfer(d *deadline, call string, p []byte, do func(int, []byt
 	case err == nil:
 		return 0, io.EOF
 	}
-	return 0, os.NewSyscallError(call, err)
+	// As that of a connection of package net, so that it is told apart in the same way.
+	return 0, &net.OpError{Op: call, Net: "tcp", Source: s.local, Addr: s.remote, Err: os.NewSyscallError(call, err)}
 }
 
 // Close wakes whoever reads or writes.

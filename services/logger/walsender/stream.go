@@ -209,9 +209,7 @@ func (s *stream) fill(n int) error {
 	if s.from == s.to {
 		s.from, s.to = 0, 0
 		if s.pace.due {
-			if err := s.narrow(); err != nil {
-				return fmt.Errorf("receive: %w", err)
-			}
+			s.narrow()
 		}
 		s.pace.before()
 	} else if s.from+n > len(s.buf) {
@@ -234,11 +232,8 @@ func (s *stream) fill(n int) error {
 }
 
 // narrow keeps the window small.
-func (s *stream) narrow() (err error) {
-	if s.local != nil {
-		s.pace.narrow, err = s.local.narrow()
-	}
-	return err
+func (s *stream) narrow() {
+	s.pace.narrow = s.local != nil && s.local.narrow()
 }
 
 func appendUint64(b []byte, v uint64) []byte { return binary.BigEndian.AppendUint64(b, v) }
