@@ -10,7 +10,7 @@ type pacer struct {
 
 	busy  bool
 	small int       // reads of few bytes in a row
-	since time.Time // when the first of them returned
+	since time.Time // when the first of them returned; while busy, when the last pause began
 	got   int       // bytes since the last pause, while busy
 	due   bool      // the next read comes after a pause
 
@@ -38,7 +38,7 @@ const (
 // before is called before a read that nothing that came already waits for.
 func (p *pacer) before() {
 	if p.due {
-		p.got, p.reads, p.due = 0, 0, false
+		p.got, p.reads, p.due, p.since = 0, 0, false, time.Now()
 		time.Sleep(p.pause())
 	}
 }
@@ -49,7 +49,7 @@ func (p *pacer) after(n, message int) {
 	case p.busy:
 		p.got += n
 		if p.drained(n, message) {
-			p.busy = p.got >= idleBytes*int(p.pause()/time.Millisecond)
+			p.busy = p.got*int(time.Millisecond) >= idleBytes*int(time.Since(p.since))
 			p.due = p.busy
 		}
 	case n >= smallBytes:

@@ -71,3 +71,15 @@ func TestPacerOfASmallWindow(t *testing.T) {
 		}
 	})
 }
+
+// 500 transactions a second that come after many do not make a busy stream, though a few of them bring as much as a pause of a busy one.
+func TestPacerOfASlowStreamAfterABusyOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pacer{narrow: true}
+		paced(&p, busyReads, 100, 10*time.Microsecond)
+		paced(&p, 2*narrowReads, 300, 2*time.Millisecond)
+		if paused := paced(&p, 100, 300, 2*time.Millisecond); paused != 0 {
+			t.Errorf("it was delayed by %v", paused)
+		}
+	})
+}
