@@ -36,9 +36,22 @@ func TestNarrowSocketThatFallsSilent(t *testing.T) {
 	fallSilent(t, c, server, func() bool { return c.stream.pace.busy })
 }
 
-// Most of the messages of a busy stream share a segment with others.
+// Most of the messages of a busy stream share a segment with others. On a machine that is busy with other things a stream may not be.
 func TestNarrowSocketGathers(t *testing.T) {
-	const messages = 100_000
+	const messages, attempts = 50_000, 5
+	for range attempts {
+		got := gathered(t, messages)
+		if got <= messages/3 {
+			return
+		}
+		t.Logf("%d messages came in %d segments", messages, got)
+	}
+	t.Errorf("messages were not gathered in %d attempts", attempts)
+}
+
+// gathered sends as many small messages and returns the number of segments in which they came.
+func gathered(t *testing.T, messages int) int {
+	t.Helper()
 	client, server := open(t)
 	before := segments(t, client)
 	go func() {
@@ -56,9 +69,7 @@ func TestNarrowSocketGathers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := segments(t, client) - before; got > messages/3 {
-		t.Errorf("%d messages came in %d segments", messages, got)
-	}
+	return segments(t, client) - before
 }
 
 // segments returns how many segments with data have come.
