@@ -69,8 +69,12 @@ func (f *feed) event(compare func(*block.Replay) error) (drop bool, err error) {
 		return false, nil
 	}
 	if f.events > f.open.compared {
-		if err := compare(f.open.replay); err != nil {
-			return false, fmt.Errorf("%w: change %d of transaction %d: %w", ErrDiverged, f.events, f.begun.XID, err)
+		err := compare(f.open.replay)
+		if errors.Is(err, block.ErrReplay) {
+			err = fmt.Errorf("%w: change %d of transaction %d: %w", ErrDiverged, f.events, f.begun.XID, err)
+		}
+		if err != nil {
+			return false, err
 		}
 	}
 	return true, nil

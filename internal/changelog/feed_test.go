@@ -9,6 +9,7 @@ import (
 
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/changelog/block"
+	"github.com/seed0419d559/syncline/internal/pgoutput"
 )
 
 // Feeding again from anywhere gives the same log.
@@ -187,6 +188,25 @@ func TestDivergedInsideTransaction(t *testing.T) {
 		if err := feedOne(t.Context(), a, hash, &x); !errors.Is(err, ErrDiverged) {
 			t.Errorf("%s: %v, want ErrDiverged", name, err)
 		}
+	}
+}
+
+// What cannot be compared, because it is malformed, says nothing about the history: no new log is begun for it.
+func TestMalformedInsideTransaction(t *testing.T) {
+	l := newLog(t)
+	hash := put(t, l)
+	x := largeHistory()[2]
+	a := openAppender(t, l)
+	feedPrefix(t, a.store, block.NewBuilder(block.State{LogID: testMeta.LogID, Number: l.Head().Number, Through: testMeta.Start}), hash, []transaction{x}, 1)
+	a = openAppender(t, l)
+	if !a.Tail().Open || a.Tail().Events == 0 {
+		t.Fatalf("the log does not end inside the transaction, after a change: %+v", a.Tail())
+	}
+	must(t, a.Begin(t.Context(), x.commit, x.time(), x.xid))
+	binary := pgoutput.Tuple{N: 1, Raw: []byte{pgoutput.ValueBinary, 0, 0, 0, 1, 'x'}}
+	err := a.Change(t.Context(), block.Insert, hash, pgoutput.OldNone, pgoutput.Tuple{}, binary)
+	if !errors.Is(err, block.ErrBinaryValue) || errors.Is(err, ErrDiverged) {
+		t.Errorf("%v, want ErrBinaryValue", err)
 	}
 }
 

@@ -38,7 +38,8 @@ const roomBytes = 128 << 10
 type socket struct {
 	local, remote net.Addr
 
-	clamp int // the largest window, as set; 0 before that. Only the reader uses it.
+	full  int // size of the server's full segments; 0 before narrow is called. Only the reader uses it, and clamp.
+	clamp int // the largest window, as set; 0 before that
 
 	fd     int
 	closed atomic.Bool
@@ -111,28 +112,37 @@ func control(raw syscall.RawConn, do func(fd int) error) error {
 	return failed
 }
 
-// narrow makes the window exactly as large as what the kernel takes for a full segment, when that is one. A window that is larger moves on
+// narrow makes the window exactly as large as a full segment, when the kernel takes that for one. A window that is larger moves on
 // before we read, and so does any while the kernel takes less for a full segment, as it may when two smaller ones of the same size have come: then
-// the window is as wide as there is room, as in any connection. It tells whether the window is narrow.
+// the window is as wide as there is room, as in any connection. It tells whether the window is narrow. Full segments, and nothing else of half
+// their size, have to have come before the first call.
 func (s *socket) narrow() bool {
 	s.use.RLock()
 	defer s.use.RUnlock()
 	if s.closed.Load() {
 		return false
 	}
-	full := roomBytes
+	taken := 0
 	if info, err := unix.GetsockoptTCPInfo(s.fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
-		if n := int(info.Rcv_mss); n >= window/2 && n <= window && n%windowUnit == 0 {
-			full = n
+		taken = int(info.Rcv_mss)
+	}
+	if s.full == 0 {
+		s.full = roomBytes // never narrow
+		if taken >= window/2 && taken <= window && taken%windowUnit == 0 {
+			s.full = taken
 		}
 	}
-	if full != s.clamp {
-		if unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, full) != nil {
+	clamp := roomBytes
+	if taken == s.full {
+		clamp = s.full
+	}
+	if clamp != s.clamp {
+		if unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, clamp) != nil {
 			return false
 		}
-		s.clamp = full
+		s.clamp = clamp
 	}
-	return full != roomBytes
+	return clamp != roomBytes
 }
 
 func (s *socket) Read(p []byte) (int, error) { return s.transfer(&s.read, "read", p, unix.Read) }

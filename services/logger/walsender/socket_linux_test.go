@@ -82,6 +82,32 @@ func segments(t *testing.T, s *socket) int {
 	return int(info.Data_segs_in)
 }
 
+// While the kernel takes less for a full segment, the server's do not fit into a window of that size: it is wide then.
+func TestWindowIsNeverSmallerThanASegment(t *testing.T) {
+	client, server := open(t)
+	send := func(bytes int) {
+		t.Helper()
+		go func() { _, _ = server.Write(make([]byte, bytes)) }()
+		if _, err := io.ReadFull(client, make([]byte, bytes)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const smaller = window/2 + 1000
+	for range 20 {
+		send(smaller)
+	}
+	if info, err := unix.GetsockoptTCPInfo(client.fd, unix.IPPROTO_TCP, unix.TCP_INFO); err != nil || info.Rcv_mss != smaller {
+		t.Skipf("this kernel does not learn from segments of %d bytes: %+v, %v", smaller, info, err)
+	}
+	if client.narrow() || client.clamp != roomBytes {
+		t.Errorf("the window is %d bytes", client.clamp)
+	}
+	send(64 << 10)
+	if !client.narrow() || client.clamp <= smaller {
+		t.Errorf("the window is %d bytes after full segments", client.clamp)
+	}
+}
+
 // Rows larger than the window come whole, also when they come slowly.
 func TestNarrowSocketLargeMessages(t *testing.T) {
 	client, server := open(t)
@@ -203,10 +229,9 @@ func TestSocketInterrupted(t *testing.T) {
 // A write that nobody reads ends with its deadline, and a deadline that passes while nothing waits ends nothing.
 func TestSocketWriteDeadline(t *testing.T) {
 	client, server := open(t)
-	if err := client.SetDeadline(time.Now().Add(time.Millisecond)); err != nil {
+	if err := client.SetDeadline(time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(10 * time.Millisecond)
 	if _, err := client.Write([]byte("x")); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("write after the deadline: %v", err)
 	}
