@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"time"
 
@@ -19,12 +20,12 @@ const (
 	database    = "bench"
 )
 
-// settings of every server, whichever side it is on. Everything that makes commits durable stays at its default. The others
+// settings are those of every server, whichever side it is on. Everything that makes commits durable stays at its default. The others
 // keep what is not replication from disturbing it: a checkpoint or an autovacuum in one of two runs is noise. Tables are
 // vacuumed and analyzed, and a checkpoint is made, before the clock starts. The pause between two starts of a native worker is
 // five seconds by default; it would be all that is measured of a small load.
-func settings() map[string]string {
-	return map[string]string{
+func (o options) settings() map[string]string {
+	all := map[string]string{
 		"shared_buffers":                    "512MB",
 		"max_wal_size":                      "8GB",
 		"checkpoint_timeout":                "1h",
@@ -37,6 +38,8 @@ func settings() map[string]string {
 		"max_replication_slots":             "60",
 		"wal_retrieve_retry_interval":       "100ms",
 	}
+	maps.Copy(all, o.set)
+	return all
 }
 
 // lab is a primary and a replica, fresh for each run.
@@ -51,7 +54,7 @@ type lab struct {
 // replica is needed. The caller closes the lab, also after an error.
 func newLab(ctx context.Context, e experiment, replicas ...string) (*lab, error) {
 	l := &lab{}
-	config := pgserver.Config{Version: e.version, Settings: settings(), NoSync: e.noSync}
+	config := pgserver.Config{Version: e.version, Settings: e.settings(), NoSync: e.noSync}
 	if v := e.contender.variant; v.workers > 0 {
 		config.Settings["max_sync_workers_per_subscription"] = strconv.Itoa(v.workers)
 	}

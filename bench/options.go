@@ -24,13 +24,14 @@ type options struct {
 	json      string
 	add       []string
 	profile   string
+	set       map[string]string
 	list      bool
 	noSync    bool // for tests: the servers do not wait for the disk
 }
 
 func parseOptions(args []string, out io.Writer) (options, error) {
 	var o options
-	var only, versions, native, add string
+	var only, versions, native, add, set string
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(out)
 	flags.StringVar(&o.binary, "binary", "bin/syncline", "the syncline program")
@@ -44,6 +45,7 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 	flags.StringVar(&o.json, "json", "", "write everything that was measured to this file, after each run")
 	flags.StringVar(&add, "add", "", "report what these files hold, too, separated by commas: earlier runs with --json")
 	flags.StringVar(&o.profile, "profile", "", "write CPU and heap profiles of the Syncline processes into this directory")
+	flags.StringVar(&set, "set", "", "settings of all servers besides those of the report, separated by commas, as in default_toast_compression=lz4")
 	flags.BoolVar(&o.list, "list", false, "list the workloads and their modes")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -60,7 +62,22 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 		return o, err
 	}
 	o.native = variants
+	if o.set, err = parseSettings(split(set)); err != nil {
+		return o, err
+	}
 	return o, o.check()
+}
+
+func parseSettings(list []string) (map[string]string, error) {
+	parsed := map[string]string{}
+	for _, setting := range list {
+		name, value, ok := strings.Cut(setting, "=")
+		if !ok || name == "" {
+			return nil, fmt.Errorf("%w: --set %q: use NAME=VALUE", errUsage, setting)
+		}
+		parsed[name] = value
+	}
+	return parsed, nil
 }
 
 func (o options) check() error {

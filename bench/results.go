@@ -39,7 +39,7 @@ type row struct {
 
 func (b *bench) results() results {
 	r := results{
-		Servers: b.servers, Cores: runtime.NumCPU(), Memory: machineMemory(), Settings: settings(),
+		Servers: b.servers, Cores: runtime.NumCPU(), Memory: machineMemory(), Settings: b.options.settings(),
 		Scale: b.options.scale, Samples: b.samples, Failures: b.failures,
 	}
 	for _, version := range slices.Sorted(maps.Keys(b.servers)) {

@@ -151,7 +151,7 @@ func TestTargets(t *testing.T) {
 }
 
 func TestOptions(t *testing.T) {
-	o, err := parseOptions([]string{"--only", "insert,tpcb/live", "--native", "binary=on+streaming=off,all"}, io.Discard)
+	o, err := parseOptions([]string{"--only", "insert,tpcb/live", "--native", "binary=on+streaming=off,all", "--set", "work_mem=8MB,autovacuum=on"}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,9 +167,12 @@ func TestOptions(t *testing.T) {
 	if len(o.native) != 6 || o.native[0].name != "binary=on+streaming=off" {
 		t.Errorf("variants are %+v", o.native)
 	}
+	if set := o.settings(); set["work_mem"] != "8MB" || set["autovacuum"] != "on" || set["shared_buffers"] != "512MB" {
+		t.Errorf("settings are %v", set)
+	}
 	for _, args := range [][]string{
 		{"--only", "inserts"}, {"--scale", "2"}, {"--scale", "0"}, {"--rounds", "0"}, {"--versions", "x"}, {"--versions", ""},
-		{"--native", "fast"}, {"--native", "copy_data=off"}, {"insert"}, {"--unknown"},
+		{"--native", "fast"}, {"--native", "copy_data=off"}, {"--set", "work_mem"}, {"insert"}, {"--unknown"},
 	} {
 		if _, err := parseOptions(args, io.Discard); !errors.Is(err, errUsage) {
 			t.Errorf("%q: %v", args, err)

@@ -79,7 +79,7 @@ func (s *Session) prepare(ctx context.Context) error {
 	} else if err != nil {
 		return err
 	}
-	if _, err := s.conn.Exec(ctx, applySettings); err != nil {
+	if _, err := s.conn.Exec(ctx, applySettings+fastCompression); err != nil {
 		return fmt.Errorf("set up apply session: %w", err)
 	}
 	if err := s.lock(ctx); err != nil {
@@ -97,6 +97,12 @@ const applySettings = `SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval
 	SET synchronous_commit = off;
 	SET plan_cache_mode = force_generic_plan;
 	SET jit = off`
+
+// fastCompression has the server compress large values with LZ4, which takes a tenth of the time that pglz does (ADR 28): where it
+// knows LZ4, and neither its configuration nor the database nor the role says what to use. A column that names its method keeps it.
+const fastCompression = `;
+	SELECT pg_catalog.set_config(name, 'lz4', false) FROM pg_catalog.pg_settings
+	WHERE name = 'default_toast_compression' AND source = 'default' AND 'lz4' = ANY (enumvals)`
 
 // lockWait is how long a session waits for the replication's lock: one that was just closed holds it until the server notices.
 const lockWait = 2 * time.Second
@@ -150,7 +156,7 @@ func ConnectLoader(ctx context.Context, url, replication string, holder uint32) 
 		return nil, err
 	}
 	// Rows and the record that they are there are lost together, or not at all.
-	if _, err := conn.Exec(ctx, "SET synchronous_commit = off"); err != nil {
+	if _, err := conn.Exec(ctx, "SET synchronous_commit = off"+fastCompression); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("set up copy session: %w", err)
 	}
