@@ -82,7 +82,7 @@ type Options struct {
 // DefaultOptions returns the options that suit most targets.
 func DefaultOptions() Options {
 	return Options{
-		GroupBytes: 8 << 20, GroupTransactions: 10_000, GroupTime: 500 * time.Millisecond, SliceBytes: 4 << 20,
+		GroupBytes: 4 << 20, GroupTransactions: 10_000, GroupTime: 500 * time.Millisecond, SliceBytes: 4 << 20,
 		StoreInterval: time.Second, LookInterval: 10 * time.Second, LookShare: 100,
 	}
 }
