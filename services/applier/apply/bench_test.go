@@ -8,7 +8,7 @@ import (
 )
 
 // benchPlan is the plan of a table with a key and four other columns.
-func benchPlan(b *testing.B) *Plan {
+func benchPlan(b testing.TB) *Plan {
 	b.Helper()
 	r := &change.Relation{Schema: "public", Name: "item", Identity: change.IdentityDefault}
 	t := &Target{Schema: "public", Name: "item", OID: 1, UniqueKeys: [][]string{{"id"}}}
@@ -29,7 +29,7 @@ func benchPlan(b *testing.B) *Plan {
 }
 
 // benchOps are operations as the engine holds them, whose rows are views of blocks; each key has changes of them.
-func benchOps(b *testing.B, p *Plan, operation Operation, n, changes int) []op {
+func benchOps(b testing.TB, p *Plan, operation Operation, n, changes int) []op {
 	b.Helper()
 	builder := block.NewBuilder(block.State{LogID: change.LogID{1}, Number: 1, Through: 1})
 	if err := builder.Begin(block.Begin{CommitLSN: 10, CommitTime: 1, XID: 1}); err != nil {

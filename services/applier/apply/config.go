@@ -69,7 +69,8 @@ type Options struct {
 	GroupBytes        int
 	GroupTransactions int
 	GroupTime         time.Duration
-	// SliceBytes bounds the changes that are held before they are written.
+	// SliceBytes bounds the changes that are held before they are written. Where they concern many tables, it and GroupBytes are up to
+	// three times as much.
 	SliceBytes int
 	// StoreInterval bounds how far the stored position lags behind when nothing that concerns the target happens.
 	StoreInterval time.Duration

@@ -39,8 +39,10 @@ type Engine struct {
 
 	group group
 	txn   txn
-	slice []op
-	bytes int // of slice
+	slice  []op
+	bytes  int // of slice
+	tables int // whose changes are in slice
+	slices int // taken so far
 
 	hold    *hold
 	holdAt  change.LSN // where the hold is to stand still; 0 before that is chosen
@@ -54,6 +56,7 @@ type route struct {
 	copyLSN change.LSN
 	missing *schema.Name // set when there is no copy, or that of another table of this name
 	err     error        // set when the target cannot take its rows
+	slice   int          // the latest slice that has changes of it
 }
 
 // group is the open target transaction: whole source transactions, and perhaps the beginning of one.
@@ -216,8 +219,17 @@ func (e *Engine) block(ctx context.Context, b *block.Block, last bool) error {
 
 func (e *Engine) groupFull() bool {
 	o := &e.config.Options
-	return e.group.bytes >= o.GroupBytes || e.group.transactions >= o.GroupTransactions || time.Since(e.group.started) >= o.GroupTime
+	return e.group.bytes >= o.GroupBytes*e.times() || e.group.transactions >= o.GroupTransactions || time.Since(e.group.started) >= o.GroupTime
 }
+
+// times is how much larger a slice may be for the tables in it: each table costs statements of its own, whose cost is small beside that of
+// its rows only if it has many.
+func (e *Engine) times() int { return min(1+e.tables/tablesForMore, mostTimes) }
+
+const (
+	tablesForMore = 64
+	mostTimes     = 3
+)
 
 // hand gives a task to the executor, waiting for a place.
 func (e *Engine) hand(ctx context.Context, t task) error {
@@ -388,13 +400,17 @@ func (e *Engine) change(ctx context.Context, b *block.Block, c *block.Change) er
 	if columns := len(r.plan.Relation.Columns); c.HasNew && len(c.New.Kinds) != columns || c.HasOld && len(c.Old.Kinds) != columns {
 		return fmt.Errorf("a row of table %s does not have the relation's %d columns", r.plan.Relation.Name, columns)
 	}
+	if r.slice <= e.slices {
+		r.slice = e.slices + 1
+		e.tables++
+	}
 	size := o.size()
 	e.slice = append(e.slice, o)
 	e.bytes += size
 	e.group.bytes += size
 	e.group.changes++
 	// A large row is written at once, so that no more than one is held.
-	if e.bytes >= e.config.Options.SliceBytes || size >= block.MaxRecord/2 {
+	if e.bytes >= e.config.Options.SliceBytes*e.times() || size >= block.MaxRecord/2 {
 		return e.writeSlice(ctx)
 	}
 	return nil
@@ -420,7 +436,8 @@ func (e *Engine) takeSlice() (*write, error) {
 	}
 	w := &write{origin: origin, steps: e.netting.steps(e.slice)}
 	// The next one is likely to be about as large; room for much more would cost more than a small one does.
-	e.slice, e.bytes = make([]op, 0, min(cap(e.slice), 2*len(e.slice))), 0
+	e.slice, e.bytes, e.tables = make([]op, 0, min(cap(e.slice), 2*len(e.slice))), 0, 0
+	e.slices++
 	return w, nil
 }
 
