@@ -48,7 +48,10 @@ func (b *bench) run(ctx context.Context) error {
 	}
 	b.servers = map[string]string{}
 	if b.options.rounds == 0 {
-		return b.addEarlier()
+		if err := b.addEarlier(); err != nil {
+			return err
+		}
+		return b.save()
 	}
 	if _, err := os.Stat(b.options.binary); err != nil {
 		return fmt.Errorf("%w: --binary: %w; `make build` makes it", errUsage, err)

@@ -50,11 +50,17 @@ type lab struct {
 	markedAfter      uint64 // LSN: the transaction of the newest marker ends after it
 }
 
+// majorWithOrigins is the first version with a setting of its own for how many subscriptions a replica can have; its default is 10.
+const majorWithOrigins = 18
+
 // newLab starts both servers. The primary has one database. replicas are the names of the replica's; none means that no
 // replica is needed. The caller closes the lab, also after an error.
 func newLab(ctx context.Context, e experiment, replicas ...string) (*lab, error) {
 	l := &lab{}
 	config := pgserver.Config{Version: e.version, Settings: e.settings(), NoSync: e.noSync}
+	if major, err := strconv.Atoi(e.version); err == nil && major >= majorWithOrigins {
+		config.Settings["max_active_replication_origins"] = config.Settings["max_replication_slots"] // which it was before
+	}
 	if v := e.contender.variant; v.workers > 0 {
 		config.Settings["max_sync_workers_per_subscription"] = strconv.Itoa(v.workers)
 	}

@@ -66,17 +66,21 @@ func TestAddEarlier(t *testing.T) {
 		}
 		paths = append(paths, path)
 	}
-	o, err := parseOptions([]string{"--rounds", "0", "--add", strings.Join(paths, ",")}, io.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := &bench{options: o, progress: io.Discard}
-	if err := b.run(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	r := b.results()
-	if fewest, most := r.rounds(); fewest != 1 || most != 2 || len(r.Rows) != 2 || len(r.Servers) != 2 {
-		t.Errorf("%d to %d rounds, %d rows, servers %v", fewest, most, len(r.Rows), r.Servers)
+	together := filepath.Join(t.TempDir(), "together.json")
+	var b *bench
+	for _, args := range [][]string{{"--add", strings.Join(paths, ","), "--json", together}, {"--add", together}} {
+		o, err := parseOptions(append([]string{"--rounds", "0"}, args...), io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b = &bench{options: o, progress: io.Discard}
+		if err := b.run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		r := b.results()
+		if fewest, most := r.rounds(); fewest != 1 || most != 2 || len(r.Rows) != 2 || len(r.Servers) != 2 {
+			t.Errorf("%q: %d to %d rounds, %d rows, servers %v", args, fewest, most, len(r.Rows), r.Servers)
+		}
 	}
 	b.options.scale = 0.5
 	if err := b.run(t.Context()); !errors.Is(err, errUsage) || !strings.Contains(err.Error(), "--scale 1") {
