@@ -37,8 +37,8 @@ type Engine struct {
 	gather gather.Gather
 	later  *time.Timer // when what is whole has been gathered for long enough
 
-	group group
-	txn   txn
+	group  group
+	txn    txn
 	slice  []op
 	bytes  int // of slice
 	tables int // whose changes are in slice
