@@ -31,6 +31,9 @@ func (r *runner) finish(ctx context.Context, session *apply.Session, src *source
 		return err
 	}
 	r.noForeignKeys = len(steps.ForeignKeys) == 0
+	if err := createLate(ctx, conn, steps.Before); err != nil {
+		return err
+	}
 	if err := r.build(ctx, conn.PgConn().PID(), steps.After); err != nil {
 		return err
 	}
@@ -59,6 +62,20 @@ func (r *runner) finish(ctx context.Context, session *apply.Session, src *source
 		}
 		return setPhase(ctx, tx, r.name, phaseCatchingUp)
 	})
+}
+
+// createLate creates the sequences of columns that the source, or the set, has got since the tables were made here: they are to be owned by
+// their columns like the others.
+func createLate(ctx context.Context, conn *pgx.Conn, missing []schema.Statement) error {
+	for _, s := range missing {
+		if s.Kind != schema.StatementSequence {
+			continue
+		}
+		if _, err := conn.Exec(ctx, s.SQL); err != nil {
+			return fmt.Errorf("create %s %s: %w", s.Kind, s.Name, err)
+		}
+	}
+	return nil
 }
 
 // emptyStart is where a replication without any table begins: now.
