@@ -110,9 +110,9 @@ func TestRandomOperations(t *testing.T) {
 	dir := t.TempDir()
 	s := openTest(t, dir, 400_000)
 	m := &model{first: 1, records: map[uint64][]byte{}}
-	most := 0 // segments at once
+	segments := 0 // at once, at most
 	for range 600 {
-		most = max(most, len(s.Starts()))
+		segments = max(segments, len(s.Starts()))
 		switch rnd.IntN(20) {
 		case 0:
 			must(t, s.Close())
@@ -142,8 +142,8 @@ func TestRandomOperations(t *testing.T) {
 		}
 	}
 	m.check(t, s)
-	if most < 2 {
-		t.Errorf("there was never more than %d segment: too few for this test", most)
+	if segments < 2 {
+		t.Errorf("there was never more than %d segment: too few for this test", segments)
 	}
 	if err := s.Append(m.last, []byte("again")); !errors.Is(err, ErrOrder) {
 		t.Errorf("append a number again: %v", err)
