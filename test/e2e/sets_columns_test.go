@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
 	"github.com/seed0419d559/syncline/internal/pgtest"
 	"github.com/seed0419d559/syncline/internal/rpc"
+	"github.com/seed0419d559/syncline/services/applier"
 )
 
 // TestSetColumns replicates some columns, keys and operations into a database in which nothing is: the tables are made without what is
@@ -202,4 +204,45 @@ func (s renamedColumns) comesAndGoes(take func(columns ...string)) {
 	take("id", "team", "name", "n")
 	s.equal("id, team, name, n")
 	s.replica.mustVerify("renamed")
+}
+
+// TestSetColumnDuringCopy: the set gets a column, with a sequence of its own, when the rows and indexes of a first copy are there, and it is not finished.
+func TestSetColumnDuringCopy(t *testing.T) {
+	source, target := newSource(t, pgtest.WithFsync(false)), newTarget(t, pgtest.WithFsync(false))
+	primaryURL, replicaURL := source.Database(t), target.Database(t)
+	there, here := pgtest.Connect(t, primaryURL), pgtest.Connect(t, replicaURL)
+	pgtest.Exec(t, there, "CREATE TABLE people (id int PRIMARY KEY, name text, n serial); INSERT INTO people SELECT i, 'name ' || i FROM generate_series(1, 100) i")
+	primary, replica := startPrimary(t, primaryURL), startReplica(t, replicaURL)
+	spec := func(columns ...string) *loggerv1.SetSpec {
+		return &loggerv1.SetSpec{Tables: []*loggerv1.SetTable{{Pattern: "public.people", Columns: columns}}}
+	}
+	set, err := primary.logger().CreateSet(t.Context(), &loggerv1.CreateSetRequest{Name: "some", Spec: spec("id", "name")})
+	if err != nil {
+		t.Fatal(rpc.Message(err))
+	}
+	replica.kill9()
+	replica.start(faultEnv(applier.FaultBuilt, 1, filepath.Join(t.TempDir(), "faults"))...)
+	pgtest.Eventually(t, time.Minute, func() error {
+		if replica.exited() {
+			return nil
+		}
+		// It may be gone before it answers.
+		_, err := replica.create("some", primary.grpc, func(s *applierv1.ReplicationSpec) { s.Set = "some" })
+		return fmt.Errorf("the indexes are not built yet: %w", err)
+	})
+	if _, err := primary.logger().UpdateSet(t.Context(), &loggerv1.UpdateSetRequest{Name: "some", Spec: spec("id", "name", "n"), Version: set.GetSet().GetVersion()}); err != nil {
+		t.Fatal(rpc.Message(err))
+	}
+	pgtest.Exec(t, here, "ALTER TABLE people ADD n int")
+	replica.start()
+	replica.waitState("some", time.Minute, applierv1.State_STATE_FAILED) // what was begun with one version is not gone on with by itself with another
+	if _, err := replica.applier().StartReplication(t.Context(), &applierv1.StartReplicationRequest{Name: "some"}); err != nil {
+		t.Fatal(rpc.Message(err))
+	}
+	replica.waitState("some", time.Minute, applierv1.State_STATE_RUNNING)
+	replica.waitApplied("some", time.Minute)
+	requireSet(t, there, here, map[string]string{"people": ""})
+	if got := pgtest.QueryRow[string](t, here, "SELECT pg_get_serial_sequence('people', 'n')"); got != "public.people_n_seq" {
+		t.Errorf("the column owns %s", got)
+	}
 }
