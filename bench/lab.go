@@ -58,7 +58,7 @@ const majorWithOrigins = 18
 func newLab(ctx context.Context, e experiment, replicas ...string) (*lab, error) {
 	l := &lab{}
 	config := pgserver.Config{Version: e.version, Settings: e.settings(), NoSync: e.noSync}
-	if major, err := strconv.Atoi(e.version); err == nil && major >= majorWithOrigins {
+	if major, err := strconv.Atoi(e.version); err == nil && major >= majorWithOrigins && config.Settings["max_active_replication_origins"] == "" {
 		config.Settings["max_active_replication_origins"] = config.Settings["max_replication_slots"] // which it was before
 	}
 	if v := e.contender.variant; v.workers > 0 {

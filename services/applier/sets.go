@@ -61,7 +61,7 @@ func (s *source) describeSet(ctx context.Context, selection schema.Selection) (s
 		s.set.version = version
 	}
 	if s.set.version != version {
-		return schema.Database{}, rpc.Errorf(codes.FailedPrecondition, reasonSetChanged, "set %s of the source is now version %d instead of %d", s.set.name, version, s.set.version)
+		return schema.Database{}, rpc.Errorf(codes.Aborted, reasonSetChanged, "set %s of the source is now version %d instead of %d", s.set.name, version, s.set.version)
 	}
 	s.set.rows, s.set.insertOnly = map[schema.Name]string{}, map[schema.Name]bool{}
 	for _, t := range answer.GetTables() {

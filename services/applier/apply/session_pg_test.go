@@ -14,10 +14,7 @@ func TestCompression(t *testing.T) {
 	l := newTestLog(t)
 	g := newTestTarget(t, l, "CREATE TABLE texts (id serial, plain text, chosen text)")
 	admin := pgtest.Connect(t, g.url)
-	methods := pgtest.QueryRow[[]string](t, admin, "SELECT coalesce((SELECT enumvals FROM pg_settings WHERE name = 'default_toast_compression'), '{}')")
-	if len(methods) == 0 {
-		t.Skip("this server has one method only")
-	}
+	methods := pgtest.QueryRow[[]string](t, admin, "SELECT enumvals FROM pg_settings WHERE name = 'default_toast_compression'")
 	if _, err := admin.Exec(t.Context(), "ALTER TABLE texts ALTER chosen SET COMPRESSION pglz"); err != nil {
 		t.Fatal(err)
 	}

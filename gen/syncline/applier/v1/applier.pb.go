@@ -920,7 +920,7 @@ type ReplicationSpec struct {
 	RetryLimit int32 `protobuf:"varint,13,opt,name=retry_limit,json=retryLimit,proto3" json:"retry_limit,omitempty"`
 	// How long the source may be silent, without even a heartbeat, before it counts as lost; 20 s when not set; from 3 s to 1 h.
 	SourceTimeout *durationpb.Duration `protobuf:"bytes,14,opt,name=source_timeout,json=sourceTimeout,proto3" json:"source_timeout,omitempty"`
-	// Bytes of changes that share one target transaction at most; 4 MiB when 0, and up to three times as many if they concern many tables; from 64 KiB to 1 GiB. A larger source transaction is
+	// Bytes of changes that share one target transaction; 4 MiB when 0; from 64 KiB to 1 GiB. Changes of 64 tables and more may be up to three times as many. A larger source transaction is
 	// applied whole nevertheless.
 	GroupBytes int64 `protobuf:"varint,15,opt,name=group_bytes,json=groupBytes,proto3" json:"group_bytes,omitempty"`
 	// How long source transactions may be gathered into one target transaction; 0.5 s when not set; from 1 ms to 1 min.
