@@ -42,7 +42,7 @@ func TestApplyLargeTransaction(t *testing.T) {
 		}
 	}
 	made := make(chan struct{})
-	go func() {
+	write := func() {
 		defer close(made)
 		l.tx(func() {
 			for i := range inserts {
@@ -55,9 +55,10 @@ func TestApplyLargeTransaction(t *testing.T) {
 				l.delete(items, inserts-1-i, nil, nil)
 			}
 		})
-	}()
+	}
 	err := g.try(l, withOptions(func(o *Options) { o.SliceBytes = sliceBytes }), func(r *testRun) {
 		r.stream, r.until = events, testStart+1
+		go write() // from here on the log is written by nobody else
 	})
 	cancel()
 	<-made
