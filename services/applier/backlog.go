@@ -2,6 +2,7 @@ package applier
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/seed0419d559/syncline/internal/schema"
@@ -10,68 +11,125 @@ import (
 // backlog is what the sessions of a copy have still to do: chunks, and the indexes of the tables that are whole. Chunks come
 // first: the sooner all are copied, the shorter the snapshot holds up vacuum on the source, and the fewer tables are rewritten
 // there before they are read. A session for which no chunk is left builds indexes while the others still copy.
+//
+// A table that one session copies alone has its rows in the order of the source. That is worth having: an index whose order is about that
+// of the rows is built with little sorting, and what was clustered stays so. So sessions spread over the tables, and join in one
+// only as far as there are processors for them.
 type backlog struct {
+	processors int
+
 	mu      sync.Mutex
-	chunks  []job
-	copying int // chunks that are being copied: each may add indexes when it ends
+	tables  []*tableChunks // that nobody copies, in the order in which they are begun
+	begun   []*tableChunks // that sessions copy
+	left    int            // chunks that nobody has begun
+	copying int            // chunks that are being copied: each may add indexes when it ends
 	indexes []schema.Statement
 	running int             // indexes that are being built
 	changed chan struct{}   // closed, and replaced, when a waiting session should look again
 	copied  chan<- struct{} // closed when no chunk is left and none is being copied
 }
 
-func newBacklog(chunks []job, copied chan<- struct{}) *backlog {
+// tableChunks are those of one table.
+type tableChunks struct {
+	left    []job
+	copying int
+}
+
+func newBacklog(chunks []job, copied chan<- struct{}, processors int) *backlog {
 	if len(chunks) == 0 {
 		close(copied)
 	}
-	return &backlog{chunks: chunks, changed: make(chan struct{}), copied: copied}
+	b := &backlog{processors: processors, left: len(chunks), changed: make(chan struct{}), copied: copied}
+	for from := 0; from < len(chunks); {
+		to := from + 1
+		for to < len(chunks) && chunks[to].table == chunks[from].table {
+			to++
+		}
+		b.tables = append(b.tables, &tableChunks{left: chunks[from:to:to]})
+		from = to
+	}
+	return b
 }
 
 // most is how many sessions can have something to do at once.
 func (b *backlog) most(indexes map[schema.Name][]schema.Statement) int {
-	n := len(b.chunks)
+	n := b.left
 	for _, ofTable := range indexes {
 		n += len(ofTable)
 	}
 	return n
 }
 
-// next returns a chunk, whose end is told by done, or an index to build, whose end is told by built, and how many other things
-// there are to do at the same time; neither when all is done or ctx has ended.
-func (b *backlog) next(ctx context.Context) (chunk *job, index *schema.Statement, others int) {
+// work is a chunk to copy, whose end is told by done, or an index to build, whose end is told by built.
+type work struct {
+	chunk  *job
+	table  *tableChunks // of chunk
+	index  *schema.Statement
+	others int // how many other things there are to do at the same time
+}
+
+// next returns what to do next: nothing when all is done or ctx has ended.
+func (b *backlog) next(ctx context.Context) work {
 	for {
 		b.mu.Lock()
-		others = len(b.chunks) + b.copying + len(b.indexes) + b.running - 1
-		switch {
-		case len(b.chunks) > 0:
-			chunk, b.chunks = &b.chunks[0], b.chunks[1:]
-			b.copying++
-		case len(b.indexes) > 0:
-			index, b.indexes = &b.indexes[0], b.indexes[1:]
+		w := work{others: b.left + b.copying + len(b.indexes) + b.running - 1}
+		if w.chunk, w.table = b.take(); w.chunk == nil && len(b.indexes) > 0 {
+			w.index, b.indexes = &b.indexes[0], b.indexes[1:]
 			b.running++
 		}
 		wait, over := b.changed, b.copying == 0
 		b.mu.Unlock()
-		if chunk != nil || index != nil || over {
-			return chunk, index, others
+		if w.chunk != nil || w.index != nil || over {
+			return w
 		}
 		select {
 		case <-wait:
 		case <-ctx.Done():
-			return nil, nil, 0
+			return work{}
 		}
 	}
 }
 
+// take gives the next chunk of a table that nobody copies, else of the one with the most to do for each of its sessions, nil if there is none
+// for now.
+func (b *backlog) take() (*job, *tableChunks) {
+	var t *tableChunks
+	if len(b.tables) > 0 {
+		t, b.tables = b.tables[0], b.tables[1:]
+		b.begun = append(b.begun, t)
+	} else if b.copying < b.processors {
+		for _, other := range b.begun {
+			if len(other.left) > 0 && (t == nil || len(other.left)*t.copying > len(t.left)*other.copying) {
+				t = other
+			}
+		}
+	}
+	if t == nil {
+		return nil, nil
+	}
+	chunk := &t.left[0]
+	t.left = t.left[1:]
+	t.copying++
+	b.copying++
+	b.left--
+	return chunk, t
+}
+
 // done tells that a chunk has been dealt with, and which indexes can be built since.
-func (b *backlog) done(indexes []schema.Statement) {
+func (b *backlog) done(w work, indexes []schema.Statement) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.copying--
+	if w.table.copying--; w.table.copying == 0 {
+		b.begun = slices.DeleteFunc(b.begun, func(t *tableChunks) bool { return t == w.table })
+		if len(w.table.left) > 0 {
+			b.tables = slices.Insert(b.tables, 0, w.table) // it is gone on with
+		}
+	}
 	b.indexes = append(b.indexes, indexes...)
 	close(b.changed)
 	b.changed = make(chan struct{})
-	if b.copying == 0 && len(b.chunks) == 0 {
+	if b.copying == 0 && b.left == 0 {
 		close(b.copied)
 	}
 }

@@ -13,29 +13,29 @@ import (
 func TestBacklog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		copied := make(chan struct{})
-		b := newBacklog([]job{{from: 1}, {from: 2}}, copied)
-		first, _, others := b.next(t.Context())
-		if first == nil || first.from != 1 || others != 1 {
-			t.Fatalf("first comes %v with %d others", first, others)
+		b := newBacklog([]job{{from: 1}, {from: 2}}, copied, 2)
+		first := b.next(t.Context())
+		if first.chunk == nil || first.chunk.from != 1 || first.others != 1 {
+			t.Fatalf("first comes %+v", first)
 		}
-		b.done([]schema.Statement{{Name: "a"}, {Name: "b"}})
-		second, index, _ := b.next(t.Context())
-		if second == nil || second.from != 2 || index != nil {
-			t.Fatalf("an index comes before the last chunk: %v %v", second, index)
+		b.done(first, []schema.Statement{{Name: "a"}, {Name: "b"}})
+		second := b.next(t.Context())
+		if second.chunk == nil || second.chunk.from != 2 || second.index != nil {
+			t.Fatalf("an index comes before the last chunk: %+v", second)
 		}
 		for _, want := range []string{"a", "b"} {
-			if _, index, _ := b.next(t.Context()); index == nil || index.Name != want {
-				t.Fatalf("beside the last chunk comes %v, want index %s", index, want)
+			if w := b.next(t.Context()); w.index == nil || w.index.Name != want {
+				t.Fatalf("beside the last chunk comes %+v, want index %s", w, want)
 			}
 			b.built()
 		}
 		late := make(chan *schema.Statement)
 		go func() {
-			_, index, others := b.next(t.Context())
-			if others != 0 {
-				t.Errorf("the last index has %d others", others)
+			w := b.next(t.Context())
+			if w.others != 0 {
+				t.Errorf("the last index has %d others", w.others)
 			}
-			late <- index
+			late <- w.index
 		}()
 		synctest.Wait()
 		select {
@@ -43,24 +43,71 @@ func TestBacklog(t *testing.T) {
 			t.Fatal("a chunk is being copied, and the copy is said to have ended")
 		default:
 		}
-		b.done([]schema.Statement{{Name: "c"}})
+		b.done(second, []schema.Statement{{Name: "c"}})
 		if index := <-late; index == nil || index.Name != "c" {
 			t.Fatalf("the waiting session gets %v, want index c", index)
 		}
 		<-copied
-		if chunk, index, _ := b.next(t.Context()); chunk != nil || index != nil {
-			t.Fatalf("when all is done comes %v %v", chunk, index)
+		if w := b.next(t.Context()); w.chunk != nil || w.index != nil {
+			t.Fatalf("when all is done comes %+v", w)
 		}
 	})
+}
+
+// TestBacklogSpreads: each session has a table of its own as long as there are so many, and goes on with it; sessions join in the table with
+// the most to do, as far as there are processors.
+func TestBacklogSpreads(t *testing.T) {
+	large, small, last := &tableCopy{}, &tableCopy{}, &tableCopy{}
+	var chunks []job
+	for _, t := range []struct {
+		table *tableCopy
+		n     int64
+	}{{large, 5}, {small, 2}, {last, 1}} {
+		for from := range t.n {
+			chunks = append(chunks, job{table: t.table, from: from})
+		}
+	}
+	copied := make(chan struct{})
+	b := newBacklog(chunks, copied, 3)
+	take := func(table *tableCopy, from int64) work {
+		t.Helper()
+		w := b.next(t.Context())
+		if w.chunk == nil || w.chunk.table != table || w.chunk.from != from {
+			t.Fatalf("next comes %+v, want chunk %d of another table", w.chunk, from)
+		}
+		return w
+	}
+	one, two := take(large, 0), take(small, 0)
+	b.done(one, nil)
+	one = take(large, 1)
+	three := take(last, 0)
+	b.done(three, []schema.Statement{{Name: "i"}})
+	three = take(large, 2)
+	if w := b.next(t.Context()); w.index == nil {
+		t.Fatalf("a fourth session gets %+v, want the index: there are three processors", w)
+	}
+	b.built()
+	b.done(two, nil)
+	two = take(small, 1)
+	b.done(three, nil)
+	three = take(large, 3)
+	for _, w := range []work{one, two, three} {
+		b.done(w, nil)
+	}
+	b.done(take(large, 4), nil)
+	<-copied
+	if w := b.next(t.Context()); w.chunk != nil || w.index != nil {
+		t.Fatalf("when all is done comes %+v", w)
+	}
 }
 
 // TestBacklogWithoutChunks: a copy of nothing has ended.
 func TestBacklogWithoutChunks(t *testing.T) {
 	copied := make(chan struct{})
-	b := newBacklog(nil, copied)
+	b := newBacklog(nil, copied, 2)
 	<-copied
-	if chunk, index, _ := b.next(t.Context()); chunk != nil || index != nil {
-		t.Fatalf("there is something to do: %v %v", chunk, index)
+	if w := b.next(t.Context()); w.chunk != nil || w.index != nil {
+		t.Fatalf("there is something to do: %+v", w)
 	}
 }
 

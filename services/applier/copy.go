@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -373,7 +374,7 @@ func (c *copier) chunks(ctx context.Context, t *storedTable, resumed bool) ([]jo
 
 // work copies the chunks and builds indexes with several sessions. copied is closed when all chunks are dealt with.
 func (c *copier) work(ctx context.Context, snapshot copySnapshot, jobs []job, copied chan struct{}) error {
-	todo := newBacklog(jobs, copied)
+	todo := newBacklog(jobs, copied, runtime.GOMAXPROCS(0))
 	group, ctx := errgroup.WithContext(ctx)
 	for range min(c.workers, todo.most(c.indexes)) {
 		group.Go(func() error { return c.worker(ctx, snapshot, todo, copied) })
@@ -392,25 +393,25 @@ func (c *copier) worker(ctx context.Context, snapshot copySnapshot, todo *backlo
 		_ = conn.Close(closing)
 	}()
 	for {
-		chunk, index, others := todo.next(ctx)
+		w := todo.next(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case chunk != nil:
-			indexes, err := c.copyChunk(ctx, conn, snapshot, *chunk)
+		case w.chunk != nil:
+			indexes, err := c.copyChunk(ctx, conn, snapshot, *w.chunk)
 			if err != nil {
 				return err
 			}
-			todo.done(indexes)
-		case index != nil:
+			todo.done(w, indexes)
+		case w.index != nil:
 			phase := "copying"
 			select {
 			case <-copied:
 				phase = "building indexes"
 			default:
 			}
-			c.say(phase, describe(*index))
-			if err := buildOne(ctx, conn, *index, c.workers/(others+1)); err != nil {
+			c.say(phase, describe(*w.index))
+			if err := buildOne(ctx, conn, *w.index, c.workers/(w.others+1)); err != nil {
 				return err
 			}
 			todo.built()

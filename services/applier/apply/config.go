@@ -70,7 +70,7 @@ type Options struct {
 	GroupTransactions int
 	GroupTime         time.Duration
 	// SliceBytes bounds the changes that are held before they are written. Where they concern many tables, it and GroupBytes are up to
-	// three times as much.
+	// three times as much; behind whole transactions of the same group, a slice has a quarter more.
 	SliceBytes int
 	// StoreInterval bounds how far the stored position lags behind when nothing that concerns the target happens.
 	StoreInterval time.Duration

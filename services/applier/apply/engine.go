@@ -410,10 +410,20 @@ func (e *Engine) change(ctx context.Context, b *block.Block, c *block.Change) er
 	e.group.bytes += size
 	e.group.changes++
 	// A large row is written at once, so that no more than one is held.
-	if e.bytes >= e.config.Options.SliceBytes*e.times() || size >= block.MaxRecord/2 {
+	if e.sliceFull() || size >= block.MaxRecord/2 {
 		return e.writeSlice(ctx)
 	}
 	return nil
+}
+
+// sliceFull tells whether what waits is to be written. A group that has whole transactions ends with the one that is being read, unless that is
+// large: with a little more room the rest of it needs no slice of its own.
+func (e *Engine) sliceFull() bool {
+	most := e.config.Options.SliceBytes * e.times()
+	if e.group.transactions > 0 {
+		most += most / 4
+	}
+	return e.bytes >= most
 }
 
 // writeSlice hands what waits to the executor.
