@@ -97,6 +97,8 @@ end() {
 		kill "${PIDS[@]}" 2>/dev/null || true
 		wait "${PIDS[@]}" 2>/dev/null || true
 	fi
+	# The server may not have noticed yet that the slot's session is gone.
+	source_sql "SELECT pg_terminate_backend(active_pid, 10000) FROM pg_replication_slots WHERE slot_name = 'syncline_$EXAMPLE' AND active_pid IS NOT NULL" >/dev/null || true
 	source_sql "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = 'syncline_$EXAMPLE'" >/dev/null || true
 	source_sql "DROP EVENT TRIGGER IF EXISTS syncline_${EXAMPLE}_guard; DROP FUNCTION IF EXISTS syncline.guard_syncline_$EXAMPLE; DROP PUBLICATION IF EXISTS syncline_$EXAMPLE; DROP PUBLICATION IF EXISTS syncline_${EXAMPLE}_insert; DROP SCHEMA IF EXISTS $EXAMPLE CASCADE" || true
 	for schema in "${SCHEMAS[@]}"; do target_sql "DROP SCHEMA IF EXISTS $schema CASCADE" || true; done

@@ -107,7 +107,10 @@ func TestPrepare(t *testing.T) {
 		t.Run(way.name, func(t *testing.T) {
 			database := strings.ToLower(strings.ReplaceAll(way.name, " ", "_"))
 			admin := pgtest.Connect(t, source.URL("postgres"))
-			pgtest.Exec(t, admin, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots") // of the way before
+			pgtest.Eventually(t, patience, func() error { // of the way before, whose session may outlive the program a little
+				_, err := admin.Exec(t.Context(), "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
+				return err
+			})
 			pgtest.Exec(t, admin, "ALTER SYSTEM RESET wal_level")
 			source.Restart(t)
 			for _, server := range []*pgtest.Server{source, target} {
