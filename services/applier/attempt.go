@@ -239,8 +239,9 @@ func (r *runner) copyTables(ctx context.Context, session *apply.Session, src *so
 	if err := readTargets(ctx, session, spec.name); err != nil {
 		return err
 	}
+	o := r.config.options(spec.spec)
 	c := &copier{
-		runner: r, replication: spec.name, url: r.config.PostgresURL, workers: r.config.options(spec.spec).copyWorkers, conn: session.Conn(),
+		runner: r, replication: spec.name, url: r.config.PostgresURL, workers: o.copyWorkers, joining: o.copyJoining, conn: session.Conn(),
 		source: src, targets: session.Catalog, replace: spec.spec.GetReplace(), parameters: spec.spec.GetParameters(), status: r.status,
 	}
 	if p := r.planned; p != nil {

@@ -13,10 +13,10 @@ import (
 // there before they are read. A session for which no chunk is left builds indexes while the others still copy.
 //
 // A table that one session copies alone has its rows in the order of the source. That is worth having: an index whose order is about that
-// of the rows is built with little sorting, and what was clustered stays so. So sessions spread over the tables, and join in one
-// only as far as there are processors for them.
+// of the rows is built with little sorting, and what was clustered stays so. So sessions spread over the tables, and join in one that another
+// copies only while no more than joining copy.
 type backlog struct {
-	processors int
+	joining int
 
 	mu      sync.Mutex
 	tables  []*tableChunks // that nobody copies, in the order in which they are begun
@@ -35,11 +35,11 @@ type tableChunks struct {
 	copying int
 }
 
-func newBacklog(chunks []job, copied chan<- struct{}, processors int) *backlog {
+func newBacklog(chunks []job, copied chan<- struct{}, joining int) *backlog {
 	if len(chunks) == 0 {
 		close(copied)
 	}
-	b := &backlog{processors: processors, left: len(chunks), changed: make(chan struct{}), copied: copied}
+	b := &backlog{joining: joining, left: len(chunks), changed: make(chan struct{}), copied: copied}
 	for from := 0; from < len(chunks); {
 		to := from + 1
 		for to < len(chunks) && chunks[to].table == chunks[from].table {
@@ -97,7 +97,7 @@ func (b *backlog) take() (*job, *tableChunks) {
 	if len(b.tables) > 0 {
 		t, b.tables = b.tables[0], b.tables[1:]
 		b.begun = append(b.begun, t)
-	} else if b.copying < b.processors {
+	} else if b.copying < b.joining {
 		for _, other := range b.begun {
 			if len(other.left) > 0 && (t == nil || len(other.left)*t.copying > len(t.left)*other.copying) {
 				t = other

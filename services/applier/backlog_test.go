@@ -55,7 +55,7 @@ func TestBacklog(t *testing.T) {
 }
 
 // TestBacklogSpreads: each session has a table of its own as long as there are so many, and goes on with it; sessions join in the table with
-// the most to do, as far as there are processors.
+// the most to do, as far as they may.
 func TestBacklogSpreads(t *testing.T) {
 	large, small, last := &tableCopy{}, &tableCopy{}, &tableCopy{}
 	var chunks []job
@@ -84,7 +84,7 @@ func TestBacklogSpreads(t *testing.T) {
 	b.done(three, []schema.Statement{{Name: "i"}})
 	three = take(large, 2)
 	if w := b.next(t.Context()); w.index == nil {
-		t.Fatalf("a fourth session gets %+v, want the index: there are three processors", w)
+		t.Fatalf("a fourth session gets %+v, want the index: three may copy", w)
 	}
 	b.built()
 	b.done(two, nil)

@@ -30,6 +30,9 @@ func TestDefaultsAreValid(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	if o := config.options(&applierv1.ReplicationSpec{CopyWorkers: 9}); o.copyWorkers != 9 || o.copyJoining != 9 {
+		t.Errorf("of nine sessions %d copy, and %d one table", o.copyWorkers, o.copyJoining)
+	}
 	if a, b := fmt.Sprintf("%+v", config.options(said)), fmt.Sprintf("%+v", config.options(silent)); a != b {
 		t.Errorf("%s is not %s", a, b)
 	}

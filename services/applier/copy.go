@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -39,6 +38,7 @@ type copier struct {
 	replication string
 	url         string
 	workers     int
+	joining     int // sessions up to which they join in a table that another one copies
 	conn        *pgx.Conn // the session that holds the replication's lock
 	source      *source
 	database    schema.Database // of the source
@@ -374,7 +374,7 @@ func (c *copier) chunks(ctx context.Context, t *storedTable, resumed bool) ([]jo
 
 // work copies the chunks and builds indexes with several sessions. copied is closed when all chunks are dealt with.
 func (c *copier) work(ctx context.Context, snapshot copySnapshot, jobs []job, copied chan struct{}) error {
-	todo := newBacklog(jobs, copied, runtime.GOMAXPROCS(0))
+	todo := newBacklog(jobs, copied, c.joining)
 	group, ctx := errgroup.WithContext(ctx)
 	for range min(c.workers, todo.most(c.indexes)) {
 		group.Go(func() error { return c.worker(ctx, snapshot, todo, copied) })

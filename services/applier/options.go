@@ -2,6 +2,7 @@ package applier
 
 import (
 	"fmt"
+	"runtime"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -50,6 +51,7 @@ const (
 // options are a replication's, with the defaults filled in.
 type options struct {
 	copyWorkers         int
+	copyJoining         int // sessions of copyWorkers up to which they join in a table that another one copies
 	retryBase, retryCap time.Duration
 	retryLimit          int // 0 is none
 	sourceTimeout       time.Duration
@@ -63,12 +65,15 @@ type options struct {
 // options fills in what a spec does not say.
 func (c *Config) options(spec *applierv1.ReplicationSpec) options {
 	o := options{
-		copyWorkers: DefaultCopyWorkers, retryBase: c.RetryBase, retryCap: c.RetryCap, retryLimit: int(spec.GetRetryLimit()),
+		copyWorkers: DefaultCopyWorkers, copyJoining: runtime.GOMAXPROCS(0), retryBase: c.RetryBase, retryCap: c.RetryCap, retryLimit: int(spec.GetRetryLimit()),
 		sourceTimeout: DefaultSourceTimeout, apply: c.Apply, resync: resyncOf(spec.GetAutoResync()),
 		autoResyncLimit: DefaultAutoResyncLimit, healthyAfter: c.HealthyAfter, quarantine: quarantineOf(spec),
 	}
 	if n := spec.GetCopyWorkers(); n > 0 {
 		o.copyWorkers = int(n)
+	}
+	if o.copyWorkers > DefaultCopyWorkers { // whoever asks for more wants them also where the processors are the servers'
+		o.copyJoining = o.copyWorkers
 	}
 	if n := spec.GetAutoResyncLimit(); n > 0 {
 		o.autoResyncLimit = int(n)

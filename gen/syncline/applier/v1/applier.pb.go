@@ -902,7 +902,8 @@ type ReplicationSpec struct {
 	// Whether rows already in the target's tables are removed before the first copy. Without it a table that is not
 	// empty is refused.
 	Replace bool `protobuf:"varint,5,opt,name=replace,proto3" json:"replace,omitempty"`
-	// Sessions that copy tables and build indexes at the same time; 4 when 0.
+	// Sessions that copy tables and build indexes at the same time; 4 when 0. No more of them copy one table together than the applier
+	// has processors, unless more than 4 are asked for.
 	CopyWorkers int32 `protobuf:"varint,6,opt,name=copy_workers,json=copyWorkers,proto3" json:"copy_workers,omitempty"`
 	// How what comes from the source is compressed on the wire; not at all when not set.
 	Compression Compression `protobuf:"varint,7,opt,name=compression,proto3,enum=syncline.applier.v1.Compression" json:"compression,omitempty"`
