@@ -38,7 +38,7 @@ type copier struct {
 	replication string
 	url         string
 	workers     int
-	joining     int // sessions up to which they join in a table that another one copies
+	joining     int       // sessions up to which they join in a table that another one copies
 	conn        *pgx.Conn // the session that holds the replication's lock
 	source      *source
 	database    schema.Database // of the source
