@@ -43,6 +43,24 @@ func QueryRow[T any](t testing.TB, conn *pgx.Conn, sql string, args ...any) T {
 	return value
 }
 
+// slotTimeout is for a server that has to notice that a client is gone.
+const slotTimeout = time.Minute
+
+// WaitSlotsIdle waits until no session holds a replication slot of the database any more: one whose client has ended does so until the
+// server notices.
+func WaitSlotsIdle(t testing.TB, conn *pgx.Conn) {
+	t.Helper()
+	Eventually(t, slotTimeout, func() error {
+		var held *string
+		err := conn.QueryRow(t.Context(), `SELECT string_agg(slot_name || ' by ' || active_pid, ', ') FROM pg_replication_slots
+			WHERE database = current_database() AND active_pid IS NOT NULL`).Scan(&held)
+		if err == nil && held != nil {
+			err = fmt.Errorf("slots are held: %s", *held)
+		}
+		return err
+	})
+}
+
 // Eventually calls check until it returns nil, and fails the test with its last error when that takes too long.
 func Eventually(t testing.TB, timeout time.Duration, check func() error) {
 	t.Helper()

@@ -68,6 +68,7 @@ func TestNewLog(t *testing.T) {
 			old := i.barrier(t)
 			follow(t, i, nil, old) // it is durable
 			i.stop()
+			pgtest.WaitSlotsIdle(t, pgtest.Connect(t, url))
 			c.while(t, &cfg, url)
 
 			i = start(t, cfg)

@@ -201,10 +201,8 @@ func TestBackupRefused(t *testing.T) {
 		pgtest.Exec(t, restored, "UPDATE syncline.restores SET lsn = $1::text::pg_lsn", was)
 	}
 	primary.terminate(patience)
-	pgtest.Eventually(t, patience, func() error { // the slot's session may outlive the program a little
-		_, err := conn.Exec(t.Context(), "SELECT pg_drop_replication_slot('syncline')")
-		return err
-	})
+	pgtest.WaitSlotsIdle(t, conn)
+	pgtest.Exec(t, conn, "SELECT pg_drop_replication_slot('syncline')")
 	primary.start()
 	primary.waitHealthy(patience)
 	primary.waitCapturing(patience)

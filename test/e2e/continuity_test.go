@@ -59,10 +59,8 @@ func TestLostContinuity(t *testing.T) {
 		"slot dropped": {"LOG_ID_MISMATCH", func(t *testing.T, c *cluster) {
 			conn := pgtest.Connect(t, c.sourceURL)
 			c.logger.kill9()
-			pgtest.Eventually(t, patience, func() error { // the server has to notice that the logger is gone
-				_, err := conn.Exec(t.Context(), "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()")
-				return err
-			})
+			pgtest.WaitSlotsIdle(t, conn)
+			pgtest.Exec(t, conn, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()")
 			c.wait(20)
 			c.up(c.logger)
 		}},

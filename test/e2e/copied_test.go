@@ -54,10 +54,8 @@ func TestCopiedDatabases(t *testing.T) {
 
 	// The primary's copy is no continuation of the primary.
 	primary.terminate(time.Minute)
-	pgtest.Eventually(t, time.Minute, func() error { // the slot's session may outlive the program a little
-		_, err := conn.Exec(t.Context(), "SELECT pg_drop_replication_slot('syncline')")
-		return err
-	})
+	pgtest.WaitSlotsIdle(t, conn)
+	pgtest.Exec(t, conn, "SELECT pg_drop_replication_slot('syncline')")
 	otherURL := copyDatabase(t, source, sourceURL)
 	if stdout, stderr, code := reset(otherURL); code != 0 {
 		t.Fatalf("exit code %d, %s%s", code, stdout, stderr)
