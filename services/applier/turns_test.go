@@ -62,12 +62,11 @@ func TestTurnsAreFair(t *testing.T) {
 			}
 		}
 		cancel()
+		time.Sleep(2 * time.Second) // those that have a turn end it
 		synctest.Wait()
 		if len(turns.waiting) != 0 {
 			t.Errorf("%d still wait", len(turns.waiting))
 		}
-		time.Sleep(2 * time.Second)
-		synctest.Wait()
 		if turns.running != 0 || turns.copying != 0 {
 			t.Errorf("%d places and %d of copies are lost", turns.running, turns.copying)
 		}
