@@ -44,7 +44,7 @@ func QueryRow[T any](t testing.TB, conn *pgx.Conn, sql string, args ...any) T {
 }
 
 // slotTimeout is for a server that has to notice that a client is gone.
-const slotTimeout = time.Minute
+const slotTimeout = 3 * time.Minute
 
 // WaitSlotsIdle waits until no session holds a replication slot of the database any more: one whose client has ended does so until the
 // server notices.

@@ -10,7 +10,7 @@ import (
 
 // backlog is what the sessions of a copy have still to do: chunks, and the indexes of the tables that are whole. Chunks come
 // first: the sooner all are copied, the shorter the snapshot holds up vacuum on the source, and the fewer tables are rewritten
-// there before they are read. A session for which no chunk is left builds indexes while the others still copy.
+// there before they are read. A session that has no chunk to take builds indexes while the others still copy.
 //
 // A table that one session copies alone has its rows in the order of the source. That is worth having: an index whose order is about that
 // of the rows is built with little sorting, and what was clustered stays so. So sessions spread over the tables, and join in one that another

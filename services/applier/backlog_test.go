@@ -101,6 +101,31 @@ func TestBacklogSpreads(t *testing.T) {
 	}
 }
 
+// TestBacklogJoinsLater: a session that may not join, with nothing else to do, does so as soon as another one has nothing to copy any more.
+func TestBacklogJoinsLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		large, small := &tableCopy{}, &tableCopy{}
+		b := newBacklog([]job{{table: large}, {table: large, from: 1}, {table: large, from: 2}, {table: small}}, make(chan struct{}), 2)
+		b.next(t.Context())
+		other := b.next(t.Context())
+		if other.chunk == nil || other.chunk.table != small {
+			t.Fatalf("the second session gets %+v", other.chunk)
+		}
+		third := make(chan work, 1)
+		go func() { third <- b.next(t.Context()) }()
+		synctest.Wait()
+		select {
+		case w := <-third:
+			t.Fatalf("a third session gets %+v, though two may copy", w.chunk)
+		default:
+		}
+		b.done(other, nil)
+		if w := <-third; w.chunk == nil || w.chunk.table != large || w.chunk.from != 1 {
+			t.Fatalf("the third session joins in with %+v", w.chunk)
+		}
+	})
+}
+
 // TestBacklogWithoutChunks: a copy of nothing has ended.
 func TestBacklogWithoutChunks(t *testing.T) {
 	copied := make(chan struct{})

@@ -416,8 +416,8 @@ func (e *Engine) change(ctx context.Context, b *block.Block, c *block.Change) er
 	return nil
 }
 
-// sliceFull tells whether what waits is to be written. A group that has whole transactions ends with the one that is being read, unless that is
-// large: with a little more room the rest of it needs no slice of its own.
+// sliceFull tells whether what waits is to be written. By default a group is full when a slice is, and ends with the transaction that is being
+// read then: with a little more room the rest of that needs no slice of its own, unless it is large.
 func (e *Engine) sliceFull() bool {
 	most := e.config.Options.SliceBytes * e.times()
 	if e.group.transactions > 0 {
