@@ -11,7 +11,6 @@ import (
 	"google.golang.org/grpc/codes"
 
 	applierv1 "github.com/seed0419d559/syncline/gen/syncline/applier/v1"
-	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/fault"
 	"github.com/seed0419d559/syncline/internal/rpc"
 	"github.com/seed0419d559/syncline/internal/schema"
@@ -106,8 +105,8 @@ func (r *runner) reachSource(ctx context.Context, fresh *stored) (*source, error
 func (r *runner) prepare(ctx context.Context, session *apply.Session, src *source, fresh *stored) error {
 	all := fresh.pending.all()
 	if all {
-		r.ignored, r.looked = map[schema.Name]change.LSN{}, 0 // of another log, maybe
-		src.set.version, r.setChanged = 0, false              // the present one is taken over
+		r.ignored, r.looked = map[schema.Name]ignored{}, 0 // of another log, maybe
+		src.set.version, r.setChanged = 0, false           // the present one is taken over
 	}
 	p, err := r.plan(ctx, session, src, fresh.spec, planOptions{all: all, mend: fresh.pending == pendingMend})
 	if err != nil {
@@ -170,18 +169,15 @@ func (r *runner) carryOut(ctx context.Context, session *apply.Session, p *plan) 
 
 // addTables makes tables that appeared in the stream part of the replication, or ignores those that are gone again.
 func (r *runner) addTables(ctx context.Context, session *apply.Session, src *source, appeared *apply.NewTableError) error {
+	src.after = appeared.XID
 	p, err := r.plan(ctx, session, src, r.snapshot().spec, planOptions{again: appeared, streamed: true})
 	if err != nil {
 		return err
 	}
 	for _, name := range appeared.Tables {
-		if _, ok := p.source.Of(name); ok {
-			delete(r.ignored, name)
-		} else {
-			r.ignored[name] = appeared.LSN
-		}
+		delete(r.ignored, name)
 		if !slices.ContainsFunc(p.tables, func(t *storedTable) bool { return t.name == name }) {
-			r.ignored[name] = appeared.LSN // a partitioned table, or one that is not captured by now
+			r.ignored[name] = ignored{appeared.LSN, appeared.OIDs[name]} // it is gone, or partitioned, or not captured by now
 		}
 	}
 	return r.carryOut(ctx, session, p)

@@ -11,13 +11,19 @@ import (
 type routes struct {
 	tables    map[schema.Name]apply.Table
 	selection schema.Selection
-	ignored   map[schema.Name]change.LSN // tables that were gone again when a copy was to be made, and as of when
-	lastCopy  change.LSN                 // the latest position of a table's copy
+	ignored   map[schema.Name]ignored
+	lastCopy  change.LSN // the latest position of a table's copy
 	// everything says that whatever comes is selected, as in the stream of a set.
 	everything bool
 }
 
-func newRoutes(tables []*storedTable, selection schema.Selection, ignored map[schema.Name]change.LSN, parameters map[string]string) *routes {
+// ignored is a table that was gone again when a copy was to be made.
+type ignored struct {
+	at  change.LSN // when it was named
+	oid uint32     // 0 when not known; another table of the name has another
+}
+
+func newRoutes(tables []*storedTable, selection schema.Selection, ignored map[schema.Name]ignored, parameters map[string]string) *routes {
 	r := &routes{tables: make(map[schema.Name]apply.Table, len(tables)), selection: selection, ignored: ignored}
 	for _, t := range tables {
 		route := apply.Table{Apply: true, OID: t.oid, CopyLSN: t.position.LSN, Target: t.target, Own: t.own}
@@ -34,8 +40,8 @@ func newRoutes(tables []*storedTable, selection schema.Selection, ignored map[sc
 }
 
 // table is false for a table that is selected and was not there at the last copy.
-func (r *routes) table(name schema.Name) (apply.Table, bool) {
-	if _, gone := r.ignored[name]; gone {
+func (r *routes) table(name schema.Name, oid uint32) (apply.Table, bool) {
+	if gone, ok := r.ignored[name]; ok && gone.oid == oid {
 		return apply.Table{}, true
 	}
 	if t, ok := r.tables[name]; ok {
@@ -46,7 +52,7 @@ func (r *routes) table(name schema.Name) (apply.Table, bool) {
 
 // captured tells whether a table that is captured from a commit LSN on needs a copy: it has none, or one from before.
 func (r *routes) captured(name schema.Name, from change.LSN) bool {
-	if at, gone := r.ignored[name]; gone && at >= from {
+	if gone, ok := r.ignored[name]; ok && gone.at >= from {
 		return false
 	}
 	if t, ok := r.tables[name]; ok {

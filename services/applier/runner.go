@@ -57,16 +57,16 @@ type runner struct {
 	endStream context.CancelCauseFunc // ends the engine that runs
 	verifying sync.Mutex              // held while the replica is compared with its source, or mended
 
-	ignored       map[schema.Name]change.LSN // tables that appeared and were gone again; belongs to the running goroutine
-	looked        change.LSN                 // position after which the target was looked at twice; it belongs to the running goroutine too
-	planned       *plan                      // what this attempt has carried out and not copied yet, nil for nothing; of the running goroutine
-	setChanged    bool                       // the source serves another version of the set than the target holds; of the running goroutine
-	noForeignKeys bool                       // this attempt has seen that no foreign keys are to be added; of the running goroutine
+	ignored       map[schema.Name]ignored // tables that appeared and were gone again; belongs to the running goroutine
+	looked        change.LSN              // position after which the target was looked at twice; it belongs to the running goroutine too
+	planned       *plan                   // what this attempt has carried out and not copied yet, nil for nothing; of the running goroutine
+	setChanged    bool                    // the source serves another version of the set than the target holds; of the running goroutine
+	noForeignKeys bool                    // this attempt has seen that no foreign keys are to be added; of the running goroutine
 }
 
 func newRunner(config *Config, st *store, r *stored) *runner {
 	return &runner{
-		name: r.name, config: config, store: st, stored: r, status: newStatus(r, st.runLog.note), ignored: map[schema.Name]change.LSN{}, wake: make(chan struct{}, 1),
+		name: r.name, config: config, store: st, stored: r, status: newStatus(r, st.runLog.note), ignored: map[schema.Name]ignored{}, wake: make(chan struct{}, 1),
 		control: make(chan struct{}, 1), forgotten: make(chan struct{}), glanced: make(chan struct{}, 1), needs: make(chan struct{}, 1),
 		log: config.Log.With("replication", r.name),
 	}

@@ -28,6 +28,7 @@ type source struct {
 	inventory grpc.ClientConnInterface
 	set       usedSet
 	told      surroundings
+	after     uint32 // the transaction whose effects descriptions of the source have to show, 0 for none
 	release   func() // gives back what it is reached through; nil for a push, which stays
 }
 
@@ -126,6 +127,7 @@ func (s *source) describeFor(ctx context.Context, spec *applierv1.ReplicationSpe
 }
 
 func (s *source) readInventory(ctx context.Context, request *inventoryv1.GetInventoryRequest) (database schema.Database, answer *inventoryv1.GetInventoryResponse, err error) {
+	request.AfterXid = s.after
 	answer, err = s.inventoryClient().GetInventory(ctx, request, rpc.LargeAnswer())
 	if err != nil {
 		return schema.Database{}, nil, fmt.Errorf("read the source's inventory: %w", err)

@@ -75,6 +75,7 @@ func Errors() rpc.Table {
 		{Sentinel: ErrLoggerUnavailable, Code: codes.Unavailable, Reason: "LOGGER_UNAVAILABLE"},
 		{Sentinel: ErrPermission, Code: codes.PermissionDenied, Reason: "PERMISSION_DENIED"},
 		{Sentinel: ErrUnavailable, Code: codes.Unavailable, Reason: "POSTGRES_UNAVAILABLE"},
+		{Sentinel: postgres.ErrUnfinished, Code: codes.Unavailable, Reason: "NOT_READY"},
 		{Sentinel: ErrStopping, Code: codes.Unavailable, Reason: rpc.ReasonStopping},
 	}
 }

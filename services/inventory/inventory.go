@@ -12,6 +12,7 @@ import (
 	inventoryv1 "github.com/seed0419d559/syncline/gen/syncline/inventory/v1"
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
 	"github.com/seed0419d559/syncline/internal/change"
+	"github.com/seed0419d559/syncline/internal/postgres"
 	"github.com/seed0419d559/syncline/internal/rpc"
 	"github.com/seed0419d559/syncline/internal/schema"
 )
@@ -38,7 +39,7 @@ func (s *Service) GetInventory(ctx context.Context, request *inventoryv1.GetInve
 		}
 		selection, version = only.definition.Selection(), only.version
 	}
-	db, selectors, around, err := s.readSchema(ctx, selection, only)
+	db, selectors, around, err := s.readSchema(ctx, selection, only, request.GetAfterXid())
 	if err != nil {
 		return nil, fmt.Errorf("get inventory: %w", err)
 	}
@@ -83,13 +84,18 @@ func (s *Service) GetInventory(ctx context.Context, request *inventoryv1.GetInve
 }
 
 // readSchema describes the selected tables. A selection that names something unknown is ErrNoSuchTable, but for that of a set, whose
-// selectors are told too.
-func (s *Service) readSchema(ctx context.Context, selection schema.Selection, only *set) (db schema.Database, selectors map[schema.Name]string, around surroundings, err error) {
+// selectors are told too. What the transaction afterXID did is seen.
+func (s *Service) readSchema(ctx context.Context, selection schema.Selection, only *set, afterXID uint32) (db schema.Database, selectors map[schema.Name]string, around surroundings, err error) {
 	conn, err := connect(ctx, s.config.PostgresURL)
 	if err != nil {
 		return db, nil, around, err
 	}
 	defer closeSession(conn.PgConn())
+	if afterXID != 0 {
+		if err := postgres.AwaitEnd(ctx, conn, afterXID); err != nil {
+			return db, nil, around, explain(ctx, err)
+		}
+	}
 	if db, err = schema.Read(ctx, conn, selection); err != nil {
 		return db, nil, around, explain(ctx, err)
 	}

@@ -6,9 +6,11 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/seed0419d559/syncline/internal/postgres"
 	"github.com/seed0419d559/syncline/internal/schema"
 )
 
@@ -16,31 +18,49 @@ import (
 // one in the transactions from before, so nothing is ever forgotten: what a set shows too much of then is a table that belonged to
 // it once. Tables go by their OID: another table of the same name is another one.
 type families struct {
-	mu    sync.Mutex
-	above map[uint32][]schema.Name      // nil before they were read
-	asked map[uint32]bool               // tables that the catalog was asked for
-	seen  map[schema.Name][]schema.Name // what the catalog had at the last look
+	version atomic.Uint64 // counts what was learnt
+	mu      sync.Mutex
+	above   map[uint32][]schema.Name      // nil before they were read
+	asked   map[uint32]bool               // tables that the catalog was asked for, and does not have as partitions
+	seen    map[schema.Name][]schema.Name // what the catalog had at the last look
 }
 
-// of returns the partitioned tables above a table, from the catalog if it has not been heard of.
-func (f *families) of(ctx context.Context, db querier, oid uint32) ([]schema.Name, error) {
+// of returns the partitioned tables above a table that a transaction names. Of a table that has not been heard of, or when that is
+// asked for, the catalog is asked, as it is once that transaction has ended for everybody: it may have made the table.
+func (f *families) of(ctx context.Context, db querier, oid, xid uint32, again bool) ([]schema.Name, error) {
+	above, known, err := f.known(ctx, db, oid)
+	if err != nil || known && !again {
+		return above, err
+	}
+	if err := postgres.AwaitEnd(ctx, db, xid); err != nil {
+		return nil, err //nolint:wrapcheck // it says which
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.load(ctx, db); err != nil {
 		return nil, err
 	}
-	if f.above[oid] == nil && !f.asked[oid] {
-		if err := f.learn(ctx, db, &oid); err != nil {
-			return nil, err
-		}
-		f.asked[oid] = true
+	if err := f.learn(ctx, db, &oid); err != nil {
+		return nil, err
 	}
+	f.asked[oid] = true
 	return f.above[oid], nil
+}
+
+func (f *families) known(ctx context.Context, db querier, oid uint32) ([]schema.Name, bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.load(ctx, db); err != nil {
+		return nil, false, err
+	}
+	above := f.above[oid]
+	return above, above != nil || f.asked[oid], nil
 }
 
 // querier is a pool or a session.
 type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
 // look learns of partitions that are new since the last look. above is what the catalog has now.
@@ -102,6 +122,9 @@ func (f *families) learn(ctx context.Context, db querier, only *uint32) error {
 		// What was stored and not read is read with the rest.
 		f.above = nil
 		return err
+	}
+	if len(found) > 0 {
+		f.version.Add(1)
 	}
 	for oid, names := range found {
 		for _, name := range names {

@@ -151,7 +151,7 @@ func (p *page) cut(ctx context.Context, number, events uint64) error {
 func (p *page) event(ctx context.Context, b *block.Block, rec *block.Record) error {
 	switch rec.Kind {
 	case block.KindChange:
-		t, err := p.tables.table(ctx, b.Relations[rec.Change.Relation])
+		t, err := p.tables.table(ctx, b.Relations[rec.Change.Relation], p.begin.XID)
 		if err != nil || !t.in {
 			return err
 		}
@@ -164,7 +164,7 @@ func (p *page) event(ctx context.Context, b *block.Block, rec *block.Record) err
 		}
 	case block.KindTruncate:
 		for _, index := range rec.Truncate.Relations {
-			t, err := p.tables.table(ctx, b.Relations[index])
+			t, err := p.tables.table(ctx, b.Relations[index], p.begin.XID)
 			if err != nil {
 				return err
 			}

@@ -132,7 +132,7 @@ func (s *selecting) start() error {
 }
 
 func (s *selecting) change(ctx context.Context, b *block.Block, c *block.Change) error {
-	t, err := s.table(ctx, b.Relations[c.Relation])
+	t, err := s.table(ctx, b.Relations[c.Relation], s.begin.XID)
 	if err != nil || !t.in {
 		return err
 	}
@@ -152,7 +152,7 @@ func (s *selecting) change(ctx context.Context, b *block.Block, c *block.Change)
 func (s *selecting) truncate(ctx context.Context, b *block.Block, m *block.Truncate) error {
 	var in []change.RelationHash
 	for _, index := range m.Relations {
-		t, err := s.table(ctx, b.Relations[index])
+		t, err := s.table(ctx, b.Relations[index], s.begin.XID)
 		if err != nil {
 			return err
 		}
@@ -179,14 +179,14 @@ func (s *selecting) message(ctx context.Context, m *block.Message) error {
 		return fmt.Errorf("read announcement: %w", err)
 	}
 	var failure error
-	for _, list := range []*[]publish.AnnouncedTable{&all.Captured, &all.InsertOnly, &all.Removed} {
+	for _, list := range []*[]publish.AnnouncedTable{&all.Captured, &all.InsertOnly, &all.Joined, &all.Removed} {
 		*list = slices.DeleteFunc(*list, func(t publish.AnnouncedTable) bool {
-			_, in, err := s.entry(ctx, t.OID, schema.Name{Schema: t.Schema, Name: t.Name})
+			_, in, err := s.entry(ctx, t.OID, s.begin.XID, schema.Name{Schema: t.Schema, Name: t.Name}, true)
 			failure = errors.Join(failure, err)
 			return !in
 		})
 	}
-	if failure != nil || len(all.Captured)+len(all.InsertOnly)+len(all.Removed) == 0 {
+	if failure != nil || len(all.Captured)+len(all.InsertOnly)+len(all.Joined)+len(all.Removed) == 0 {
 		return failure
 	}
 	content, err := json.Marshal(&all)

@@ -219,8 +219,8 @@ func (s *Service) followedSet(ctx context.Context, request *loggerv1.FollowReque
 
 // lookup is how streams find out about tables.
 func (s *Service) lookup() lookup {
-	return lookup{relation: s.changes.Relation, above: func(ctx context.Context, oid uint32) ([]schema.Name, error) {
-		return s.families.of(ctx, s.pool, oid)
+	return lookup{relation: s.changes.Relation, version: s.families.version.Load, above: func(ctx context.Context, oid, xid uint32, again bool) ([]schema.Name, error) {
+		return s.families.of(ctx, s.pool, oid, xid, again)
 	}}
 }
 

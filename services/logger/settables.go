@@ -2,6 +2,7 @@ package logger
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/seed0419d559/syncline/internal/change"
 	"github.com/seed0419d559/syncline/internal/changelog/block"
 	"github.com/seed0419d559/syncline/internal/filter"
+	"github.com/seed0419d559/syncline/internal/postgres"
 	"github.com/seed0419d559/syncline/internal/rpc"
 	"github.com/seed0419d559/syncline/internal/schema"
 	"github.com/seed0419d559/syncline/internal/sets"
@@ -21,7 +23,11 @@ const ReasonSetUndecidable = "SET_UNDECIDABLE"
 // lookup is how it is found out about tables.
 type lookup struct {
 	relation func(change.RelationHash) (*change.Relation, error)
-	above    func(ctx context.Context, oid uint32) ([]schema.Name, error) // the partitioned tables above one
+	// above are the partitioned tables above one that a transaction names. again says that it may have become a partition since it was
+	// asked for.
+	above func(ctx context.Context, oid, xid uint32, again bool) ([]schema.Name, error)
+	// version counts up when there is more to know about tables that were asked for.
+	version func() uint64
 }
 
 // setTables is what a set, with parameters, says of the relation versions of a log. It belongs to one reader of it.
@@ -30,6 +36,7 @@ type setTables struct {
 	set        *set
 	parameters map[string]string
 	tables     map[change.RelationHash]*selectedTable
+	version    uint64 // of what is known of the partitions, as of which tables holds
 	shapes     *shapes
 }
 
@@ -69,18 +76,26 @@ type selectedTable struct {
 	values      []filter.Value
 }
 
-// entry returns what the set says of a table.
-func (s *setTables) entry(ctx context.Context, oid uint32, name schema.Name) (*sets.Entry, bool, error) {
-	above, err := s.lookup.above(ctx, oid)
+// entry returns what the set says of a table that a transaction names.
+func (s *setTables) entry(ctx context.Context, oid, xid uint32, name schema.Name, again bool) (*sets.Entry, bool, error) {
+	above, err := s.lookup.above(ctx, oid, xid, again)
 	if err != nil {
-		return nil, false, unreachable("find out whether table "+name.String()+" belongs to "+s.set.String(), err)
+		what := "find out whether table " + name.String() + " belongs to " + s.set.String()
+		if errors.Is(err, postgres.ErrUnfinished) {
+			return nil, false, rpc.Errorf(codes.Unavailable, ReasonNotReady, "%s: %w", what, err)
+		}
+		return nil, false, unreachable(what, err)
 	}
 	e, in := s.set.definition.Entry(name, above)
 	return e, in, nil
 }
 
-// table returns what the set says of a relation version.
-func (s *setTables) table(ctx context.Context, hash change.RelationHash) (*selectedTable, error) {
+// table returns what the set says of a relation version that a transaction names.
+func (s *setTables) table(ctx context.Context, hash change.RelationHash, xid uint32) (*selectedTable, error) {
+	if version := s.lookup.version(); version != s.version {
+		s.version = version
+		clear(s.tables) // a table may have become a partition
+	}
 	if t := s.tables[hash]; t != nil {
 		return t, nil
 	}
@@ -90,7 +105,7 @@ func (s *setTables) table(ctx context.Context, hash change.RelationHash) (*selec
 	}
 	name := schema.Name{Schema: relation.Schema, Name: relation.Name}
 	t := &selectedTable{full: relation, relation: relation, hash: hash}
-	entry, in, err := s.entry(ctx, relation.OID, name)
+	entry, in, err := s.entry(ctx, relation.OID, xid, name, false)
 	if err != nil {
 		return nil, err
 	}

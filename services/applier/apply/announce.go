@@ -16,10 +16,13 @@ const tablesPrefix = "syncline.tables"
 type announcement struct {
 	Captured   []announcedTable `json:"captured"`
 	InsertOnly []announcedTable `json:"insert_only"`
-	Removed    []announcedTable `json:"removed"`
+	// Joined holds tables that were captured before, and are partitions of another that is captured, now.
+	Joined  []announcedTable `json:"joined"`
+	Removed []announcedTable `json:"removed"`
 }
 
 type announcedTable struct {
+	OID    uint32 `json:"oid"`
 	Schema string `json:"schema"`
 	Name   string `json:"name"`
 }
@@ -43,12 +46,17 @@ func (e *Engine) message(m *block.Message) error {
 	if len(removed) > 0 {
 		e.config.Removed(removed)
 	}
-	missing := &NewTableError{LSN: e.txn.begin.CommitLSN}
+	missing := e.newTable()
 	for _, list := range [][]announcedTable{a.Captured, a.InsertOnly} {
 		for _, t := range list {
 			if e.config.Captured(t.name(), missing.LSN) {
-				missing.Tables = append(missing.Tables, t.name())
+				missing.add(t.name(), t.OID)
 			}
+		}
+	}
+	for _, t := range a.Joined {
+		if _, lacks := e.lookUp(t.name(), t.OID); lacks {
+			missing.add(t.name(), t.OID)
 		}
 	}
 	if len(missing.Tables) > 0 {

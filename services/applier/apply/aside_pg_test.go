@@ -226,7 +226,9 @@ func TestTruncateDiscardsWhatIsSetAside(t *testing.T) {
 func truncateDiscards(t *testing.T, rows func([]filter.Column) (string, error)) {
 	testFewWays(t, func(t *testing.T, l *testLog, how ...testTweak) {
 		how = append(how, func(r *testRun) {
-			r.Table = func(n schema.Name) (Table, bool) { return Table{Apply: true, Target: n, Own: true, Rows: rows}, true }
+			r.Table = func(n schema.Name, _ uint32) (Table, bool) {
+				return Table{Apply: true, Target: n, Own: true, Rows: rows}, true
+			}
 		})
 		g := newTestTarget(t, l, asideTables)
 		end := l.tx(func() {
@@ -337,7 +339,7 @@ func TestPartitionsShareWhatIsHeld(t *testing.T) {
 	})
 	root := schema.Name{Schema: "public", Name: "parted"}
 	g.apply(l, setsAside(10), func(r *testRun) {
-		r.Table = func(schema.Name) (Table, bool) { return Table{Apply: true, Target: root}, true }
+		r.Table = func(schema.Name, uint32) (Table, bool) { return Table{Apply: true, Target: root}, true }
 	})
 	g.requireQuarantine("I parted 23514", "D+ parted waits", "I parted waits")
 	g.exec("ALTER TABLE parted DROP CONSTRAINT parted_name_check")

@@ -38,7 +38,9 @@ type Table struct {
 // the transaction that names it was applied: give the table a copy, then go on from the same position.
 type NewTableError struct {
 	Tables []schema.Name
-	LSN    change.LSN // of the commit record: copies at or before it do not have what happened while nothing was captured
+	OIDs   map[schema.Name]uint32 // of those of the tables whose OID is known
+	XID    uint32                 // of the transaction, 0 when none named them
+	LSN    change.LSN             // of the commit record: copies at or before it do not have what happened while nothing was captured
 }
 
 func (e *NewTableError) Error() string {
@@ -94,8 +96,8 @@ type Config struct {
 	Session     *Session
 	SourceID    string          // server id of the source
 	Position    change.Position // as stored in the target
-	// Table says what to do with a source table of which a change comes; known is false for one that has no copy.
-	Table func(schema.Name) (table Table, known bool)
+	// Table says what to do with a source table, of a name and an OID, of which a change comes; known is false for one that has no copy.
+	Table func(schema.Name, uint32) (table Table, known bool)
 	// Captured tells whether a table that the source captures from the commit LSN on needs a copy.
 	Captured func(schema.Name, change.LSN) bool
 	// Reader is where the engine looks at the target's tables again, over other sessions than its own. Without it the session's

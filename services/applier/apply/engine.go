@@ -54,9 +54,9 @@ type route struct {
 	plan    *Plan
 	table   Table
 	copyLSN change.LSN
-	missing *schema.Name // set when there is no copy, or that of another table of this name
-	err     error        // set when the target cannot take its rows
-	slice   int          // the latest slice that has changes of it
+	missing *change.Relation // set when there is no copy, or that of another table of this name
+	err     error            // set when the target cannot take its rows
+	slice   int              // the latest slice that has changes of it
 }
 
 // group is the open target transaction: whole source transactions, and perhaps the beginning of one.
@@ -338,11 +338,11 @@ func (e *Engine) makeRoutes(ctx context.Context) error {
 	for hash := range e.unrouted {
 		relation := e.relations[hash]
 		name := schema.Name{Schema: relation.Schema, Name: relation.Name}
-		table, known := e.config.Table(name)
+		table, missing := e.lookUp(name, relation.OID)
 		r := &route{table: table, copyLSN: table.CopyLSN}
 		switch {
-		case !known || table.Apply && table.OID != 0 && table.OID != relation.OID:
-			r.missing = &name
+		case missing:
+			r.missing = relation
 		case table.Apply:
 			wanted[table.Target] = true
 		}
@@ -365,6 +365,23 @@ func (e *Engine) makeRoutes(ctx context.Context) error {
 	return nil
 }
 
+// lookUp returns what to do with a table's changes, and whether it has no copy.
+func (e *Engine) lookUp(name schema.Name, oid uint32) (Table, bool) {
+	table, known := e.config.Table(name, oid)
+	return table, !known || table.Apply && table.OID != 0 && table.OID != oid
+}
+
+// newTable is the error that asks for copies of tables, which the open transaction names.
+func (e *Engine) newTable() *NewTableError {
+	return &NewTableError{OIDs: map[schema.Name]uint32{}, XID: e.txn.begin.XID, LSN: e.txn.begin.CommitLSN}
+}
+
+func (err *NewTableError) add(name schema.Name, oid uint32) {
+	if _, twice := err.OIDs[name]; !twice {
+		err.Tables, err.OIDs[name] = append(err.Tables, name), oid
+	}
+}
+
 // skips tells whether the open transaction is in a table's copy: its commit record ends at or before a position, which is
 // always the end of a record, exactly when it begins before it.
 func (e *Engine) skips(r *route) (bool, error) {
@@ -372,7 +389,9 @@ func (e *Engine) skips(r *route) (bool, error) {
 	case e.txn.begin.CommitLSN < r.copyLSN:
 		return true, nil
 	case r.missing != nil:
-		return true, &NewTableError{Tables: []schema.Name{*r.missing}, LSN: e.txn.begin.CommitLSN}
+		err := e.newTable()
+		err.add(schema.Name{Schema: r.missing.Schema, Name: r.missing.Name}, r.missing.OID)
+		return true, err
 	}
 	return r.plan == nil, r.err
 }

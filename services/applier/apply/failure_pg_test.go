@@ -235,7 +235,7 @@ func TestApplyNewTable(t *testing.T) {
 		good := failingLog(l, items, func() { l.insert(fresh, 1) })
 		known := false
 		how = append(how, func(r *testRun) {
-			r.Table = func(n schema.Name) (Table, bool) {
+			r.Table = func(n schema.Name, _ uint32) (Table, bool) {
 				return Table{Apply: true, Target: n, Own: true}, n.Name != "fresh" || known
 			}
 		})
@@ -262,7 +262,9 @@ func TestApplyTableOfTheSameName(t *testing.T) {
 	failingLog(l, items, func() { l.insert(items, 100, "x") })
 	copied := func(oid uint32) testTweak {
 		return func(r *testRun) {
-			r.Table = func(n schema.Name) (Table, bool) { return Table{Apply: true, Target: n, Own: true, OID: oid}, true }
+			r.Table = func(n schema.Name, _ uint32) (Table, bool) {
+				return Table{Apply: true, Target: n, Own: true, OID: oid}, true
+			}
 		}
 	}
 	var newTable *NewTableError

@@ -66,7 +66,7 @@ func TestDifferentialLayouts(t *testing.T) {
 	messages := s.read()
 	t.Logf("%d messages, %+v", len(messages), did)
 	toRoot := func(r *testRun) {
-		r.Table = func(n schema.Name) (Table, bool) {
+		r.Table = func(n schema.Name, _ uint32) (Table, bool) {
 			for _, root := range []string{"events", "logs"} {
 				if strings.HasPrefix(n.Name, root+"_") {
 					n.Name = root

@@ -86,7 +86,9 @@ func TestApplyOriginsApart(t *testing.T) {
 			l.truncate(false, false, ignored, items)
 			l.commit()
 			g.apply(l, allQueued, withOptions(edit), func(r *testRun) {
-				r.Table = func(n schema.Name) (Table, bool) { return Table{Apply: n.Name == "items", Target: n, Own: true}, true }
+				r.Table = func(n schema.Name, _ uint32) (Table, bool) {
+					return Table{Apply: n.Name == "items", Target: n, Own: true}, true
+				}
 			})
 			var got []string
 			for _, tx := range changes() {
@@ -151,7 +153,7 @@ func TestApplySkipsWhatIsCopied(t *testing.T) {
 		}
 		copied := map[string]change.LSN{"a": ends[1], "b": ends[3] + 0x10, "c": 0}
 		how = append(slices.Clone(how), func(r *testRun) {
-			r.Table = func(n schema.Name) (Table, bool) {
+			r.Table = func(n schema.Name, _ uint32) (Table, bool) {
 				return Table{Apply: n.Name != "excluded", CopyLSN: copied[n.Name], Target: n, Own: true}, true
 			}
 		})
@@ -177,7 +179,7 @@ func TestApplySkipsOldShapes(t *testing.T) {
 	})
 	end := l.tx(func() { l.insert(after, 2) })
 	tables := func(r *testRun) {
-		r.Table = func(n schema.Name) (Table, bool) {
+		r.Table = func(n schema.Name, _ uint32) (Table, bool) {
 			return Table{Apply: true, Target: n, Own: true, CopyLSN: copied}, true
 		}
 	}
@@ -234,7 +236,7 @@ func TestApplyErrMoved(t *testing.T) {
 					r.Position = change.Position{LogID: l.id, LSN: l.start}
 					move()
 				case "during the rows":
-					r.Table = func(n schema.Name) (Table, bool) {
+					r.Table = func(n schema.Name, _ uint32) (Table, bool) {
 						move()
 						return Table{Apply: true, Target: n, Own: true}, true
 					}

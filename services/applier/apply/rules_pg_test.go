@@ -202,7 +202,7 @@ func TestApplyPartitionsToOtherLayout(t *testing.T) {
 					l.delete(full, 7, 107, "full")
 				})
 				toEvents := func(r *testRun) {
-					r.Table = func(n schema.Name) (Table, bool) {
+					r.Table = func(n schema.Name, _ uint32) (Table, bool) {
 						if n.Name != "noise" {
 							n.Name = "events"
 						}

@@ -140,7 +140,7 @@ func (g *testTarget) try(l *testLog, tweaks ...testTweak) error {
 	l.flush()
 	r := testRun{url: g.url, until: l.lsn, Config: Config{
 		Replication: testReplication, SourceID: testSource, Options: DefaultOptions(),
-		Table:   func(n schema.Name) (Table, bool) { return Table{Apply: true, Target: n, Own: true}, true },
+		Table:   func(n schema.Name, _ uint32) (Table, bool) { return Table{Apply: true, Target: n, Own: true}, true },
 		Applied: func(Progress) error { return nil },
 	}}
 	for _, edit := range tweaks {

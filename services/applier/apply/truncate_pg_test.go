@@ -99,7 +99,7 @@ func TestApplyTruncateOfCopiedTable(t *testing.T) {
 	g := newTestTarget(t, l, "CREATE TABLE copied (id int PRIMARY KEY); CREATE TABLE plain (id int PRIMARY KEY); INSERT INTO copied VALUES (1); INSERT INTO plain VALUES (1)")
 	copied, plain := testRelation("copied", byKey, "id*"), testRelation("plain", byKey, "id*")
 	until := l.tx(func() { l.truncate(false, false, copied, plain) })
-	table := func(n schema.Name) (Table, bool) {
+	table := func(n schema.Name, _ uint32) (Table, bool) {
 		entry := Table{Apply: true, Target: n, Own: true}
 		if n.Name == "copied" {
 			entry.CopyLSN = until
@@ -120,7 +120,7 @@ func TestApplyTruncateOfMappedPartition(t *testing.T) {
 	g := newTestTarget(t, l, "CREATE TABLE whole (id int PRIMARY KEY); INSERT INTO whole VALUES (1)")
 	leaf := testRelation("leaf", byKey, "id*")
 	toWhole := func(r *testRun) {
-		r.Table = func(schema.Name) (Table, bool) {
+		r.Table = func(schema.Name, uint32) (Table, bool) {
 			return Table{Apply: true, Target: schema.Name{Schema: "public", Name: "whole"}}, true
 		}
 	}
@@ -163,7 +163,7 @@ func TestApplyTruncateOfSelectedRows(t *testing.T) {
 	g := newTestTarget(t, l, "CREATE TABLE shared (org int, id int, PRIMARY KEY (org, id)); CREATE TABLE plain (id int PRIMARY KEY); INSERT INTO shared VALUES (1, 1), (2, 1), (2, 2)")
 	shared, plain := testRelation("shared", byKey, "org*", "id*"), testRelation("plain", byKey, "id*")
 	mine := func(r *testRun) {
-		r.Table = func(n schema.Name) (Table, bool) {
+		r.Table = func(n schema.Name, _ uint32) (Table, bool) {
 			entry := Table{Apply: true, Target: n, Own: true}
 			if n.Name == "shared" {
 				entry.Rows = func(columns []filter.Column) (string, error) { return `("` + columns[0].Name + `" = 1)`, nil }

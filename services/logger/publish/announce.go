@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -81,12 +82,14 @@ func (c catalog) mayAnnounce(p publication, role string) error {
 }
 
 // Announcement is the content of the message that tells followers of a change: from its commit on a table in Captured
-// is captured whole, one in InsertOnly without its updates and deletes, and one in Removed not at all. A partitioned table
+// is captured whole, one in InsertOnly without its updates and deletes, and one in Removed not at all. One in Joined is captured as
+// before, but now as a partition: who follows the partitioned table and not yet the partition has no copy of it. A partitioned table
 // stands for all its partitions, also future ones; those that there are stand beside it, for who follows only some of them. Removed is to be read first: when a partitioned table goes, partitions of it
 // may be captured one by one from then on, without a gap.
 type Announcement struct {
 	Captured   []AnnouncedTable `json:"captured,omitempty"`
 	InsertOnly []AnnouncedTable `json:"insert_only,omitempty"`
+	Joined     []AnnouncedTable `json:"joined,omitempty"`
 	Removed    []AnnouncedTable `json:"removed,omitempty"`
 }
 
@@ -99,7 +102,7 @@ type AnnouncedTable struct {
 
 // spread names the partitions beside the partitioned tables.
 func (a *Announcement) spread(c catalog) {
-	for _, list := range []*[]AnnouncedTable{&a.Captured, &a.InsertOnly, &a.Removed} {
+	for _, list := range []*[]AnnouncedTable{&a.Captured, &a.InsertOnly, &a.Joined, &a.Removed} {
 		for _, listed := range slices.Clone(*list) {
 			t := c.tables[listed.OID]
 			if t == nil {
@@ -117,14 +120,16 @@ func (a *Announcement) spread(c catalog) {
 
 func (a *Announcement) add(m move) {
 	table := AnnouncedTable{OID: m.oid, Schema: m.table.Name.Schema, Name: m.table.Name.Name}
-	switch m.to {
-	case everything:
-		a.Captured = append(a.Captured, table)
-	case insertOnly:
-		a.InsertOnly = append(a.InsertOnly, table)
-	case nowhere:
-		a.Removed = append(a.Removed, table)
+	list := &a.Removed
+	switch {
+	case m.to == nowhere && m.through != nowhere && slices.Equal(m.from, []target{m.through}):
+		list = &a.Joined
+	case cmp.Or(m.to, m.through) == everything:
+		list = &a.Captured
+	case cmp.Or(m.to, m.through) == insertOnly:
+		list = &a.InsertOnly
 	}
+	*list = append(*list, table)
 }
 
 func (a *Announcement) listedNames() []schema.Name {

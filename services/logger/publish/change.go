@@ -20,7 +20,8 @@ type move struct {
 	oid      uint32
 	from     []target // where it is listed now
 	to       target
-	refilter bool // it is where it belongs, but with a row filter or a column list
+	through  target // where a partitioned table above it is listed, which captures it without being listed itself
+	refilter bool   // it is where it belongs, but with a row filter or a column list
 }
 
 // unit is the moves of one family of tables. They are made in one transaction, so that going over from a partitioned
@@ -51,7 +52,7 @@ func changes(c catalog, p plan, have [2]publication) []unit {
 	for oid, from := range listed {
 		to := p.listed[oid]
 		if len(from) != 1 || from[0] != to || filtered[oid] {
-			add(move{oid: oid, from: from, to: to, refilter: filtered[oid]})
+			add(move{oid: oid, from: from, to: to, through: c.through(p, oid), refilter: filtered[oid]})
 		}
 	}
 	for oid, to := range p.listed {
@@ -66,6 +67,16 @@ func changes(c catalog, p plan, have [2]publication) []unit {
 	}
 	slices.SortFunc(units, func(a, b unit) int { return cmp.Compare(a.root, b.root) })
 	return units
+}
+
+// through is where the plan lists a partitioned table above a table, nowhere if it lists none.
+func (c catalog) through(p plan, oid uint32) target {
+	for t := c.tables[oid]; t != nil; {
+		if t = c.tables[t.Parent]; t != nil && p.listed[t.OID] != nowhere {
+			return p.listed[t.OID]
+		}
+	}
+	return nowhere
 }
 
 // urgency puts first the families in which something is taken out of the first publication: as long as it is in there

@@ -206,6 +206,9 @@ type GetInventoryRequest struct {
 	Set string `protobuf:"bytes,2,opt,name=set,proto3" json:"set,omitempty"`
 	// Values of the set's parameters, by name.
 	Parameters map[string]string `protobuf:"bytes,3,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Id of a transaction in the change log: the answer shows what it did. A commit is in the change log a moment before other sessions see
+	// it, and for as long as it waits for a synchronous standby. After ten seconds the call ends with NOT_READY. 0 for none.
+	AfterXid uint32 `protobuf:"varint,4,opt,name=after_xid,json=afterXid,proto3" json:"after_xid,omitempty"`
 	// Whether PostgreSQL's own tables and Syncline's are listed too, as kind "system". They are never replicated.
 	IncludeSystem bool `protobuf:"varint,10,opt,name=include_system,json=includeSystem,proto3" json:"include_system,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -261,6 +264,13 @@ func (x *GetInventoryRequest) GetParameters() map[string]string {
 		return x.Parameters
 	}
 	return nil
+}
+
+func (x *GetInventoryRequest) GetAfterXid() uint32 {
+	if x != nil {
+		return x.AfterXid
+	}
+	return 0
 }
 
 func (x *GetInventoryRequest) GetIncludeSystem() bool {
@@ -2636,13 +2646,14 @@ const file_syncline_inventory_v1_inventory_proto_rawDesc = "" +
 	"%syncline/inventory/v1/inventory.proto\x12\x15syncline.inventory.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsyncline/change/v1/change.proto\x1a syncline/inventory/v1/rows.proto\"D\n" +
 	"\x0eTableSelection\x12\x18\n" +
 	"\ainclude\x18\x01 \x03(\tR\ainclude\x12\x18\n" +
-	"\aexclude\x18\x02 \x03(\tR\aexclude\"\xa8\x02\n" +
+	"\aexclude\x18\x02 \x03(\tR\aexclude\"\xc5\x02\n" +
 	"\x13GetInventoryRequest\x12=\n" +
 	"\x06tables\x18\x01 \x01(\v2%.syncline.inventory.v1.TableSelectionR\x06tables\x12\x10\n" +
 	"\x03set\x18\x02 \x01(\tR\x03set\x12Z\n" +
 	"\n" +
 	"parameters\x18\x03 \x03(\v2:.syncline.inventory.v1.GetInventoryRequest.ParametersEntryR\n" +
-	"parameters\x12%\n" +
+	"parameters\x12\x1b\n" +
+	"\tafter_xid\x18\x04 \x01(\rR\bafterXid\x12%\n" +
 	"\x0einclude_system\x18\n" +
 	" \x01(\bR\rincludeSystem\x1a=\n" +
 	"\x0fParametersEntry\x12\x10\n" +
