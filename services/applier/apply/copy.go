@@ -39,18 +39,24 @@ func copyStatement(p *Plan, options string) string {
 	return "COPY " + table + " (" + p.columnList() + ") FROM STDIN" + options
 }
 
-// binaryGuard are statements that fail when the table is not as the plan knows it: the binary format does not say what a value is, so
-// eight bytes of a bigint would be taken for a double precision. After the first one nobody can change the table any more. They go out with
-// what comes before COPY, and cost no round trip.
-func binaryGuard(p *Plan) []*statement {
+// copyGuard fails when the table is not as the plan knows it: the binary format does not say what a value is, so eight bytes of a bigint
+// would be taken for a double precision. After lock nobody can change the table any more, and check divides by zero if somebody has. They go
+// out with COPY, and cost no round trip.
+type copyGuard struct {
+	lock  string
+	check statement
+	used  bool // before
+}
+
+func binaryGuard(p *Plan) copyGuard {
 	target := postgres.Ident(p.Target.Schema, p.Target.Name)
 	var columns []string
 	for _, i := range p.copyFields {
 		columns = append(columns, fmt.Sprintf("(%s, %d)", postgres.Literal(p.columns[i].Name), p.columns[i].TypeOID))
 	}
-	return []*statement{
-		{sql: "LOCK TABLE ONLY " + target + " IN ROW EXCLUSIVE MODE"},
-		{sql: fmt.Sprintf("SELECT 1 / (pg_catalog.count(*) = %d)::int FROM pg_catalog.pg_attribute WHERE attrelid = %d AND NOT attisdropped AND (attname, atttypid::bigint) IN (%s)",
+	return copyGuard{
+		lock: "LOCK TABLE ONLY " + target + " IN ROW EXCLUSIVE MODE",
+		check: statement{sql: fmt.Sprintf("SELECT 1 / (pg_catalog.count(*) = %d)::int FROM pg_catalog.pg_attribute WHERE attrelid = %d AND NOT attisdropped AND (attname, atttypid::bigint) IN (%s)",
 			len(columns), p.Target.OID, strings.Join(columns, ", "))},
 	}
 }
@@ -121,12 +127,12 @@ func (in *inserts) appendBinary(dst []byte) ([]byte, bool) {
 // copy writes inserts of one plan with COPY.
 func (w *writer) copy(ctx context.Context, in *inserts) error {
 	var reader io.Reader = &copyReader{in: in}
-	sql := in.plan.copySQL
+	sql, guard := in.plan.copySQL, (*copyGuard)(nil)
 	if in.binary != nil {
 		defer copyBuffers.Put(in.binary)
-		reader, sql = bytes.NewReader(*in.binary), in.plan.copyBinarySQL
+		reader, sql, guard = bytes.NewReader(*in.binary), in.plan.copyBinarySQL, &in.plan.copyGuard
 	}
-	tag, err := w.pipe.conn.PgConn().CopyFrom(ctx, reader, sql)
+	tag, err := w.pipe.copyFrom(ctx, reader, guard, sql)
 	if err == nil && tag.RowsAffected() != int64(len(in.rows)) {
 		err = &RowCountError{Want: int64(len(in.rows)), Got: tag.RowsAffected()}
 	}

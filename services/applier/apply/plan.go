@@ -37,9 +37,9 @@ type Plan struct {
 	copySQL string
 	// copyBinarySQL is copySQL for rows in the binary format.
 	copyBinarySQL string
-	copyGuard     []*statement // before rows in the binary format; the executor's
-	copyFields    []int        // source columns of copySQL, in its order
-	holding       *holding     // how its rows are held; the executor's, nil until it was asked for
+	copyGuard     copyGuard // before rows in the binary format; the executor's
+	copyFields    []int     // source columns of copySQL, in its order
+	holding       *holding  // how its rows are held; the executor's, nil until it was asked for
 }
 
 // NewPlan matches a relation version with a target table. It returns a *MismatchError that names what is missing.

@@ -142,12 +142,11 @@ func (w *writer) queueAll(ctx context.Context, ops []op) error {
 // setWise writes a part set by set. If a statement fails or touches another number of rows than it should, nothing of the part
 // stands, and its operations run one by one in their order: that is what they mean, and it shows which one is wrong.
 func (w *writer) setWise(ctx context.Context, s step, fixed *fixedStatements) error {
-	if err := w.pipe.send(ctx, &fixed.savepoint, nil, expectation{rows: -1, what: "set savepoint"}); err != nil {
-		return err
-	}
+	w.pipe.sendLater(&fixed.savepoint, "set savepoint")
 	err := w.sets(ctx, s.sets)
 	if err == nil {
-		return w.pipe.send(ctx, &fixed.release, nil, expectation{rows: -1, what: "release savepoint"})
+		w.pipe.sendLater(&fixed.release, "release savepoint")
+		return nil
 	}
 	if w.pipe.conn.IsClosed() || postgres.IsTransient(err) || ctx.Err() != nil {
 		return err
@@ -175,7 +174,7 @@ func (w *writer) sets(ctx context.Context, s *sets) error {
 			}
 		}
 	}
-	if err := w.pipe.flush(ctx); err != nil {
+	if err := w.pipe.settle(); err != nil {
 		return err
 	}
 	for i := range s.inserts {
@@ -183,21 +182,11 @@ func (w *writer) sets(ctx context.Context, s *sets) error {
 			return err
 		}
 	}
-	return w.pipe.flush(ctx)
+	return w.pipe.settle()
 }
 
 func (w *writer) inserts(ctx context.Context, in *inserts) error {
 	if len(in.rows) >= copyRows {
-		if in.binary != nil {
-			for _, guard := range in.plan.copyGuard {
-				if err := w.pipe.send(ctx, guard, nil, expectation{rows: -1}); err != nil {
-					return err
-				}
-			}
-		}
-		if err := w.pipe.flush(ctx); err != nil {
-			return err
-		}
 		return w.copy(ctx, in)
 	}
 	for i := range in.rows {
