@@ -64,15 +64,15 @@ func (t *target) prepare(ctx context.Context) error {
 	if version < oldestVersion {
 		return fmt.Errorf("%w: it runs PostgreSQL %d and 15 is needed; upgrade it", ErrVersion, version/10000)
 	}
-	var recovery, locked bool
-	err := t.conn.QueryRow(ctx, "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_try_advisory_lock($1::int, $2::int)", lockSpace, lockObject).Scan(&recovery, &locked)
-	switch {
-	case err != nil:
-		return fmt.Errorf("lock the database: %w", err)
-	case recovery:
+	var recovery bool
+	if err := t.conn.QueryRow(ctx, "SELECT pg_catalog.pg_is_in_recovery()").Scan(&recovery); err != nil {
+		return fmt.Errorf("look at the database: %w", err)
+	}
+	if recovery {
 		return fmt.Errorf("%w: restore into the server that it follows", ErrStandby)
-	case !locked:
-		return fmt.Errorf("%w; wait for its end, or for the server to notice that it is gone", ErrInUse)
+	}
+	if err := t.lock(ctx); err != nil {
+		return err
 	}
 	if err := setReplicaRole(ctx, t.conn); errors.Is(err, errReplicaRole) {
 		t.unguarded = true
@@ -81,6 +81,28 @@ func (t *target) prepare(ctx context.Context) error {
 	}
 	return nil
 }
+
+// lockWait is how long the lock is waited for: the session of a restore that was just killed holds it until the server notices.
+const lockWait = 2 * time.Second
+
+func (t *target) lock(ctx context.Context) error {
+	if _, err := t.conn.Exec(ctx, fmt.Sprintf("SET lock_timeout = %d", lockWait.Milliseconds())); err != nil {
+		return fmt.Errorf("lock the database: %w", err)
+	}
+	_, err := t.conn.Exec(ctx, "SELECT pg_catalog.pg_advisory_lock($1::int, $2::int)", lockSpace, lockObject)
+	if postgres.Code(err) == codeLockNotAvailable {
+		return fmt.Errorf("%w; wait for its end, or for the server to notice that it is gone", ErrInUse)
+	}
+	if err == nil {
+		_, err = t.conn.Exec(ctx, "SET lock_timeout = 0")
+	}
+	if err != nil {
+		return fmt.Errorf("lock the database: %w", err)
+	}
+	return nil
+}
+
+const codeLockNotAvailable = "55P03"
 
 var errReplicaRole = errors.New("session_replication_role cannot be set")
 
