@@ -289,6 +289,10 @@ func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *s
 	if err != nil {
 		return err
 	}
+	left := r.stillLeftOut(tables)
+	if err := capturedBy(ctx, src, left); err != nil {
+		return err
+	}
 	routes := newRoutes(tables, selection, r.ignored, spec.spec.GetParameters())
 	routes.everything = src.set.selects()
 	catchUp := &catchUp{runner: r, session: session, source: src, until: routes.lastCopy, pending: spec.phase == phaseCatchingUp}
@@ -329,7 +333,6 @@ func (r *runner) applyStream(ctx context.Context, session *apply.Session, src *s
 	})
 	var reporting sync.WaitGroup
 	reporting.Go(func() { r.report(ctx, src) })
-	left := r.stillLeftOut(tables)
 	reporting.Go(func() { r.watchLeftOut(ctx, src, left, cancel) })
 	reporting.Go(func() { r.endResyncRow(ctx) })
 	leaving := &leaving{runner: r, source: src, holds: holds, end: cancel, from: position, began: time.Now(), place: r.place, left: left}

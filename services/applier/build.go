@@ -22,10 +22,11 @@ func (r *runner) finish(ctx context.Context, session *apply.Session, src *source
 	if err != nil {
 		return err
 	}
-	database, target, err := r.describeBoth(ctx, session, src)
+	described, target, err := r.describeRenamed(ctx, session, src)
 	if err != nil {
 		return err
 	}
+	database := described.Database
 	steps, err := schema.CreateStatements(database, target, nonNil(created))
 	if err != nil {
 		return err
@@ -60,6 +61,9 @@ func (r *runner) finish(ctx context.Context, session *apply.Session, src *source
 		if err := setFirstPosition(ctx, tx, r.name, first); err != nil {
 			return err
 		}
+		if err := r.watchUnplanned(ctx, tx, described, tables); err != nil {
+			return err
+		}
 		return setPhase(ctx, tx, r.name, phaseCatchingUp)
 	})
 }
@@ -89,10 +93,16 @@ func (r *runner) emptyStart(ctx context.Context, src *source) (change.Position, 
 
 // describeBoth reads the two databases at the same time, the source under the names that it has here.
 func (r *runner) describeBoth(ctx context.Context, session *apply.Session, src *source) (source, target schema.Database, err error) {
+	renamed, target, err := r.describeRenamed(ctx, session, src)
+	return renamed.Database, target, err
+}
+
+func (r *runner) describeRenamed(ctx context.Context, session *apply.Session, src *source) (source schema.Renamed, target schema.Database, err error) {
 	spec := r.snapshot().spec
+	var described schema.Database
 	group, reading := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
-		source, err = src.describeFor(reading, spec)
+		described, err = src.describeFor(reading, spec)
 		return err
 	})
 	group.Go(func() (err error) {
@@ -104,15 +114,15 @@ func (r *runner) describeBoth(ctx context.Context, session *apply.Session, src *
 	if err := group.Wait(); err != nil {
 		return source, target, err
 	}
-	if err := target.ReadAvailable(ctx, session.Conn(), source); err != nil {
+	if err := target.ReadAvailable(ctx, session.Conn(), described); err != nil {
 		return source, target, err //nolint:wrapcheck // it says what failed
 	}
 	renaming, err := renamingOf(spec)
 	if err != nil {
 		return source, target, err
 	}
-	renamed, err := renaming.Apply(source)
-	return renamed.Database, target, err
+	source, err = renaming.Apply(described)
+	return source, target, err //nolint:wrapcheck // it says which name
 }
 
 // setSequences gives the replica's sequences the values that the source's have by now. The descriptions are from before the

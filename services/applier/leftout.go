@@ -2,12 +2,14 @@ package applier
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	loggerv1 "github.com/seed0419d559/syncline/gen/syncline/logger/v1"
 	"github.com/seed0419d559/syncline/internal/schema"
+	"github.com/seed0419d559/syncline/internal/sets"
 	"github.com/seed0419d559/syncline/services/applier/apply"
 )
 
@@ -24,20 +26,65 @@ func (r *runner) watchLeftOut(ctx context.Context, src *source, left []schema.Na
 	tick := time.NewTicker(leftOutInterval)
 	defer tick.Stop()
 	for {
-		state, err := src.loggerClient().GetState(ctx, &loggerv1.GetStateRequest{Set: src.set.name, Parameters: src.set.parameters})
-		if err == nil {
-			found := slices.DeleteFunc(slices.Clone(left), func(name schema.Name) bool { return !slices.Contains(state.GetTables(), name.SQL()) })
-			if len(found) > 0 {
-				end(&apply.NewTableError{Tables: found})
-				return
-			}
-		} // else the stream tells what is wrong with the source
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
+		var found *apply.NewTableError
+		if errors.As(capturedBy(ctx, src, left), &found) {
+			end(found)
+			return
+		} // for any other error the stream tells what is wrong with the source
 	}
+}
+
+// capturedBy returns an *apply.NewTableError when the source captures some of the tables.
+func capturedBy(ctx context.Context, src *source, tables []schema.Name) error {
+	if len(tables) == 0 {
+		return nil
+	}
+	state, err := src.loggerClient().GetState(ctx, &loggerv1.GetStateRequest{Set: src.set.name, Parameters: src.set.parameters})
+	if err != nil {
+		return fmt.Errorf("ask the source's logger for its tables: %w", err)
+	}
+	found := slices.DeleteFunc(slices.Clone(tables), func(name schema.Name) bool { return !slices.Contains(state.GetTables(), name.SQL()) })
+	if len(found) == 0 {
+		return nil
+	}
+	return &apply.NewTableError{Tables: found}
+}
+
+// watchUnplanned adds to what is left out the tables that the source has got since the copies were planned. What happened to them before the
+// copies' snapshot does not come in the stream, and a new partition is not announced at all.
+func (r *runner) watchUnplanned(ctx context.Context, q querier, source schema.Renamed, tables []*storedTable) error {
+	spec := r.snapshot()
+	selection, err := schema.ParseSelection(spec.spec.GetIncludeTables(), spec.spec.GetExcludeTables())
+	if err != nil {
+		return err //nolint:wrapcheck // it names the pattern
+	}
+	left := slices.Clone(spec.leftOut)
+	known := byName(tables)
+	for _, t := range source.Tables {
+		name := source.Source(t.FullName())
+		if _, gone := r.ignored[name]; gone || !t.HasRows() || known[name] != nil || slices.Contains(left, name) || !selection.Matches(name, sourceAbove(source, t)...) {
+			continue
+		}
+		left = append(left, name)
+	}
+	if len(left) == len(spec.leftOut) {
+		return nil
+	}
+	return setLeftOut(ctx, q, r.name, left)
+}
+
+// sourceAbove are the partitioned tables above a table, under the source's names.
+func sourceAbove(source schema.Renamed, t schema.Table) []schema.Name {
+	above := sets.Above(source.Database, t)
+	for i, name := range above {
+		above[i] = source.Source(name)
+	}
+	return above
 }
 
 // stillLeftOut are the tables to watch: those of which no copy was made or tried since.

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -190,5 +191,68 @@ func TestAttachPartition(t *testing.T) {
 		if w := strings.Join(r.GetWarnings(), "; "); strings.Contains(w, "loose") {
 			t.Errorf("warnings: %s", w)
 		}
+	}
+}
+
+// TestTablesMadeBeforeTheSnapshot makes a partition and a table, with rows, between the plan of a first copy and its snapshot, and never touches
+// them again.
+func TestTablesMadeBeforeTheSnapshot(t *testing.T) {
+	t.Parallel()
+	source, target := newSource(t, pgtest.WithFsync(false)), newTarget(t, pgtest.WithFsync(false))
+	sourceURL := source.Database(t)
+	admin := pgtest.Connect(t, sourceURL)
+	pgtest.Exec(t, admin, `CREATE TABLE days (id int, day date, PRIMARY KEY (id, day)) PARTITION BY RANGE (day);
+		CREATE TABLE days_1 PARTITION OF days FOR VALUES FROM ('2026-01-01') TO ('2026-02-01'); INSERT INTO days VALUES (1, '2026-01-05'); CREATE TABLE busy (id int PRIMARY KEY); CREATE TABLE made_before (id int PRIMARY KEY)`)
+	primary := startPrimary(t, sourceURL)
+	primary.waitCapturing(time.Minute)
+	writer := pgtest.Connect(t, sourceURL)
+	pgtest.Exec(t, writer, "BEGIN; INSERT INTO busy VALUES (1)")
+	var urls []string
+	var replicas []*node
+	for _, tables := range [][]string{nil, {"public.days", "public.made*"}} {
+		url := target.Database(t)
+		replica := startReplica(t, url)
+		replica.mustCreate("all", primary.grpc, func(spec *applierv1.ReplicationSpec) { spec.IncludeTables = tables })
+		pgtest.Eventually(t, time.Minute, func() error {
+			r, err := replica.get("all")
+			if err == nil && r.GetSync().GetPhase() != "waiting for a snapshot" {
+				err = fmt.Errorf("the copy is %q", r.GetSync().GetPhase())
+			}
+			return err
+		})
+		urls, replicas = append(urls, url), append(replicas, replica)
+	}
+	const second = "CREATE TABLE days_2 PARTITION OF days FOR VALUES FROM ('2026-02-01') TO ('2026-03-01')"
+	pgtest.Exec(t, admin, second+"; INSERT INTO days VALUES (2, '2026-02-05'); CREATE TABLE made (id int PRIMARY KEY); INSERT INTO made VALUES (1), (2)")
+	pgtest.Eventually(t, time.Minute, func() error {
+		state, err := primary.logger().GetState(t.Context(), &loggerv1.GetStateRequest{})
+		if err == nil && !strings.Contains(strings.Join(state.GetTables(), " "), `"made"`) {
+			err = fmt.Errorf("captured are %q", state.GetTables())
+		}
+		return err
+	})
+	pgtest.Exec(t, writer, "COMMIT")
+	for i, replica := range replicas {
+		// A partition that the replica lacks is asked for, as one that is made later.
+		if r := replica.waitState("all", time.Minute, applierv1.State_STATE_FAILED); !strings.Contains(r.GetReason(), "public.days_2") || r.GetReasonCode() != "MISSING_OBJECT" {
+			t.Fatalf("%s %s", r.GetReasonCode(), r.GetReason())
+		}
+		conn := pgtest.Connect(t, urls[i])
+		pgtest.Exec(t, conn, second)
+		if _, err := replica.applier().StartReplication(t.Context(), &applierv1.StartReplicationRequest{Name: "all"}); err != nil {
+			t.Fatal(rpc.Message(err))
+		}
+		pgtest.Eventually(t, 30*time.Second, func() error {
+			for _, table := range []string{"days", "made"} {
+				var there bool
+				if err := conn.QueryRow(t.Context(), "SELECT to_regclass($1) IS NOT NULL", table).Scan(&there); err != nil || !there {
+					return errors.Join(err, fmt.Errorf("replica %d has no table %s", i, table))
+				}
+				if want, got := digest(t, admin, table, ""), digest(t, conn, table, ""); want != got {
+					return fmt.Errorf("replica %d: %s holds %s, the source %s", i, table, got, want)
+				}
+			}
+			return nil
+		})
 	}
 }
