@@ -23,7 +23,7 @@ func makePlan(ctx context.Context, conn *pgx.Conn, src *source, o planOptions) (
 // make fills in the plan. refuse is told each reason to refuse, with what it is about, and nil for what is well; an error that it returns
 // ends the plan. Where it returns none the plan is only good to be looked at.
 func (p *plan) make(ctx context.Context, conn *pgx.Conn, src *source, o planOptions, refuse func(topic string, err error) error) error {
-	captured, unread := p.read(ctx, conn, src, o.selection, o.again)
+	captured, unread := p.read(ctx, conn, src, o.selection)
 	if err := refuse(topicTables, unread); err != nil || unread != nil {
 		return err
 	}

@@ -84,8 +84,8 @@ func (p *plan) findGone(o planOptions) {
 	}
 }
 
-// read describes both sides, and finds out what the logger captures, all at the same time. again are tables that the stream has named.
-func (p *plan) read(ctx context.Context, conn *pgx.Conn, src *source, selection schema.Selection, again *apply.NewTableError) (captured map[string]bool, err error) {
+// read describes both sides, and finds out what the logger captures, all at the same time.
+func (p *plan) read(ctx context.Context, conn *pgx.Conn, src *source, selection schema.Selection) (captured map[string]bool, err error) {
 	outer := ctx
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
@@ -111,32 +111,7 @@ func (p *plan) read(ctx context.Context, conn *pgx.Conn, src *source, selection 
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	if again == nil {
-		if captured, err = p.awaitCaptured(outer, src, captured); err != nil {
-			return nil, err
-		}
-	}
 	return captured, p.target.ReadAvailable(outer, conn, p.described)
-}
-
-// newTablePatience is how long it may take until a logger captures a table that has just been made: it looks twice a second.
-const newTablePatience = time.Second
-
-// awaitCaptured waits a little while the logger does not capture a table that it could.
-func (p *plan) awaitCaptured(ctx context.Context, src *source, captured map[string]bool) (map[string]bool, error) {
-	lacking := func(t schema.Table) bool { return t.HasRows() && t.NoIdentity == "" && !captured[t.FullName().SQL()] }
-	for end := time.Now().Add(newTablePatience); slices.ContainsFunc(p.described.Tables, lacking) && time.Now().Before(end); {
-		select {
-		case <-time.After(loggerPoll):
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-		var err error
-		if captured, err = capturedTables(ctx, src); err != nil {
-			return nil, err
-		}
-	}
-	return captured, nil
 }
 
 func nonNil(names []schema.Name) []schema.Name {
