@@ -58,9 +58,12 @@ func TestPushKills(t *testing.T) {
 			if hits := faultsHit(t, log); hits[point.name] == 0 {
 				t.Fatalf("%s ended and not by %s: %v", n.name, point.name, hits)
 			}
+			p.write("INSERT INTO orders SELECT (SELECT max(id) FROM orders) + n, n % 10, 'more' FROM generate_series(1, 100) n")
+		}
+		// Without a fault it would go on to the next point before it can be killed there.
+		if i+1 == len(pushFaultPoints) || pushFaultPoints[i+1].process != point.process || pushFaultPoints[i+1].stage != whilePushed {
 			n.start()
 			n.waitHealthy(time.Minute)
-			p.write("INSERT INTO orders SELECT (SELECT max(id) FROM orders) + n, n % 10, 'more' FROM generate_series(1, 100) n")
 		}
 	}
 	for round := range 4 {
