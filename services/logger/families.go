@@ -94,6 +94,7 @@ func (f *families) load(ctx context.Context, db querier) error {
 		return err
 	}
 	f.above, f.asked = above, make(map[uint32]bool)
+	f.version.Add(1)
 	return nil
 }
 

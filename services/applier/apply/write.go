@@ -96,6 +96,8 @@ func (n *netting) tableSteps(list []step, ops []op) []step {
 // writer writes slices in the session's open transaction.
 type writer struct {
 	pipe     pipe
+	points   [2]savepoint // of parts that are written set by set, in turn
+	parts    int          // so far
 	old, new []value
 	params   [][]byte
 	key      []byte
@@ -105,7 +107,21 @@ type writer struct {
 }
 
 func newWriter(c *Config) writer {
-	return writer{pipe: pipe{conn: c.Session.conn}, aside: newAside(c)}
+	return writer{pipe: pipe{conn: c.Session.conn}, aside: newAside(c), points: [2]savepoint{newSavepoint("syncline_a"), newSavepoint("syncline_b")}}
+}
+
+// savepoint is one whose setting and release are sent with what comes next. Two take turns: should the server have read neither the release of
+// the one before nor the setting of this one, then to roll back to this one fails, and what was written before does not go with it.
+type savepoint struct {
+	set, release statement
+	rollback     string
+}
+
+func newSavepoint(name string) savepoint {
+	return savepoint{
+		set: statement{sql: "SAVEPOINT " + name}, release: statement{sql: "RELEASE SAVEPOINT " + name},
+		rollback: "ROLLBACK TO SAVEPOINT " + name + "; RELEASE SAVEPOINT " + name,
+	}
 }
 
 // write writes the parts of a slice in their order. Everything is checked when it returns.
@@ -142,16 +158,21 @@ func (w *writer) queueAll(ctx context.Context, ops []op) error {
 // setWise writes a part set by set. If a statement fails or touches another number of rows than it should, nothing of the part
 // stands, and its operations run one by one in their order: that is what they mean, and it shows which one is wrong.
 func (w *writer) setWise(ctx context.Context, s step, fixed *fixedStatements) error {
-	w.pipe.sendLater(&fixed.savepoint, "set savepoint")
+	point := &w.points[w.parts%len(w.points)]
+	w.parts++
+	w.pipe.sendLater(&point.set, "set savepoint")
 	err := w.sets(ctx, s.sets)
 	if err == nil {
-		w.pipe.sendLater(&fixed.release, "release savepoint")
+		w.pipe.sendLater(&point.release, "release savepoint")
 		return nil
 	}
 	if w.pipe.conn.IsClosed() || postgres.IsTransient(err) || ctx.Err() != nil {
 		return err
 	}
-	if _, rollback := w.pipe.conn.Exec(ctx, "ROLLBACK TO SAVEPOINT syncline; RELEASE SAVEPOINT syncline", pgx.QueryExecModeSimpleProtocol); rollback != nil {
+	if unsent := w.pipe.flush(ctx); unsent != nil && w.pipe.conn.IsClosed() { // what it says besides is rolled back
+		return errors.Join(err, unsent)
+	}
+	if _, rollback := w.pipe.conn.Exec(ctx, point.rollback, pgx.QueryExecModeSimpleProtocol); rollback != nil {
 		return errors.Join(err, rollback)
 	}
 	fault.Point(FaultSetWiseFailed)
