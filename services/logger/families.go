@@ -3,6 +3,7 @@ package logger
 import (
 	"context"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"sync"
@@ -25,11 +26,11 @@ type families struct {
 	seen    map[schema.Name][]schema.Name // what the catalog had at the last look
 }
 
-// of returns the partitioned tables above a table that a transaction names. Of a table that has not been heard of, or when that is
-// asked for, the catalog is asked, as it is once that transaction has ended for everybody: it may have made the table.
-func (f *families) of(ctx context.Context, db querier, oid, xid uint32, again bool) ([]schema.Name, error) {
+// of returns the partitioned tables above a table that a transaction names. Of a table that has not been heard of the catalog is asked, as it
+// is once that transaction has ended for everybody: it may have made the table.
+func (f *families) of(ctx context.Context, db querier, oid, xid uint32) ([]schema.Name, error) {
 	above, known, err := f.known(ctx, db, oid)
-	if err != nil || known && !again {
+	if err != nil || known {
 		return above, err
 	}
 	if err := postgres.AwaitEnd(ctx, db, xid); err != nil {
@@ -45,6 +46,22 @@ func (f *families) of(ctx context.Context, db querier, oid, xid uint32, again bo
 	}
 	f.asked[oid] = true
 	return f.above[oid], nil
+}
+
+// refresh learns of all partitions that there are once a transaction has ended for everybody, and returns what is known of each table then.
+func (f *families) refresh(ctx context.Context, db querier, xid uint32) (map[uint32][]schema.Name, error) {
+	if err := postgres.AwaitEnd(ctx, db, xid); err != nil {
+		return nil, err //nolint:wrapcheck // it says which
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.load(ctx, db); err != nil {
+		return nil, err
+	}
+	if err := f.learn(ctx, db, nil); err != nil {
+		return nil, err
+	}
+	return maps.Clone(f.above), nil
 }
 
 func (f *families) known(ctx context.Context, db querier, oid uint32) ([]schema.Name, bool, error) {

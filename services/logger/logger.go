@@ -56,9 +56,10 @@ type Service struct {
 	pool    *pgxpool.Pool // for the service's own short statements
 	changes *changelog.Log
 
-	configuring sync.Mutex    // held while settings are read or changed
-	publishing  sync.Mutex    // held while the publications are changed
-	lookNow     chan struct{} // holds one when the publications may have to change
+	configuring sync.Mutex      // held while settings are read or changed
+	publishing  sync.Mutex      // held while the publications are changed
+	partitions  map[uint32]bool // by OID, those that followers were told of since the process began; guarded by publishing
+	lookNow     chan struct{}   // holds one when the publications may have to change
 	running     atomic.Pointer[running]
 	spool       atomic.Pointer[spool.Spool] // of the last session; nil before the first
 

@@ -3,7 +3,6 @@ package logger
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -178,16 +177,18 @@ func (s *selecting) message(ctx context.Context, m *block.Message) error {
 	if err := json.Unmarshal(m.Content, &all); err != nil {
 		return fmt.Errorf("read announcement: %w", err)
 	}
-	var failure error
+	partitions, err := s.lookup.partitions(ctx, s.begin.XID) // a table may have become one
+	if err != nil {
+		return s.unknown("tables that are announced belong", err)
+	}
 	for _, list := range []*[]publish.AnnouncedTable{&all.Captured, &all.InsertOnly, &all.Joined, &all.Removed} {
 		*list = slices.DeleteFunc(*list, func(t publish.AnnouncedTable) bool {
-			_, in, err := s.entry(ctx, t.OID, s.begin.XID, schema.Name{Schema: t.Schema, Name: t.Name}, true)
-			failure = errors.Join(failure, err)
+			_, in := s.set.definition.Entry(schema.Name{Schema: t.Schema, Name: t.Name}, partitions[t.OID])
 			return !in
 		})
 	}
-	if failure != nil || len(all.Captured)+len(all.InsertOnly)+len(all.Joined)+len(all.Removed) == 0 {
-		return failure
+	if len(all.Captured)+len(all.InsertOnly)+len(all.Joined)+len(all.Removed) == 0 {
+		return nil
 	}
 	content, err := json.Marshal(&all)
 	if err != nil {

@@ -250,7 +250,7 @@ func TestSharedFailure(t *testing.T) {
 func ordersLookup() lookup {
 	return lookup{
 		relation: func(change.RelationHash) (*change.Relation, error) { return orders, nil },
-		above:    func(context.Context, uint32, uint32, bool) ([]schema.Name, error) { return nil, nil },
+		above:    func(context.Context, uint32, uint32) ([]schema.Name, error) { return nil, nil },
 		version:  func() uint64 { return 0 },
 	}
 }

@@ -203,6 +203,7 @@ func (s *Service) publications(ctx context.Context, conn *pgx.Conn) (publish.Sta
 	if err != nil {
 		return publish.State{}, err
 	}
+	s.announcePartitions(ctx, conn, tables)
 	s.status.setTables(tables)
 	guarded, err := publish.Guard(ctx, conn, *s.pub.Load())
 	switch {

@@ -219,8 +219,10 @@ func (s *Service) followedSet(ctx context.Context, request *loggerv1.FollowReque
 
 // lookup is how streams find out about tables.
 func (s *Service) lookup() lookup {
-	return lookup{relation: s.changes.Relation, version: s.families.version.Load, above: func(ctx context.Context, oid, xid uint32, again bool) ([]schema.Name, error) {
-		return s.families.of(ctx, s.pool, oid, xid, again)
+	return lookup{relation: s.changes.Relation, version: s.families.version.Load, above: func(ctx context.Context, oid, xid uint32) ([]schema.Name, error) {
+		return s.families.of(ctx, s.pool, oid, xid)
+	}, partitions: func(ctx context.Context, xid uint32) (map[uint32][]schema.Name, error) {
+		return s.families.refresh(ctx, s.pool, xid)
 	}}
 }
 

@@ -23,9 +23,10 @@ const ReasonSetUndecidable = "SET_UNDECIDABLE"
 // lookup is how it is found out about tables.
 type lookup struct {
 	relation func(change.RelationHash) (*change.Relation, error)
-	// above are the partitioned tables above one that a transaction names. again says that it may have become a partition since it was
-	// asked for.
-	above func(ctx context.Context, oid, xid uint32, again bool) ([]schema.Name, error)
+	// above are the partitioned tables above one that a transaction names.
+	above func(ctx context.Context, oid, xid uint32) ([]schema.Name, error)
+	// partitions are those above every partition, as of the end of a transaction.
+	partitions func(ctx context.Context, xid uint32) (map[uint32][]schema.Name, error)
 	// version counts up when there is more to know about tables that were asked for.
 	version func() uint64
 }
@@ -76,18 +77,13 @@ type selectedTable struct {
 	values      []filter.Value
 }
 
-// entry returns what the set says of a table that a transaction names.
-func (s *setTables) entry(ctx context.Context, oid, xid uint32, name schema.Name, again bool) (*sets.Entry, bool, error) {
-	above, err := s.lookup.above(ctx, oid, xid, again)
-	if err != nil {
-		what := "find out whether table " + name.String() + " belongs to " + s.set.String()
-		if errors.Is(err, postgres.ErrUnfinished) {
-			return nil, false, rpc.Errorf(codes.Unavailable, ReasonNotReady, "%s: %w", what, err)
-		}
-		return nil, false, unreachable(what, err)
+// unknown gives an error of the catalog's its status.
+func (s *setTables) unknown(what string, err error) error {
+	what = "find out whether " + what + " to " + s.set.String()
+	if errors.Is(err, postgres.ErrUnfinished) {
+		return rpc.Errorf(codes.Unavailable, ReasonNotReady, "%s: %w", what, err)
 	}
-	e, in := s.set.definition.Entry(name, above)
-	return e, in, nil
+	return unreachable(what, err)
 }
 
 // table returns what the set says of a relation version that a transaction names.
@@ -105,10 +101,11 @@ func (s *setTables) table(ctx context.Context, hash change.RelationHash, xid uin
 	}
 	name := schema.Name{Schema: relation.Schema, Name: relation.Name}
 	t := &selectedTable{full: relation, relation: relation, hash: hash}
-	entry, in, err := s.entry(ctx, relation.OID, xid, name, false)
+	above, err := s.lookup.above(ctx, relation.OID, xid)
 	if err != nil {
-		return nil, err
+		return nil, s.unknown("table "+name.String()+" belongs", err)
 	}
+	entry, in := s.set.definition.Entry(name, above)
 	if t.in = in; in {
 		t.entry = entry
 		if err := s.project(t); err != nil {

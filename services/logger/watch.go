@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -72,9 +73,23 @@ func (s *Service) look(ctx context.Context, conn *pgx.Conn) {
 	for _, name := range tables.Removed {
 		s.log.Warn("table is no longer captured", "table", name.String())
 	}
+	s.announcePartitions(ctx, conn, tables)
 	s.status.setTables(tables)
 	if err := s.families.look(ctx, conn, tables.Above); err != nil {
 		s.log.Debug("look at the partitions", "error", err)
+	}
+}
+
+// announcePartitions tells followers of partitions that they have not been told of by this process. It is tried again with the next look.
+func (s *Service) announcePartitions(ctx context.Context, conn *pgx.Conn, tables publish.State) {
+	fresh := slices.DeleteFunc(slices.Clone(tables.Partitions), func(t publish.AnnouncedTable) bool { return s.partitions[t.OID] })
+	if err := publish.AnnounceJoined(ctx, conn, *s.pub.Load(), fresh); err != nil {
+		s.log.Debug("announce partitions", "error", err)
+		return
+	}
+	s.partitions = make(map[uint32]bool, len(tables.Partitions))
+	for _, t := range tables.Partitions {
+		s.partitions[t.OID] = true
 	}
 }
 

@@ -256,3 +256,24 @@ func TestTablesMadeBeforeTheSnapshot(t *testing.T) {
 		})
 	}
 }
+
+// TestAttachLoadedPartition attaches a table that was made and filled in the same transaction, so that nothing of it was ever captured, and
+// leaves it alone then.
+func TestAttachLoadedPartition(t *testing.T) {
+	t.Parallel()
+	p := startParted(t)
+	p.everywhere("CREATE TABLE days_2 PARTITION OF days FOR VALUES FROM ('2026-02-01') TO ('2026-03-01')")
+	const load = "BEGIN; CREATE TABLE days_2 (id int NOT NULL, day date NOT NULL); INSERT INTO days_2 SELECT n, '2026-02-05' FROM generate_series(1, 500) n; "
+	pgtest.Exec(t, p.admin, load+"ALTER TABLE days ATTACH PARTITION days_2 FOR VALUES FROM ('2026-02-01') TO ('2026-03-01'); COMMIT")
+	p.waitEqual("days")
+	// While the logger is down nobody looks.
+	p.primary.kill9()
+	p.everywhere("CREATE TABLE days_3 PARTITION OF days FOR VALUES FROM ('2026-03-01') TO ('2026-04-01')")
+	pgtest.Exec(t, p.admin, strings.NewReplacer("days_2", "days_3", "2026-02", "2026-03").Replace(load)+"ALTER TABLE days ATTACH PARTITION days_3 FOR VALUES FROM ('2026-03-01') TO ('2026-04-01'); COMMIT")
+	p.primary.start()
+	p.waitEqual("days")
+	for _, replica := range p.nodes {
+		replica.waitApplied("days", time.Minute)
+		replica.mustVerify("days").requireEqual(t)
+	}
+}

@@ -12,13 +12,13 @@ import (
 // then on and which no longer.
 const tablesPrefix = "syncline.tables"
 
-// announcement is the content of such a message. Captured holds tables of which nothing was captured before.
+// announcement is the content of such a message. Captured holds tables of which nothing was captured before, Joined partitions of a table
+// that is captured, of which a copy is missing or right.
 type announcement struct {
 	Captured   []announcedTable `json:"captured"`
 	InsertOnly []announcedTable `json:"insert_only"`
-	// Joined holds tables that were captured before, and are partitions of another that is captured, now.
-	Joined  []announcedTable `json:"joined"`
-	Removed []announcedTable `json:"removed"`
+	Joined     []announcedTable `json:"joined"`
+	Removed    []announcedTable `json:"removed"`
 }
 
 type announcedTable struct {

@@ -82,8 +82,8 @@ func (c catalog) mayAnnounce(p publication, role string) error {
 }
 
 // Announcement is the content of the message that tells followers of a change: from its commit on a table in Captured
-// is captured whole, one in InsertOnly without its updates and deletes, and one in Removed not at all. One in Joined is captured as
-// before, but now as a partition: who follows the partitioned table and not yet the partition has no copy of it. A partitioned table
+// is captured whole, one in InsertOnly without its updates and deletes, and one in Removed not at all. One in Joined is a
+// partition of one that is captured: who has no copy of it makes one, and for others nothing changes. A partitioned table
 // stands for all its partitions, also future ones; those that there are stand beside it, for who follows only some of them. Removed is to be read first: when a partitioned table goes, partitions of it
 // may be captured one by one from then on, without a gap.
 type Announcement struct {
@@ -91,6 +91,25 @@ type Announcement struct {
 	InsertOnly []AnnouncedTable `json:"insert_only,omitempty"`
 	Joined     []AnnouncedTable `json:"joined,omitempty"`
 	Removed    []AnnouncedTable `json:"removed,omitempty"`
+}
+
+// maxJoined bounds how many tables one announcement of AnnounceJoined names.
+const maxJoined = 1000
+
+// AnnounceJoined tells followers of partitions. What is attached to a captured partitioned table is captured from then on, and rows that it had
+// before may never have been; who has no copy of it makes one. To tell of one that is known already changes nothing.
+func AnnounceJoined(ctx context.Context, conn *pgx.Conn, cfg Config, tables []AnnouncedTable) error {
+	for some := range slices.Chunk(tables, maxJoined) {
+		err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return announce(ctx, tx, cfg, &Announcement{Joined: some}) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func announced(t *Table) AnnouncedTable {
+	return AnnouncedTable{OID: t.OID, Schema: t.Name.Schema, Name: t.Name.Name}
 }
 
 // AnnouncedTable names a table.
@@ -109,7 +128,7 @@ func (a *Announcement) spread(c catalog) {
 				continue
 			}
 			for _, leaf := range c.leaves(t) {
-				table := AnnouncedTable{OID: leaf.OID, Schema: leaf.Name.Schema, Name: leaf.Name.Name}
+				table := announced(leaf)
 				if !slices.Contains(*list, table) {
 					*list = append(*list, table)
 				}
@@ -119,7 +138,7 @@ func (a *Announcement) spread(c catalog) {
 }
 
 func (a *Announcement) add(m move) {
-	table := AnnouncedTable{OID: m.oid, Schema: m.table.Name.Schema, Name: m.table.Name.Name}
+	table := announced(m.table)
 	list := &a.Removed
 	switch {
 	case m.to == nowhere && m.through != nowhere && slices.Equal(m.from, []target{m.through}):

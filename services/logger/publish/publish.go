@@ -66,6 +66,8 @@ type State struct {
 	Refused []Refusal
 	// Above are the partitioned tables above each partition.
 	Above map[schema.Name][]schema.Name
+	// Partitions are the tables with rows that are captured through a partitioned table above them.
+	Partitions []AnnouncedTable
 	// Pending are changes of the publications that wait, with their reason. They are tried again with the next call.
 	Pending []string
 	// Listed and Removed tell what this call changed.
@@ -170,6 +172,13 @@ func (s *State) describe(c catalog, p plan, failed map[uint32]bool) {
 	}
 	s.Captured, s.InsertOnly, s.Refused = list(p.captured), list(p.inserts), p.refused
 	slices.SortFunc(s.Refused, func(a, b Refusal) int { return compareNames(a.Table, b.Table) })
+	for oid := range p.listed {
+		if t := c.tables[oid]; t.Partitioned && !failed[c.root(t).OID] {
+			for _, leaf := range c.leaves(t) {
+				s.Partitions = append(s.Partitions, announced(leaf))
+			}
+		}
+	}
 	s.Above = make(map[schema.Name][]schema.Name)
 	for _, t := range c.tables {
 		if names := c.above(t); names != nil {
