@@ -25,6 +25,9 @@ var binaryForms = map[uint32]binaryForm{
 	pgtype.DateOID: appendDate, pgtype.TimestampOID: appendTimestamp, pgtype.TimestamptzOID: appendTimestamptz,
 }
 
+// arrayHead is the size of what appendArrayHead appends.
+const arrayHead = 20
+
 // appendArrayHead appends what stands before the elements: dimensions, whether there are NULLs, type of the elements, their
 // number, the first index. NULLs and number are left to finishArray.
 func appendArrayHead(dst []byte, element uint32) []byte {

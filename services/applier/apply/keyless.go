@@ -138,10 +138,10 @@ func (n *netting) keylessChanges(t *net) (deletes, updates []set, ok bool) {
 		a.rows++
 	}
 	if gone != nil {
-		deletes = []set{gone.set(t.plan.setStatement(Delete, "", gone.columns))}
+		deletes = []set{gone.set(Delete, "")}
 	}
 	for _, m := range order {
-		updates = append(updates, masks[m].set(t.plan.setStatement(Update, m, masks[m].columns)))
+		updates = append(updates, masks[m].set(Update, m))
 	}
 	return deletes, updates, true
 }

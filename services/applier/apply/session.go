@@ -55,7 +55,7 @@ type fixedStatements struct{ begin, origin, position, commit, savepoint, release
 
 func newFixedStatements() fixedStatements {
 	return fixedStatements{
-		begin: statement{sql: beginSQL}, origin: statement{sql: originSQL}, position: statement{sql: positionSQL}, commit: statement{sql: commitSQL},
+		begin: statement{sql: beginSQL}, origin: statement{sql: originSQL + ", " + lookUp.sql()}, position: statement{sql: positionSQL}, commit: statement{sql: commitSQL},
 		savepoint: statement{sql: "SAVEPOINT syncline"}, release: statement{sql: "RELEASE SAVEPOINT syncline"}, value: statement{sql: valueSQL},
 	}
 }
@@ -92,7 +92,7 @@ func (s *Session) prepare(ctx context.Context) error {
 // applySettings are those of a session that applies:
 //   - When this machine is gone without a word the server notices within half a minute, and another applier takes over.
 //   - The position moves with the rows, so what an unflushed commit loses in a crash is simply applied again.
-//   - Generic plans find rows by the key's index, whatever the statistics say, and are made once.
+//   - Generic plans are made once.
 //   - Compiling the catalog's query took 4 s where running it took 0.6 s (3,000 tables).
 const applySettings = `SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
 	SET synchronous_commit = off;

@@ -16,6 +16,7 @@ type set struct {
 	params  [][]byte
 	formats []int16 // of the parameters
 	rows    int
+	joins   joins
 }
 
 // inserts are the rows of one plan that COPY writes.
@@ -100,7 +101,7 @@ func (n *netting) deletes(t *net) ([]set, bool) {
 	if a == nil {
 		return nil, true
 	}
-	return []set{a.set(t.plan.setStatement(Delete, "", t.plan.locator))}, true
+	return []set{a.set(Delete, "")}, true
 }
 
 // updates groups the rows by the columns that they set.
@@ -136,7 +137,7 @@ func (n *netting) updates(t *net) ([]set, bool) {
 	list := make([]set, len(order))
 	for i, m := range order {
 		a := masks[m]
-		list[i] = a.set(t.plan.setStatement(Update, m, a.columns))
+		list[i] = a.set(Update, m)
 	}
 	return list, true
 }
@@ -233,7 +234,8 @@ func (a *arrays) append(i int, v value) (ok bool) {
 	return true
 }
 
-func (a *arrays) set(s *statement) set {
+// set makes the statement of the rows that were added. mask tells those of updates that set different columns apart.
+func (a *arrays) set(op Operation, mask string) set {
 	for i := range a.params {
 		if a.formats[i] == textFormat {
 			a.params[i] = append(a.params[i], '}')
@@ -241,7 +243,14 @@ func (a *arrays) set(s *statement) set {
 			finishArray(a.params[i], a.rows, a.nulls[i])
 		}
 	}
-	return set{plan: a.plan, sql: s, params: a.params, formats: a.formats, rows: a.rows}
+	s := set{plan: a.plan, params: a.params, formats: a.formats, rows: a.rows, joins: lookUp}
+	if a.plan.keyless() {
+		s.joins = anything
+	} else if smallest, largest, ok := a.dense(); ok {
+		s.joins, s.params, s.formats = walk, append(s.params, smallest, largest), append(s.formats, binaryFormat, binaryFormat)
+	}
+	s.sql = a.plan.setStatement(op, mask, a.columns, s.joins == walk)
+	return s
 }
 
 // appendElement appends a value as an element of an array literal.
@@ -263,17 +272,18 @@ func appendElement(dst []byte, v value) []byte {
 }
 
 // setStatement returns the statement of a set from the plan's cache. columns are its parameters' source columns; those that find the
-// row come first.
-func (p *Plan) setStatement(op Operation, mask string, columns []int) *statement {
-	key := string(op) + mask
+// row come first. A dense one has two parameters more.
+func (p *Plan) setStatement(op Operation, mask string, columns []int, dense bool) *statement {
+	key := string(op) + string(boolByte(dense)) + mask
 	if s, ok := p.sets[key]; ok {
 		return s
 	}
-	write := setSQL
+	s := &statement{}
 	if p.keyless() {
-		write = keylessSQL
+		s.sql = keylessSQL(p, op, columns)
+	} else {
+		s.sql = setSQL(p, op, columns, dense)
 	}
-	s := &statement{sql: write(p, op, columns)}
 	p.sets[key] = s
 	return s
 }
@@ -293,7 +303,7 @@ func (p *Plan) unnested(columns []int) (arrays, elements []string) {
 	return arrays, elements
 }
 
-func setSQL(p *Plan, op Operation, columns []int) string {
+func setSQL(p *Plan, op Operation, columns []int, dense bool) string {
 	b := builder{plan: p}
 	keys := len(p.locator)
 	arrays, element := p.unnested(columns)
@@ -315,6 +325,12 @@ func setSQL(p *Plan, op Operation, columns []int) string {
 		}
 		c := p.columns[columns[n]]
 		b.write("t.", postgres.Ident(c.Name), " ", c.Operator, " ", element[n])
+	}
+	if dense {
+		c := p.columns[columns[0]]
+		for n, operator := range []string{">=", "<="} {
+			b.write(" AND t.", postgres.Ident(c.Name), " OPERATOR(pg_catalog.", operator, ") ", fmt.Sprintf("$%d::%s", len(columns)+1+n, c.Type))
+		}
 	}
 	return b.sql.String()
 }

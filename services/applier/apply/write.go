@@ -102,12 +102,14 @@ type writer struct {
 	params   [][]byte
 	key      []byte
 	aside    aside
+	joins    map[joins]*statement // that let the planner do something else
 	// fallbacks counts the slices that had to be replayed row by row.
 	fallbacks int64
 }
 
 func newWriter(c *Config) writer {
-	return writer{pipe: pipe{conn: c.Session.conn}, aside: newAside(c), points: [2]savepoint{newSavepoint("syncline_a"), newSavepoint("syncline_b")}}
+	return writer{pipe: pipe{conn: c.Session.conn}, aside: newAside(c), points: [2]savepoint{newSavepoint("syncline_a"), newSavepoint("syncline_b")},
+		joins: map[joins]*statement{lookUp: {sql: "SELECT " + lookUp.sql()}, walk: {sql: "SELECT " + walk.sql()}, anything: {sql: "SELECT " + anything.sql()}}}
 }
 
 // savepoint is one whose setting and release are sent with what comes next. Two take turns: should the server have read neither the release of
@@ -190,8 +192,14 @@ func (w *writer) sets(ctx context.Context, s *sets) error {
 	for _, list := range [][]set{s.deletes, s.updates} {
 		for i := range list {
 			one := &list[i]
+			if one.joins != lookUp {
+				w.pipe.sendLater(w.joins[one.joins], setJoins)
+			}
 			if err := w.pipe.sendFormats(ctx, one.sql, one.params, one.formats, expectation{rows: int64(one.rows)}); err != nil {
 				return err
+			}
+			if one.joins != lookUp {
+				w.pipe.sendLater(w.joins[lookUp], setJoins)
 			}
 		}
 	}
