@@ -100,6 +100,7 @@ func (f *serverFlags) register(flags *pflag.FlagSet, r *role) {
 		patternsFlag(flags, &c.Exclude, "exclude-table", "do not capture these tables")
 		patternsFlag(flags, &c.InsertOnly, "insert-only-table", "capture only inserts and truncates of these tables, so they need no key")
 		flags.Int64Var(&c.MaxRowBytes, "max-row-bytes", c.MaxRowBytes, "largest row that is captured")
+		flags.Int64Var(&c.DecodingMemory, "decoding-memory", c.DecodingMemory, "bytes of transactions that PostgreSQL's walsender holds, unless logical_decoding_work_mem is set there; 0 for its default")
 		flags.DurationVar(&c.MaxAge, "log-max-age", c.MaxAge, "how long changes are kept; 0 for ever")
 		flags.Int64Var(&c.MaxBytes, "log-max-bytes", c.MaxBytes, "size of the change log from which its oldest changes go; 0 for no limit")
 		flags.Int64Var(&c.KeepBytes, "log-keep-bytes", c.KeepBytes, "size of the change log up to which what a follower has not applied is kept for longer; 0 to keep nothing for followers")

@@ -27,6 +27,10 @@ type Config struct {
 	InsertOnly []string
 	// MaxRowBytes bounds one row event: the new row and, as far as PostgreSQL logs it, the old one.
 	MaxRowBytes int64
+	// DecodingMemory is how much memory the walsender may use for transactions that have not been sent, 0 for what the server has by itself (64 MiB): one that is
+	// larger goes over the primary's disk, or is sent in pieces while it runs. It is used where nobody has set logical_decoding_work_mem for the server, the
+	// database or the role.
+	DecodingMemory int64
 	// MaxAge is how long transactions stay in the change log at least before they are purged, 0 for ever.
 	MaxAge time.Duration
 	// MaxBytes is the size from which the change log's oldest transactions are purged, 0 for no limit.
@@ -59,6 +63,7 @@ func DefaultConfig() Config {
 		Slot:            "syncline",
 		Publication:     "syncline",
 		MaxRowBytes:     256 << 20,
+		DecodingMemory:  256 << 20,
 		MaxAge:          7 * 24 * time.Hour,
 		MaxBytes:        64 << 30,
 		KeepBytes:       64 << 30, // no more than MaxBytes: a follower never makes the log larger by default
@@ -81,6 +86,9 @@ var ErrConfig = errors.New("invalid configuration")
 const (
 	minRowBytes = 1 << 20
 	maxRowBytes = 1 << 30 // PostgreSQL's own limit for a message
+	// PostgreSQL's least, and what is surely a mistake.
+	minDecodingMemory = 64 << 10
+	maxDecodingMemory = 64 << 30
 	// messageOverhead is what a row event has around its values: headers, and five bytes for each of 1,600 columns, old and new.
 	messageOverhead = 64 << 10
 )
@@ -105,6 +113,8 @@ func (c Config) check() (publish.Config, error) {
 		return publish.Config{}, fmt.Errorf("%w: a directory for the change log is needed", ErrConfig)
 	case c.MaxRowBytes < minRowBytes || c.MaxRowBytes > maxRowBytes:
 		return publish.Config{}, fmt.Errorf("%w: max row bytes %d: use 1 MiB to 1 GiB", ErrConfig, c.MaxRowBytes)
+	case c.DecodingMemory != 0 && (c.DecodingMemory < minDecodingMemory || c.DecodingMemory > maxDecodingMemory):
+		return publish.Config{}, fmt.Errorf("%w: decoding memory %d: use 64 KiB to 64 GiB, or 0 for the server's own setting", ErrConfig, c.DecodingMemory)
 	case c.MaxAge < 0 || c.MaxBytes < 0 || c.KeepBytes < 0:
 		return publish.Config{}, fmt.Errorf("%w: retention cannot be below zero", ErrConfig)
 	case c.FollowerTimeout < minFollowerTimeout:

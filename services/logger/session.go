@@ -127,6 +127,9 @@ func (s *Service) compare(ctx context.Context, meta changelog.Meta, hasLog bool,
 			_ = ws.Close()
 		}
 	}()
+	if err = ws.UseMemory(ctx, s.cfg.DecodingMemory); err != nil {
+		return nil, now, nil, err //nolint:wrapcheck // it says what failed
+	}
 	system, err := ws.Identify(ctx)
 	if err != nil {
 		return nil, now, nil, err //nolint:wrapcheck // it says what failed

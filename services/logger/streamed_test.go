@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/seed0419d559/syncline/internal/change"
+	"github.com/seed0419d559/syncline/internal/pgserver"
 	"github.com/seed0419d559/syncline/internal/pgtest"
 )
 
@@ -102,6 +103,49 @@ func TestTakenWhole(t *testing.T) {
 func pieces(t *testing.T, conn *pgx.Conn, slot string) int64 {
 	t.Helper()
 	return pgtest.QueryRow[int64](t, conn, "SELECT stream_count FROM pg_stat_replication_slots WHERE slot_name = $1", slot)
+}
+
+// TestDecodingMemory writes transactions of more than 64 MB, which a walsender keeps by default, on a server that nobody has told how much to keep; and
+// smaller ones where somebody has.
+func TestDecodingMemory(t *testing.T) {
+	server := pgtest.New(t, pgtest.WithFsync(false), func(c *pgserver.Config) { delete(c.Settings, "logical_decoding_work_mem") })
+	const more, less = "INSERT INTO a SELECT n, repeat('x', 300) FROM generate_series(1, 200000) n", "INSERT INTO a SELECT n, repeat('x', 300) FROM generate_series(1, 5000) n"
+	for _, test := range []struct {
+		name, sql, database string // a setting of the database
+		memory              int64
+		pieces              bool
+	}{
+		{name: "ours", sql: more, memory: DefaultConfig().DecodingMemory},
+		{name: "the servers own", sql: more, memory: 0, pieces: true},
+		{name: "little", sql: less, memory: 64 << 10, pieces: true},
+		{name: "said by somebody", sql: less, memory: DefaultConfig().DecodingMemory, database: "SET logical_decoding_work_mem = '64kB'", pieces: true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			url := server.Database(t)
+			conn := pgtest.Connect(t, url)
+			pgtest.Exec(t, conn, "CREATE TABLE a (id int PRIMARY KEY, v text)")
+			if test.database != "" {
+				pgtest.Exec(t, conn, fmt.Sprintf("ALTER DATABASE %s %s", pgtest.QueryRow[string](t, conn, "SELECT quote_ident(current_database())"), test.database))
+			}
+			cfg := testConfig(t, url)
+			cfg.Slot, cfg.DecodingMemory = pgtest.QueryRow[string](t, conn, "SELECT current_database()"), test.memory
+			i := start(t, cfg)
+			i.waitCapturing(t)
+			pgtest.Exec(t, conn, test.sql)
+			i.barrier(t)
+			// What the slot has sent is counted when a transaction ends, and shown a little later.
+			pgtest.Eventually(t, patience, func() error {
+				if n := pgtest.QueryRow[int64](t, conn, "SELECT total_bytes FROM pg_stat_replication_slots WHERE slot_name = $1", cfg.Slot); n < 1<<20 {
+					return fmt.Errorf("%d bytes are counted", n)
+				}
+				return nil
+			})
+			spilled := pgtest.QueryRow[int64](t, conn, "SELECT spill_count FROM pg_stat_replication_slots WHERE slot_name = $1", cfg.Slot)
+			if n := pieces(t, conn, cfg.Slot); n > 0 != test.pieces || spilled > 0 {
+				t.Errorf("%d pieces were sent, %d went over the disk", n, spilled)
+			}
+		})
+	}
 }
 
 func walsenderOf(t *testing.T, conn *pgx.Conn, slot string) int32 {

@@ -64,6 +64,18 @@ func (c *Conn) Interrupt() {
 	_ = c.pg.Conn().SetReadDeadline(time.Now()) // it fails when the connection is closed, and Receive with it
 }
 
+// UseMemory lets the walsender hold so many bytes of transactions that have not been sent (logical_decoding_work_mem), unless somebody has
+// set that for the server, the database or the role. 0 changes nothing.
+func (c *Conn) UseMemory(ctx context.Context, bytes int64) error {
+	if bytes == 0 {
+		return nil
+	}
+	const unit = 1 << 10
+	_, err := c.query(ctx, fmt.Sprintf(`SELECT pg_catalog.set_config(name, '%dkB', false) FROM pg_catalog.pg_settings
+		WHERE name = 'logical_decoding_work_mem' AND source = 'default'`, bytes/unit))
+	return err
+}
+
 // System is what IDENTIFY_SYSTEM tells.
 type System struct {
 	Identifier string
