@@ -134,7 +134,7 @@ func (t trial) summary(f figures) string {
 			parts = append(parts, more.label+" "+duration(value))
 		}
 	}
-	for _, peak := range []struct{ figure, label string }{{primaryPeak, "primary's peak"}, {replicaPeak, "replica's peak"}} {
+	for _, peak := range []struct{ figure, label string }{{primaryPeak, "primary's peak"}, {replicaPeak, "replica's peak"}, {senderPeak, "its walsender's peak"}} {
 		if value := f[peak.figure]; value > 0 {
 			parts = append(parts, peak.label+" "+megabytes(value))
 		}

@@ -56,8 +56,12 @@ func (n *native) subscribe(ctx context.Context) error {
 	for _, name := range slices.Sorted(maps.Keys(options)) {
 		with = append(with, name+" = "+options[name])
 	}
+	url, err := n.variant.connection(n.lab.primaryURL())
+	if err != nil {
+		return err
+	}
 	sql := fmt.Sprintf("CREATE SUBSCRIPTION %s CONNECTION %s PUBLICATION %s",
-		postgres.Ident(n.name), postgres.Literal(n.lab.primaryURL()), postgres.Ident(publication))
+		postgres.Ident(n.name), postgres.Literal(url), postgres.Ident(publication))
 	if len(with) > 0 {
 		sql += " WITH (" + strings.Join(with, ", ") + ")"
 	}

@@ -39,8 +39,8 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 	flags.IntVar(&o.rounds, "rounds", 3, "runs of each; medians are shown")
 	flags.Float64Var(&o.scale, "scale", 1, "size of all workloads, more than 0 and at most 1")
 	flags.StringVar(&versions, "versions", "15", "major versions of PostgreSQL, separated by commas; what is missing is installed")
-	flags.StringVar(&native, "native", "default,tuned", "options of the native subscription to try, separated by commas: "+
-		"default, tuned, all, or settings as in binary=on+streaming=off")
+	flags.StringVar(&native, "native", "default,tuned,memory", "options of the native subscription to try, separated by commas: "+
+		"default, tuned, memory, all, or settings as in binary=on+streaming=off")
 	flags.BoolVar(&o.keepGoing, "keep-going", false, "go on with the next run when one fails")
 	flags.StringVar(&o.json, "json", "", "write everything that was measured to this file, after each run")
 	flags.StringVar(&add, "add", "", "report what these files hold, too, separated by commas: earlier runs with --json")

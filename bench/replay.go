@@ -20,9 +20,15 @@ const (
 
 func replayTrial(w workload, mode string, t target) trial {
 	r := replay{w, mode}
-	contenders := withFloor
-	if mode == catchup {
-		contenders = withoutFloor
+	contenders := func(o options) []contender {
+		all := withoutFloor(o)
+		if w.large {
+			all = append(natives(o.native), contender{side: synclineSide})
+		}
+		if mode != catchup {
+			all = append(all, contender{side: floorSide})
+		}
+		return all
 	}
 	return trial{workload: w.name, mode: mode, measures: timed(t), contenders: contenders, run: r.run}
 }

@@ -168,8 +168,18 @@ func TestOptions(t *testing.T) {
 	if got := strings.Join(names, " "); got != "insert/catchup insert/wal insert/live tpcb/live" {
 		t.Errorf("wanted are %s", got)
 	}
-	if len(o.native) != 6 || o.native[0].name != "binary=on+streaming=off" {
+	if len(o.native) != 7 || o.native[0].name != "binary=on+streaming=off" {
 		t.Errorf("variants are %+v", o.native)
+	}
+	for _, trial := range trials {
+		memory := slices.ContainsFunc(trial.contenders(o), func(c contender) bool { return c.variant.memory })
+		if large := slices.Contains([]string{"insert", "update", "delete"}, trial.workload); memory != large {
+			t.Errorf("%s with more memory for native: %t", trial.name(), memory)
+		}
+	}
+	if url, err := memoryVariant.connection("postgres://p@127.0.0.1:5/b?sslmode=disable"); err != nil ||
+		url != "postgres://p@127.0.0.1:5/b?options=-c%20logical_decoding_work_mem%3D256MB&sslmode=disable" {
+		t.Errorf("the connection is %s, %v", url, err)
 	}
 	if set := o.settings(); set["work_mem"] != "8MB" || set["autovacuum"] != "on" || set["shared_buffers"] != "512MB" {
 		t.Errorf("settings are %v", set)

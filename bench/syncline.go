@@ -202,6 +202,13 @@ func (s *syncline) report(ctx context.Context, f figures) error {
 	f[logBytes] = diskUsage(s.logDir()) - s.logBefore
 	f.peak(primaryPeak, s.primary.pid())
 	f.peak(replicaPeak, s.replica.pid())
+	senders, err := pids(ctx, s.lab.conn, "SELECT pid FROM pg_stat_replication")
+	if err != nil {
+		return err
+	}
+	for _, pid := range senders {
+		f.peak(senderPeak, pid)
+	}
 	return f.wire(s.primary.port(), s.sentTo, nil)
 }
 

@@ -55,8 +55,8 @@ func (r results) writeComparison(s *strings.Builder) {
 // writeCosts tells what else the runs used.
 func (r results) writeCosts(s *strings.Builder) {
 	s.WriteString("Memory is the peak, without shared memory. The logger's tail is how much longer it took than the load.\n\n")
-	s.WriteString("| PostgreSQL | workload | side | changes a second | load | logger's tail | CPU primary / replica | memory primary / replica | sent | change log per byte of WAL |\n")
-	s.WriteString("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
+	s.WriteString("| PostgreSQL | workload | side | changes a second | load | logger's tail | CPU primary / replica | memory primary / replica | of the walsender | sent | change log per byte of WAL |\n")
+	s.WriteString("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
 	seen := map[string]bool{}
 	for _, run := range r.Samples {
 		key := run.key()
@@ -71,7 +71,7 @@ func (r results) writeCosts(s *strings.Builder) {
 		side := contender{run.Side, variant{name: run.Variant}}.String()
 		cells := []string{
 			run.PostgreSQL, run.Workload + "/" + run.Mode, side, count(quotient(of(changes), of(seconds))), duration(of(loadSeconds)), duration(of(tailSeconds)),
-			pair(duration(of(sourceCPU)), duration(of(applierCPU))), pair(megabytes(of(primaryPeak)), megabytes(of(replicaPeak))),
+			pair(duration(of(sourceCPU)), duration(of(applierCPU))), pair(megabytes(of(primaryPeak)), megabytes(of(replicaPeak))), megabytes(of(senderPeak)),
 			megabytes(of(sentBytes)), times(quotient(of(logBytes), of(walBytes))),
 		}
 		s.WriteString("| " + strings.Join(cells, " | ") + " |\n")

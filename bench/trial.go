@@ -1,6 +1,9 @@
 package main
 
-import "context"
+import (
+	"context"
+	"slices"
+)
 
 // trial is one row of the plan: a workload in one mode.
 type trial struct {
@@ -73,8 +76,8 @@ func natives(variants []variant) []contender {
 	return all
 }
 
+// withoutFloor are the contenders of a load of small transactions.
 func withoutFloor(o options) []contender {
-	return append(natives(o.native), contender{side: synclineSide})
+	same := func(v variant) bool { return v.memory && len(o.native) > 1 } // as the default
+	return append(natives(slices.DeleteFunc(slices.Clone(o.native), same)), contender{side: synclineSide})
 }
-
-func withFloor(o options) []contender { return append(withoutFloor(o), contender{side: floorSide}) }

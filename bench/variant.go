@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"maps"
+	neturl "net/url"
 	"slices"
 	"strings"
 )
@@ -13,6 +14,8 @@ type variant struct {
 	options map[string]string // of CREATE SUBSCRIPTION; not set means PostgreSQL's default
 	// parallel adds streaming = parallel where the server knows it (16 and newer) in place of streaming = on.
 	parallel bool
+	// memory lets the walsender hold as much of a transaction as that of Syncline may.
+	memory bool
 
 	// Of the first copy alone.
 	workers int  // max_sync_workers_per_subscription, 0 for the default
@@ -21,7 +24,9 @@ type variant struct {
 
 var (
 	plainVariant = variant{name: "default"}
-	tunedVariant = variant{name: "tuned", options: map[string]string{"binary": "on", "streaming": "on"}, parallel: true}
+	// memoryVariant differs where a transaction is larger than what a walsender holds by default.
+	memoryVariant = variant{name: "memory", memory: true}
+	tunedVariant  = variant{name: "tuned", options: map[string]string{"binary": "on", "streaming": "on"}, parallel: true}
 )
 
 // allVariants are the combinations of the subscription's options that concern speed.
@@ -51,14 +56,16 @@ func parseVariants(names []string) ([]variant, error) {
 			variants = append(variants, plainVariant)
 		case tunedVariant.name:
 			variants = append(variants, tunedVariant)
+		case memoryVariant.name:
+			variants = append(variants, memoryVariant)
 		case "all":
-			variants = append(variants, allVariants()...)
+			variants = append(append(variants, allVariants()...), memoryVariant)
 		default:
 			settings := map[string]string{}
 			for setting := range strings.SplitSeq(name, "+") {
 				key, value, ok := strings.Cut(setting, "=")
 				if !ok || key != "binary" && key != "streaming" {
-					return nil, fmt.Errorf("%w: --native %q: use default, tuned, all, or binary=on|off+streaming=off|on|parallel", errUsage, name)
+					return nil, fmt.Errorf("%w: --native %q: use default, tuned, memory, all, or binary=on|off+streaming=off|on|parallel", errUsage, name)
 				}
 				settings[key] = value
 			}
@@ -80,6 +87,24 @@ func (v variant) subscription(major int) map[string]string {
 		options["streaming"] = "parallel"
 	}
 	return options
+}
+
+// walsenderMemory is what --decoding-memory is by default.
+const walsenderMemory = "256MB"
+
+// connection leads a subscription to the primary.
+func (v variant) connection(url string) (string, error) {
+	if !v.memory {
+		return url, nil
+	}
+	parsed, err := neturl.Parse(url)
+	if err != nil {
+		return "", fmt.Errorf("the primary's URL: %w", err)
+	}
+	query := parsed.Query()
+	query.Set("options", "-c logical_decoding_work_mem="+walsenderMemory)
+	parsed.RawQuery = strings.ReplaceAll(query.Encode(), "+", "%20") // which libpq does not take for a space
+	return parsed.String(), nil
 }
 
 // copyVariants are the ways to use the native first copy: with the indexes there from the beginning, or made by hand

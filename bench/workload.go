@@ -12,6 +12,7 @@ import (
 // workload is what is done to the primary.
 type workload struct {
 	name   string
+	large  bool   // one transaction, of more than a walsender holds by default
 	tables string // SQL that creates the tables, with everything that belongs to them
 	// tablesOf gives that SQL where it depends on the scale; else it is nil.
 	tablesOf func(experiment) string
@@ -47,7 +48,7 @@ const (
 )
 
 func insertLoad() workload {
-	return workload{name: "insert", tables: itemTable, load: func(ctx context.Context, e experiment, l *lab) (int, error) {
+	return workload{name: "insert", large: true, tables: itemTable, load: func(ctx context.Context, e experiment, l *lab) (int, error) {
 		n := e.sized(insertedItems)
 		return n, fillItems(ctx, l, 1, n)
 	}}
@@ -66,12 +67,12 @@ func itemsFirst(ctx context.Context, e experiment, l *lab) error {
 }
 
 func updateLoad() workload {
-	return workload{name: "update", tables: itemTable, fill: itemsFirst, load: statement(updatedItems,
+	return workload{name: "update", large: true, tables: itemTable, fill: itemsFirst, load: statement(updatedItems,
 		`UPDATE public.item SET amount = amount + 1, created = created + interval '1 day' WHERE id <= $1`)}
 }
 
 func deleteLoad() workload {
-	return workload{name: "delete", tables: itemTable, fill: itemsFirst, load: statement(deletedItems,
+	return workload{name: "delete", large: true, tables: itemTable, fill: itemsFirst, load: statement(deletedItems,
 		`DELETE FROM public.item WHERE id <= $1`)}
 }
 
