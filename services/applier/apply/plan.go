@@ -33,8 +33,10 @@ type Plan struct {
 	statements map[string]*statement // of single operations; the executor's
 	sets       map[string]*statement // of sets; the engine's, but for their names
 	// binary[i] is how the values of source column i travel in sets and in COPY; nil: as text. The engine's.
-	binary  []binaryForm
-	copySQL string
+	binary []binaryForm
+	// arrayBytes is how large the array of each source column was in the latest set: the next one has room for as much. The engine's.
+	arrayBytes []int
+	copySQL    string
 	// copyBinarySQL is copySQL for rows in the binary format.
 	copyBinarySQL string
 	copyGuard     copyGuard // before rows in the binary format; the executor's
@@ -48,6 +50,7 @@ func NewPlan(relation *change.Relation, target *Target) (*Plan, error) {
 		Relation: relation, Target: target,
 		columns: make([]*TargetColumn, len(relation.Columns)), inLocator: make([]bool, len(relation.Columns)),
 		binary:     make([]binaryForm, len(relation.Columns)),
+		arrayBytes: make([]int, len(relation.Columns)),
 		statements: map[string]*statement{}, sets: map[string]*statement{},
 	}
 	source := make(map[string]int, len(relation.Columns))

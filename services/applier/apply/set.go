@@ -182,8 +182,9 @@ func newArrays(p *Plan, columns []int) *arrays {
 	}
 	for i, c := range columns {
 		a.at[c] = i
+		a.params[i] = make([]byte, 0, p.arrayBytes[c]+p.arrayBytes[c]/16)
 		if p.binary[c] != nil {
-			a.formats[i], a.params[i] = binaryFormat, appendArrayHead(nil, p.columns[c].TypeOID)
+			a.formats[i], a.params[i] = binaryFormat, appendArrayHead(a.params[i], p.columns[c].TypeOID)
 		}
 	}
 	return a
@@ -242,6 +243,7 @@ func (a *arrays) set(op Operation, mask string) set {
 		} else {
 			finishArray(a.params[i], a.rows, a.nulls[i])
 		}
+		a.plan.arrayBytes[a.columns[i]] = len(a.params[i])
 	}
 	s := set{plan: a.plan, params: a.params, formats: a.formats, rows: a.rows, joins: lookUp}
 	if a.plan.keyless() {
