@@ -63,17 +63,17 @@ const denseTables = `CREATE TABLE two (id smallint PRIMARY KEY, v text); CREATE 
 	CREATE TABLE tiny (id integer PRIMARY KEY, v text);
 	CREATE TABLE parts (id integer PRIMARY KEY, v text) PARTITION BY RANGE (id);
 	CREATE TABLE low PARTITION OF parts FOR VALUES FROM (MINVALUE) TO (0); CREATE TABLE high PARTITION OF parts FOR VALUES FROM (0) TO (MAXVALUE);
-	INSERT INTO two SELECT n, n FROM generate_series(-1000, 2000) n; INSERT INTO four SELECT n, n FROM generate_series(-1000, 2000) n;
-	INSERT INTO eight SELECT n, n FROM generate_series(-1000, 2000) n; INSERT INTO spread SELECT n * 1000, n FROM generate_series(-1000, 2000) n;
-	INSERT INTO pair SELECT n, n, n FROM generate_series(-1000, 2000) n; INSERT INTO named SELECT n, n FROM generate_series(-1000, 2000) n;
-	INSERT INTO parts SELECT n, n FROM generate_series(-1000, 2000) n; INSERT INTO tiny SELECT n, n FROM generate_series(1, 20) n;
+	INSERT INTO two SELECT n, repeat('v', 150) FROM generate_series(-1000, 2000) n; INSERT INTO four SELECT repeat('v', 150), n FROM generate_series(-1000, 2000) n;
+	INSERT INTO eight SELECT n, repeat('v', 150) FROM generate_series(-1000, 2000) n; INSERT INTO spread SELECT n * 1000, repeat('v', 150) FROM generate_series(-1000, 2000) n;
+	INSERT INTO pair SELECT n, n, repeat('v', 150) FROM generate_series(-1000, 2000) n; INSERT INTO named SELECT n, repeat('v', 150) FROM generate_series(-1000, 2000) n;
+	INSERT INTO parts SELECT n, repeat('v', 150) FROM generate_series(-1000, 2000) n; INSERT INTO tiny SELECT n, n FROM generate_series(1, 20) n;
 	-- Autovacuum would have the server make its plans anew.
 	DO $$ DECLARE t regclass; BEGIN
 		FOR t IN SELECT oid FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace LOOP EXECUTE format('ALTER TABLE %s SET (autovacuum_enabled = off)', t); END LOOP;
 	END $$;
 	ANALYZE`
 
-// TestPlansOfSets changes rows whose keys lie close together, and others, and looks at the plans: those of a dense set walk over a part of the index, all others
+// TestPlansOfSets changes rows whose keys lie close together, and others, more than there are in one set, and looks at the plans: those of a dense set walk over a part of the index, all others
 // look each row up, also those that are made after one, and those of a table that has a page only as yet.
 func TestPlansOfSets(t *testing.T) {
 	s := newSourceDatabase(t, denseTables)

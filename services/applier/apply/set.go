@@ -83,7 +83,7 @@ func (n *netting) inserts(t *net) inserts {
 	return in
 }
 
-func (n *netting) deletes(t *net) ([]set, bool) {
+func (n *netting) deletes(t *net) (list []set, ok bool) {
 	var a *arrays
 	for i := range t.rows {
 		row := &t.rows[i]
@@ -97,15 +97,18 @@ func (n *netting) deletes(t *net) ([]set, bool) {
 		if !a.addRow(n.ops[row.op].keyRow()) {
 			return nil, false
 		}
+		if a.bytes += n.ops[row.op].size(); a.bytes >= setBytes {
+			list, a = append(list, a.set(Delete, "")), nil
+		}
 	}
-	if a == nil {
-		return nil, true
+	if a != nil {
+		list = append(list, a.set(Delete, ""))
 	}
-	return []set{a.set(Delete, "")}, true
+	return list, true
 }
 
 // updates groups the rows by the columns that they set.
-func (n *netting) updates(t *net) ([]set, bool) {
+func (n *netting) updates(t *net) (list []set, ok bool) {
 	masks := map[string]*arrays{}
 	var order []string
 	var mask []byte
@@ -133,11 +136,15 @@ func (n *netting) updates(t *net) ([]set, bool) {
 		if row.merged != nil && !a.add(row.merged) || row.merged == nil && !a.addRow(n.ops[row.op].new) {
 			return nil, false
 		}
+		if a.bytes += n.ops[row.op].size(); a.bytes >= setBytes {
+			list = append(list, a.set(Update, string(mask)))
+			masks[string(mask)] = newArrays(t.plan, a.columns)
+		}
 	}
-	list := make([]set, len(order))
-	for i, m := range order {
-		a := masks[m]
-		list[i] = a.set(Update, m)
+	for _, m := range order {
+		if a := masks[m]; a.rows > 0 {
+			list = append(list, a.set(Update, m))
+		}
 	}
 	return list, true
 }
@@ -165,7 +172,12 @@ type arrays struct {
 	formats []int16
 	nulls   []bool
 	rows    int
+	bytes   int // of the changes, about
 }
+
+// setBytes is from when on a set is full. A server copies what it is given several times, and is faster at it while all of that stays in a processor's cache: rows of
+// 2 kB took a tenth less time in sets of 256 KiB than in sets of 4 MiB, accounts of pgbench likewise.
+const setBytes = 256 << 10
 
 const (
 	textFormat   int16 = 0
