@@ -282,6 +282,8 @@ func TestCommitIsInWALButNotFinished(t *testing.T) {
 			}
 			return nil
 		})
+		// Whether anybody has to wait is what the checkpointer says, which reads the configuration before it makes a checkpoint.
+		pgtest.Exec(t, b.admin, "CHECKPOINT")
 	}
 
 	t.Cleanup(func() { // else the end of the test waits for that standby
