@@ -104,7 +104,7 @@ func (x *executor) begin(ctx context.Context, origin []byte) error {
 	if x.begun {
 		return nil
 	}
-	x.begun = true
+	x.begun, x.writer.usual = true, lookUp
 	s := &x.config.Session.statements
 	if err := x.writer.pipe.send(ctx, &s.begin, nil, expectation{rows: -1, what: "begin"}); err != nil {
 		return err
@@ -230,12 +230,15 @@ func (x *executor) truncate(ctx context.Context, t *truncation) error {
 	if err := x.begin(ctx, t.origin); err != nil {
 		return err
 	}
+	// A selection may need a scan, and what a trigger runs is the user's.
+	x.writer.pipe.sendLater(x.writer.joins[anything], setJoins)
 	if err := x.deleteSelected(ctx, t.selected); err != nil {
 		return err
 	}
 	if err := x.truncateWhole(ctx, t); err != nil {
 		return err
 	}
+	x.writer.pipe.sendLater(x.writer.joins[x.writer.usual], setJoins)
 	emptied := slices.Clone(t.targets)
 	for _, s := range t.selected {
 		emptied = append(emptied, s.target) // what is in quarantine of it is this replication's

@@ -70,6 +70,46 @@ func TestApplyTriggers(t *testing.T) {
 	})
 }
 
+// TestTriggersPlanAsUsual has triggers tell what the planner may do for them.
+func TestTriggersPlanAsUsual(t *testing.T) {
+	testEachWay(t, func(t *testing.T, l *testLog, how ...testTweak) {
+		g := newTestTarget(t, l, `CREATE TABLE seen (who text, may text);
+			CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+				INSERT INTO public.seen VALUES (TG_NAME || ' ' || TG_OP, concat_ws(' ', current_setting('enable_nestloop'), current_setting('enable_hashjoin'),
+					current_setting('enable_mergejoin'), current_setting('enable_seqscan')));
+				RETURN NULL; END $$;
+			CREATE TABLE plain (id int PRIMARY KEY, name text); CREATE TABLE watched (LIKE plain INCLUDING ALL); CREATE TABLE cleared (LIKE plain INCLUDING ALL);
+			CREATE TRIGGER at_once AFTER INSERT OR UPDATE ON watched FOR EACH ROW EXECUTE FUNCTION see(); ALTER TABLE watched ENABLE ALWAYS TRIGGER at_once;
+			CREATE CONSTRAINT TRIGGER deferred AFTER INSERT ON watched DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION see();
+			ALTER TABLE watched ENABLE REPLICA TRIGGER deferred;
+			CREATE TRIGGER emptied AFTER TRUNCATE ON cleared EXECUTE FUNCTION see(); ALTER TABLE cleared ENABLE ALWAYS TRIGGER emptied`)
+		plain, watched, cleared := testRelation("plain", byKey, "id*", "name"), testRelation("watched", byKey, "id*", "name"), testRelation("cleared", byKey, "id*", "name")
+		l.tx(func() {
+			for i := range 300 {
+				l.insert(plain, i, "n")
+			}
+		})
+		l.tx(func() {
+			for i := range 300 {
+				l.update(plain, i, "changed")
+			}
+			l.insert(watched, 1, "n")
+			l.update(watched, 1, "changed")
+			for i := range 300 {
+				l.delete(plain, i, nil)
+			}
+		})
+		l.tx(func() { l.insert(watched, 2, "n") })
+		l.tx(func() { l.truncate(false, false, cleared) })
+		g.apply(l, how...)
+		got := g.rows("SELECT DISTINCT who || ': ' || may FROM seen")
+		want := []string{"at_once INSERT: on on on on", "at_once UPDATE: on on on on", "deferred INSERT: on on on on", "emptied TRUNCATE: on on on on"}
+		if !slices.Equal(got, want) {
+			t.Errorf("triggers saw\n%q\nwant\n%q", got, want)
+		}
+	})
+}
+
 // TestApplyForeignKeys has rows come before those that they refer to, as the source's order allows with deferred constraints.
 func TestApplyForeignKeys(t *testing.T) {
 	testEachWay(t, func(t *testing.T, l *testLog, how ...testTweak) {

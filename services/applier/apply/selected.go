@@ -31,11 +31,6 @@ func (t Table) rowsOf(target *Target) (selection, error) {
 
 // deleteSelected removes the selected rows, in the open target transaction and in the place of the truncate.
 func (x *executor) deleteSelected(ctx context.Context, list []selection) error {
-	if len(list) == 0 {
-		return nil
-	}
-	x.writer.pipe.sendLater(x.writer.joins[anything], setJoins)
-	defer x.writer.pipe.sendLater(x.writer.joins[lookUp], setJoins)
 	for _, s := range list {
 		b := builder{plan: &Plan{Target: s.target}}
 		if _, err := x.writer.exec(ctx, "DELETE FROM "+b.table()+" WHERE "+s.condition); err != nil {

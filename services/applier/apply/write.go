@@ -103,13 +103,14 @@ type writer struct {
 	key      []byte
 	aside    aside
 	joins    map[joins]*statement // that let the planner do something else
+	usual    joins                // what it may do between them
 	// fallbacks counts the slices that had to be replayed row by row.
 	fallbacks int64
 }
 
 func newWriter(c *Config) writer {
 	return writer{pipe: pipe{conn: c.Session.conn}, aside: newAside(c), points: [2]savepoint{newSavepoint("syncline_a"), newSavepoint("syncline_b")},
-		joins: map[joins]*statement{lookUp: {sql: "SELECT " + lookUp.sql()}, walk: {sql: "SELECT " + walk.sql()}, anything: {sql: "SELECT " + anything.sql()}}}
+		usual: lookUp, joins: map[joins]*statement{lookUp: {sql: "SELECT " + lookUp.sql()}, walk: {sql: "SELECT " + walk.sql()}, anything: {sql: "SELECT " + anything.sql()}}}
 }
 
 // savepoint is one whose setting and release are sent with what comes next. Two take turns: should the server have read neither the release of
@@ -137,6 +138,11 @@ func (w *writer) write(ctx context.Context, steps []step, fixed *fixedStatements
 }
 
 func (w *writer) step(ctx context.Context, s step, fixed *fixedStatements) error {
+	if w.usual != anything && slices.ContainsFunc(s.ops, func(o op) bool { return o.plan.Target.RowTriggers }) {
+		// A trigger's statements are no business of ours; it may run as late as at COMMIT.
+		w.usual = anything
+		w.pipe.sendLater(w.joins[anything], setJoins)
+	}
 	switch {
 	case w.aside.waits(s.ops):
 		return w.carefully(ctx, s.ops, fixed)
@@ -192,14 +198,14 @@ func (w *writer) sets(ctx context.Context, s *sets) error {
 	for _, list := range [][]set{s.deletes, s.updates} {
 		for i := range list {
 			one := &list[i]
-			if one.joins != lookUp {
+			if one.joins != w.usual {
 				w.pipe.sendLater(w.joins[one.joins], setJoins)
 			}
 			if err := w.pipe.sendFormats(ctx, one.sql, one.params, one.formats, expectation{rows: int64(one.rows)}); err != nil {
 				return err
 			}
-			if one.joins != lookUp {
-				w.pipe.sendLater(w.joins[lookUp], setJoins)
+			if one.joins != w.usual {
+				w.pipe.sendLater(w.joins[w.usual], setJoins)
 			}
 		}
 	}
