@@ -225,7 +225,8 @@ func (x *executor) storeIdle(ctx context.Context) error {
 }
 
 // truncate empties the tables of one statement. PostgreSQL refuses to TRUNCATE a table that a table outside of the list
-// refers to, even while foreign keys are not enforced: then the rows are deleted instead.
+// refers to, even while foreign keys are not enforced, and one of which deferred triggers have still to run, maybe for a transaction of
+// the source that had ended: then the rows are deleted instead.
 func (x *executor) truncate(ctx context.Context, t *truncation) error {
 	if err := x.begin(ctx, t.origin); err != nil {
 		return err
@@ -254,7 +255,7 @@ func (x *executor) truncateWhole(ctx context.Context, t *truncation) error {
 		return fmt.Errorf("truncate %s: %w", names(t.targets), err)
 	}
 	if _, err := x.exec(ctx, truncateSQL(t.targets, t.restartIdentity)); err != nil {
-		if postgres.Code(err) != codeFeatureNotSupported {
+		if code := postgres.Code(err); code != codeFeatureNotSupported && code != codeObjectInUse {
 			return fmt.Errorf("truncate %s: %w", names(t.targets), err)
 		}
 		return x.deleteAll(ctx, t.targets)
@@ -263,7 +264,10 @@ func (x *executor) truncateWhole(ctx context.Context, t *truncation) error {
 	return err
 }
 
-const codeFeatureNotSupported = "0A000"
+const (
+	codeFeatureNotSupported = "0A000"
+	codeObjectInUse         = "55006"
+)
 
 func (x *executor) deleteAll(ctx context.Context, targets []*Target) error {
 	if _, err := x.exec(ctx, "ROLLBACK TO SAVEPOINT syncline_truncate; RELEASE SAVEPOINT syncline_truncate"); err != nil {

@@ -157,6 +157,24 @@ func TestApplyTruncateFallbacks(t *testing.T) {
 	}
 }
 
+// TestApplyTruncateBehindDeferredTriggers truncates a table of which deferred triggers have still to run.
+func TestApplyTruncateBehindDeferredTriggers(t *testing.T) {
+	testEachWay(t, func(t *testing.T, l *testLog, how ...testTweak) {
+		g := newTestTarget(t, l, `CREATE TABLE seen (id int); CREATE TABLE watched (id int PRIMARY KEY);
+			CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.seen VALUES (NEW.id); RETURN NULL; END $$;
+			CREATE CONSTRAINT TRIGGER deferred AFTER INSERT ON watched DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION see();
+			ALTER TABLE watched ENABLE ALWAYS TRIGGER deferred`)
+		watched := testRelation("watched", byKey, "id*")
+		l.tx(func() { l.insert(watched, 1) })
+		l.tx(func() { l.truncate(false, false, watched) })
+		end := l.tx(func() { l.insert(watched, 2) })
+		g.apply(l, how...)
+		g.requireTable("watched", "(2)")
+		g.requireTable("seen", "(1)", "(2)")
+		g.requireAt(end)
+	})
+}
+
 // TestApplyTruncateOfSelectedRows removes only the rows that are this replication's, in the place of the truncate.
 func TestApplyTruncateOfSelectedRows(t *testing.T) {
 	l := newTestLog(t)
