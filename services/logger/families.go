@@ -38,9 +38,6 @@ func (f *families) of(ctx context.Context, db querier, oid, xid uint32) ([]schem
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err := f.load(ctx, db); err != nil {
-		return nil, err
-	}
 	if err := f.learn(ctx, db, &oid); err != nil {
 		return nil, err
 	}
@@ -55,9 +52,6 @@ func (f *families) refresh(ctx context.Context, db querier, xid uint32) (map[uin
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err := f.load(ctx, db); err != nil {
-		return nil, err
-	}
 	if err := f.learn(ctx, db, nil); err != nil {
 		return nil, err
 	}
@@ -86,9 +80,6 @@ func (f *families) look(ctx context.Context, db querier, above map[schema.Name][
 	defer f.mu.Unlock()
 	if reflect.DeepEqual(f.seen, above) {
 		return nil
-	}
-	if err := f.load(ctx, db); err != nil {
-		return err
 	}
 	if err := f.learn(ctx, db, nil); err != nil {
 		return err
@@ -129,8 +120,11 @@ WITH RECURSIVE up(oid, parent) AS (
 )
 INSERT INTO syncline.partitions SELECT * FROM new ON CONFLICT DO NOTHING RETURNING oid, above_schema, above_name`
 
-// learn takes over what the catalog has.
+// learn takes over what the catalog has, besides what was learnt before.
 func (f *families) learn(ctx context.Context, db querier, only *uint32) error {
+	if err := f.load(ctx, db); err != nil {
+		return err
+	}
 	rows, err := db.Query(ctx, learnSQL, only)
 	if err != nil {
 		return fmt.Errorf("read partitions: %w", err)

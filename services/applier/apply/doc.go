@@ -11,6 +11,8 @@
 //	slice.go     the row operations waiting to be written
 //	net.go       their net effect on each row (pure)
 //	set.go       the SQL of many row operations at once (pure)
+//	dense.go     those on neighbouring keys (pure)
+//	plans.go     what the server's planner may do with all of them
 //	engine.go    grouping source transactions into target transactions
 //	hold.go      standing still at a position, for those who compare
 //	write.go     writing a slice: set-wise, or row by row
